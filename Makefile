@@ -1,0 +1,61 @@
+# Every target does its own set-up: a virtual environment in .venv, exactly the versions of requirements.lock.
+PYTHON ?= python3
+EXPERIMENT ?= configs/experiments/demo.yaml
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo paper-tables plan test check format lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.ready  ## the virtual environment, from requirements.lock
+
+# uv installs in a fraction of pip's time; it does not read pip's find-links, so they are passed on.  Bytecode is
+# compiled now, not at every start of every job.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lora-ns needs Python 3.11 or newer; name one: make setup PYTHON=python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements.lock)"
+	env $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$PIP_FIND_LINKS"} $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode -r requirements.lock
+	env $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$PIP_FIND_LINKS"} $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q src
+	@touch $@
+
+paper-tables: setup  ## run EXPERIMENT (default: the embedded demo) and show its tables
+	@$(BIN)/snakemake --cores $(CORES) --config experiment="$(EXPERIMENT)"
+	@$(BIN)/lora-ns tables "$(EXPERIMENT)"
+
+demo: setup  ## the embedded demo, whatever EXPERIMENT says
+	@$(MAKE) --no-print-directory paper-tables EXPERIMENT=configs/experiments/demo.yaml
+
+plan: setup  ## what EXPERIMENT would do, and what is done already
+	@$(BIN)/lora-ns plan "$(EXPERIMENT)"
+
+test: setup  ## all tests
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+check: setup  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+	$(BIN)/mypy
+
+format: setup  ## put code into the house format
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+	$(BIN)/snakefmt --quiet Snakefile workflow
+
+# torch pins its platform's own packages, so neither they nor a local build's mark are locked
+lock: setup  ## bring requirements.lock up to date with pyproject.toml
+	env $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$PIP_FIND_LINKS"} $(BIN)/uv pip compile --quiet --python $(BIN)/python pyproject.toml --extra dev \
+	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock
+	sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' requirements.lock
+
+clean:  ## remove logs and scratch; artefacts stay
+	rm -rf logs results/scratch .pytest_cache .mypy_cache .ruff_cache
+	find data results -name '.*.tmp-*' -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,100 @@
+"""Which files an archive holds: source path -> path in the archive."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_ns.config import read_mapping
+from lora_ns.experiment import Experiment, Run
+from lora_ns.store import Store
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+CODE = ("src/lora_ns", "workflow", "profiles/default")
+ROOT_FILES = (
+    "Snakefile",
+    "Makefile",
+    "pyproject.toml",
+    "requirements.lock",
+    "environment.yml",
+    "CHANGELOG.md",
+    ".gitignore",
+)
+
+
+def files_of(experiment: Experiment, experiment_file: Path, store: Store) -> dict[Path, str]:
+    """Configs, requests, scores, tables, records, code and environment of an experiment; no weights, no data."""
+    found = {**_code(), **_configs(experiment_file)}
+    runs = {run.name: run for run in [*experiment.runs, *(trial.run for trial in experiment.trials)]}
+    for run in runs.values():
+        found |= {path: path.relative_to(store.root).as_posix() for path in _files_of_run(run, store)}
+    for folder in (store.tables(experiment.name), store.figures(experiment.name), store.report(experiment.name)):
+        found |= {path: path.relative_to(store.root).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()}
+    single = [
+        store.metrics(experiment.name),
+        store.points(experiment.name),
+        store.root / "results/runs/local_files.json",
+    ]
+    single += [experiment.choice] if experiment.choice is not None else []
+    found |= {path: path.relative_to(store.root).as_posix() for path in single if path.is_file()}
+    return found | _records(list(runs.values()), store)
+
+
+def _code() -> dict[Path, str]:
+    """The package, the workflow and what an environment is made from."""
+    tracked = subprocess.run(
+        ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard", "--", *CODE],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.splitlines()
+    names = tracked or [
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in CODE
+        for path in sorted((REPOSITORY / folder).rglob("*"))
+        if "__pycache__" not in path.parts
+    ]
+    return {REPOSITORY / name: name for name in (*names, *ROOT_FILES) if (REPOSITORY / name).is_file()}
+
+
+def _configs(experiment_file: Path) -> dict[Path, str]:
+    """The experiment file and the files that it names, each where the experiment looks for it."""
+    content = read_mapping(experiment_file)
+    entries = [*content["tasks"], *content["methods"]]
+    named = [Path(entry["config"] if isinstance(entry, dict) else entry) for entry in entries]
+    beside = [path if path.is_file() else experiment_file.parent / path for path in named]
+    return {path: _inside(path) for path in [experiment_file, *beside]}
+
+
+def _inside(path: Path) -> str:
+    """The path as it is, or `configs/<name>` of a file that lies outside."""
+    here = path.absolute()
+    return here.relative_to(Path.cwd()).as_posix() if here.is_relative_to(Path.cwd()) else f"configs/{path.name}"
+
+
+def _files_of_run(run: Run, store: Store) -> Iterator[Path]:
+    """Run file, evaluation files, scores."""
+    paths = [store.run_file(run.name), *run.scores, *(store.evaluation_file(e.name) for e in run.evaluations)]
+    yield from (path for path in paths if path.is_file())
+
+
+def _records(runs: list[Run], store: Store) -> dict[Path, str]:
+    """The records of adapters, data and merged models, and the cards of merged models, without what they are records of."""
+    folders = [folder for run in runs for folder in _artefacts_of(run, store)]
+    found: dict[Path, str] = {}
+    for folder in dict.fromkeys(folders):
+        place = folder.relative_to(store.root).as_posix()
+        names = ("record.json", "README.md") if "/merged/" in f"/{place}" else ("record.json",)
+        found |= {folder / name: f"records/{place}/{name}" for name in names if (folder / name).is_file()}
+    return found
+
+
+def _artefacts_of(run: Run, store: Store) -> Iterator[Path]:
+    yield store.adapter(run.name)
+    yield store.merged(run.config)
+    if run.config.peft.method != "none":
+        yield from (store.rows(run.config.dataset), store.tokens(run.config))
+    yield from (store.rows(evaluation.dataset) for evaluation in run.evaluations)
+    if run.base_model is not None:
+        yield store.base_model(run.config.model.name_or_path)

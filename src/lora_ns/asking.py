@@ -1,0 +1,151 @@
+"""An exam put to a model: its answers, as they are kept in the predictions file.
+
+generation      {"prompt": "…", "completions": ["…"]}
+choice          {"prompt": "…", "choices": [" Rome", " Paris"], "log_likelihoods": [-7.1, -2.3]}
+perplexity      {"log_likelihood": -31.2, "tokens": 12, "bytes": 40}
+classification  {"texts": ["…", "…"], "probabilities": [0.1, 0.9]}
+regression      {"texts": ["…", "…"], "prediction": 3.25}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lora_ns.chat import chat_of
+from lora_ns.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, texts_to_ask
+from lora_ns.errors import DataError, EvaluationError
+from lora_ns.exam import Exam
+from lora_ns.generation import generate
+from lora_ns.likelihood import counted_tokens, log_likelihoods
+from lora_ns.prompts import texts_of
+
+Answer = dict[str, Any]
+Progress = Callable[[int], None]
+
+
+def ask(model: Any, tokenizer: Any, exam: Exam, progress: Progress = lambda done: None) -> list[Answer]:
+    """One answer a row, in the order of the rows.  Raises DataError for a row that cannot be asked."""
+    askers: dict[str, Callable[..., list[Answer]]] = {
+        "generation": _generate,
+        "choice": _choose,
+        "perplexity": _measure,
+        "classification": _classify,
+        "regression": _classify,
+    }
+    return askers[exam.spec.kind](model, tokenizer, exam, progress)
+
+
+def prompts_as_text(exam: Exam, tokenizer: Any) -> list[str]:
+    """The prompts as the model reads them, chat template applied."""
+    return texts_to_ask(exam.prompts, chat_of(exam.dataset.chat_template, tokenizer))
+
+
+def probe_logits(model: Any, tokenizer: Any, exam: Exam, count: int) -> Any:
+    """Logits of the first rows: of the last position (causal) or of the classes, [rows, …]."""
+    import torch
+
+    if exam.task_type != "causal_lm":
+        texts = [texts_of(row, exam.dataset) for row in exam.rows[:count]]
+        return head_logits(model, tokenizer, texts, exam.dataset.max_length)
+    encoded = encode_prompts(exam.prompts[:count], tokenizer, chat_of(exam.dataset.chat_template, tokenizer))
+    with torch.inference_mode():
+        ids = [torch.tensor([row[: exam.dataset.max_length]], device=model.device) for row in encoded]
+        return torch.stack([model(input_ids=row).logits[0, -1] for row in ids])
+
+
+def room_warnings(model: Any, tokenizer: Any, exam: Exam) -> list[str]:
+    """What a score says of prompts that leave no room for an answer within the positions the model was made for.
+
+    Raises EvaluationError where it has no more positions than those: rotary ones go on, learned ones end.
+    """
+    config = model.config.get_text_config()
+    room = getattr(config, "max_position_embeddings", None)
+    if exam.spec.kind != "generation" or room is None:
+        return []
+    encoded = encode_prompts(exam.prompts, tokenizer, chat_of(exam.dataset.chat_template, tokenizer))
+    new = exam.evaluation.generation.max_new_tokens
+    long = [identity for identity, ids in zip(exam.ids, encoded, strict=True) if len(ids) + new > room]
+    if not long:
+        return []
+    said = (
+        f"{len(long)} prompts of {exam.spec.name} (first: row {long[0]}) with generation.max_new_tokens {new} are longer "
+        f"than the {room} positions that the model was made for"
+    )
+    if getattr(config, "rope_parameters", None) is None:
+        raise EvaluationError(
+            f"{said}: ask for fewer tokens or few-shot examples, or use a model with a longer context."
+        )
+    return [said]
+
+
+def _generate(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+    config, chat = exam.evaluation.generation, chat_of(exam.dataset.chat_template, tokenizer)
+    encoded = encode_prompts(exam.prompts, tokenizer, chat)
+    stop_ids, stop_texts = chat.stops() if chat else ([], [])
+    config = config.model_copy(update={"stop": [*config.stop, *(s for s in stop_texts if s not in config.stop)]})
+    completions = generate(model, tokenizer, encoded, config, exam.evaluation.batch_size, progress, stop_ids)
+    texts = prompts_as_text(exam, tokenizer)
+    return [{"prompt": p, "completions": c} for p, c in zip(texts, completions, strict=True)]
+
+
+def _choose(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+    assert exam.spec.choices is not None
+    choices = [exam.spec.choices(row, exam.evaluation.settings)[0] for row in exam.rows]
+    chat = chat_of(exam.dataset.chat_template, tokenizer)
+    flat = [(prompt, choice) for prompt, of_row in zip(exam.prompts, choices, strict=True) for choice in of_row]
+    encoded = encode_continuations([p for p, _ in flat], [c for _, c in flat], tokenizer, chat)
+    found = iter(log_likelihoods(model, encoded, tokenizer.pad_token_id, exam.evaluation.batch_size))
+    answers = []
+    for prompt, of_row in zip(prompts_as_text(exam, tokenizer), choices, strict=True):
+        answers.append({"prompt": prompt, "choices": of_row, "log_likelihoods": [next(found) for _ in of_row]})
+        progress(1)
+    return answers
+
+
+def _measure(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+    examples, owners = [], []
+    answers: list[Answer] = []
+    for number, result in enumerate(encode_rows(exam.rows, exam.dataset, tokenizer)):
+        if isinstance(result, Dropped):
+            raise DataError(f"row {exam.ids[number]} of {exam.dataset.name} has nothing to measure: {result.reason}.")
+        answers.append({"log_likelihood": 0.0, "tokens": 0, "bytes": 0})
+        for example in result:
+            ids, spans = example.columns["input_ids"], example.columns["spans"]
+            supervised = [ids[a:b] for a, b in zip(spans[::2], spans[1::2], strict=True)]
+            text = "".join(tokenizer.decode(piece, skip_special_tokens=True) for piece in supervised)
+            answers[-1]["tokens"] += counted_tokens(spans)
+            answers[-1]["bytes"] += len(text.encode())
+            examples.append((ids, spans))
+            owners.append(number)
+    sums = log_likelihoods(model, examples, tokenizer.pad_token_id, exam.evaluation.batch_size, progress)
+    for owner, value in zip(owners, sums, strict=True):
+        answers[owner]["log_likelihood"] += value
+    return answers
+
+
+def _classify(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+    texts = [texts_of(row, exam.dataset) for row in exam.rows]
+    answers: list[Answer] = [{"texts": text} for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: (-sum(map(len, texts[i])), i))
+    for start in range(0, len(order), exam.evaluation.batch_size):
+        chosen = order[start : start + exam.evaluation.batch_size]
+        logits = head_logits(model, tokenizer, [texts[i] for i in chosen], exam.dataset.max_length).float()
+        if exam.spec.kind == "regression":
+            for i, value in zip(chosen, logits[:, 0].tolist(), strict=True):
+                answers[i]["prediction"] = value
+        else:
+            for i, row in zip(chosen, logits.softmax(-1).tolist(), strict=True):
+                answers[i]["probabilities"] = [round(p, 6) for p in row]
+        progress(len(chosen))
+    return answers
+
+
+def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> Any:
+    """Class logits [B, C] (regression: values [B, 1]) of texts or pairs of texts."""
+    import torch
+
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    batch = tokenizer(*columns, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        return model(**batch.to(model.device)).logits

@@ -1,0 +1,101 @@
+"""Benchmarks for data of one's own that need no code: every scorer by its name (exact match, a pattern, a number …).
+
+    evaluation:
+      benchmarks:
+        - name: regex
+          settings: {pattern: 'Answer: (\\w+)', reference_column: capital}
+
+    row          {"country": "France", "capital": "Paris"}
+    completion   "It is in the north.  Answer: Paris"
+    verdict      parsed "Paris", regex 1.0
+
+settings: `reference_column`, the column that holds the right answer (default: the first of `answer`, `reference`,
+`target`, `output`, `label` that the row has); for `regex` also `pattern`, `which` (first or last match) and
+`ignore_case`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lora_ns.benchmarks import Benchmark, Row, Verdict
+from lora_ns.errors import DataError
+from lora_ns.scoring import SCORERS, Scorer, scorer
+
+Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[Verdict]]
+"""(rows, completions, settings) -> one Verdict a row; completions[i] holds the samples of row i."""
+
+_OPTIONS = {"regex": ("pattern", "which", "ignore_case")}
+REFERENCE_COLUMNS = ("answer", "reference", "target", "output", "label")
+
+
+def reference(row: Row, column: str | None = None) -> str:
+    """The right answer of a row, as text.  Raises DataError where there is no such column."""
+    wanted = [column] if column else [name for name in REFERENCE_COLUMNS if name in row]
+    if not wanted or wanted[0] not in row:
+        expected = f"a column {column!r}" if column else f"one of the columns {', '.join(REFERENCE_COLUMNS)}"
+        raise DataError(f"the benchmark needs {expected} as its reference; the row has {', '.join(map(str, row))}.")
+    return str(row[wanted[0]])
+
+
+def judge_by(names: Sequence[str], reference_of: Callable[[Row], str]) -> Judge:
+    """A judge that applies scorers by name, the main one first, to every sample of a row.
+
+    A row's score is the mean over its samples; its `parsed` is what the main scorer read from the first of them.
+    """
+
+    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[Verdict]:
+        scorers = {name: scorer(name) for name in names}
+        pairs = zip(rows, completions, strict=True)
+        return [_verdict(scorers, samples, reference_of(row)) for row, samples in pairs]
+
+    return judge
+
+
+def _judge_by_settings(name: str) -> Judge:
+    """The judge of one scorer whose options and reference column come from the settings."""
+
+    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[Verdict]:
+        options = {option: settings[option] for option in _OPTIONS.get(name, ()) if option in settings}
+        scorers = {name: scorer(name, **options)}
+        column = settings.get("reference_column")
+        pairs = zip(rows, completions, strict=True)
+        return [_verdict(scorers, samples, reference(row, column)) for row, samples in pairs]
+
+    return judge
+
+
+def _verdict(scorers: Mapping[str, Scorer], samples: Sequence[str], answer: str) -> Verdict:
+    scored = {name: [score(sample, answer) for sample in samples] for name, score in scorers.items()}
+    main = next(iter(scored.values()))
+    return Verdict(
+        parsed=main[0].parsed,
+        scores={name: sum(one.correct for one in results) / len(results) for name, results in scored.items()},
+        detail={"parsed": {name: [one.parsed for one in results] for name, results in scored.items()}},
+    )
+
+
+def _check_of(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]:
+    """Tries the scorer with its options."""
+
+    def check(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+        scorer(name, **{option: settings[option] for option in _OPTIONS.get(name, ()) if option in settings})
+
+    return check
+
+
+BENCHMARKS = [
+    Benchmark(
+        name=name,
+        kind="generation",
+        main_metric=name,
+        metrics=(name,),
+        reference=reference,
+        judge=_judge_by_settings(name),
+        settings=("reference_column", *_OPTIONS.get(name, ())),
+        check=_check_of(name),
+        generation={"max_new_tokens": 64},
+    )
+    for name in ("regex", *SCORERS)
+]

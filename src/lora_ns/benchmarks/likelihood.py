@@ -1,0 +1,92 @@
+"""Benchmarks that read a model's probabilities rather than its text: multiple choice, and perplexity.
+
+    row          {"question": "The capital of France?", "choices": ["Rome", "Paris"], "answer": 1}
+    prompt       "Question: The capital of France?\\nAnswer:"            by the task's prompt template
+    answers      " Rome", " Paris"                                      each after the prompt, by its log-likelihood
+    verdict      accuracy 1.0 where " Paris" is likeliest, accuracy_norm where it is so a byte
+
+settings of multiple_choice: `choices_column` (default `choices`; a list, or ARC's {text, label}) or `choices`, the same
+answers for all rows; `reference_column` (default: the first of `answer`, `label`, `answerKey`, `gold` that the row has),
+which holds the right answer's number from 0, its label or letter, or its text; `choice_template` (default ` {choice}`).
+
+perplexity measures what training minimises: the supervised tokens of the task's own rows.  `loss` is nats a token over
+all of them, `perplexity` its exponential, `bits_per_byte` independent of the tokenizer.
+
+Source of accuracy_norm: EleutherAI/lm-evaluation-harness, `acc_norm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+from lora_ns.benchmarks import Benchmark, Row
+from lora_ns.errors import ConfigError, DataError
+
+REFERENCE_COLUMNS = ("answer", "label", "answerKey", "gold")
+
+
+def choices_of(row: Row, settings: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The answers to choose from, as they continue the prompt, and the number of the right one.  Raises DataError."""
+    given = settings.get("choices") or _column(row, str(settings.get("choices_column", "choices")))
+    labels: Sequence[str] = ascii_uppercase
+    if isinstance(given, Mapping):
+        labels, given = [str(label) for label in given["label"]], given["text"]
+    texts = [str(choice) for choice in given]
+    if len(texts) < 2:
+        raise DataError(f"multiple_choice needs two choices or more; a row has {texts!r}.")
+    template = str(settings.get("choice_template", " {choice}"))
+    return [template.format(choice=text) for text in texts], _right(_reference(row, settings), texts, labels)
+
+
+def _reference(row: Row, settings: Mapping[str, Any]) -> Any:
+    column = settings.get("reference_column") or next((name for name in REFERENCE_COLUMNS if name in row), "answer")
+    return _column(row, str(column))
+
+
+def _right(value: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
+    if isinstance(value, int) and 0 <= value < len(texts):
+        return int(value)
+    text = str(value).strip()
+    if text in texts:
+        return texts.index(text)
+    if text in labels and labels.index(text) < len(texts):
+        return labels.index(text)
+    if text.isdigit() and int(text) < len(texts):
+        return int(text)
+    raise DataError(f"multiple_choice: {value!r} is none of the choices {', '.join(texts)}.")
+
+
+def _column(row: Row, name: str) -> Any:
+    if row.get(name) is None:
+        raise DataError(f"multiple_choice needs a column {name!r}; the row has {', '.join(map(str, row))}.")
+    return row[name]
+
+
+def _check_choices(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
+    choices = settings.get("choices")
+    if choices is not None and (not isinstance(choices, list) or len(choices) < 2):
+        raise ConfigError(f"multiple_choice: choices: expected a list of two or more, found {choices!r}.")
+    template = settings.get("choice_template", "{choice}")
+    if "{choice}" not in str(template):
+        raise ConfigError(f"multiple_choice: choice_template: has no {{choice}} in it: {template!r}.")
+
+
+BENCHMARKS = [
+    Benchmark(
+        name="multiple_choice",
+        kind="choice",
+        main_metric="accuracy",
+        metrics=("accuracy", "accuracy_norm"),
+        choices=choices_of,
+        settings=("choices", "choices_column", "reference_column", "choice_template"),
+        check=_check_choices,
+    ),
+    Benchmark(
+        name="perplexity",
+        kind="perplexity",
+        main_metric="perplexity",
+        metrics=("perplexity", "loss", "bits_per_byte"),
+    ),
+]

@@ -1,0 +1,277 @@
+"""The verbs about models and methods: merge, infer, methods, import-peft-experiment; and validate's advice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lora_ns.config import RunConfig, load_config, parse_overrides
+from lora_ns.config import merge as overlay
+from lora_ns.config.practice import departures
+from lora_ns.engines import prepare_engines
+from lora_ns.errors import ConfigError
+from lora_ns.store import Store
+from lora_ns.trackers import missing_trackers
+
+app = typer.Typer()
+errors = Console(stderr=True, highlight=False)
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Task config or run file.", show_default=False)]
+MethodOption = Annotated[Path | None, typer.Option("--method", help="Method file laid over the config.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", show_default=False)]
+
+
+@app.command()
+def merge(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    method: MethodOption = None,
+    adapters: Annotated[
+        list[str] | None,
+        typer.Option("--adapters", help="RUN or DIR[:WEIGHT], once each: merge these instead of the config's own."),
+    ] = None,
+    combination: Annotated[
+        str | None, typer.Option("--combination", help="linear, ties, dare_linear, dare_ties or magnitude_prune.")
+    ] = None,
+    density: Annotated[float | None, typer.Option("--density", help="Share of each update that is kept.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Another folder than results/merged/….")] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Fold adapters into their base model.  Example: lora-ns merge --config configs/gsm8k.yaml --output ./merged"""
+    from lora_ns.chain import make_adapter, make_base
+    from lora_ns.merge import check_mergeable
+    from lora_ns.merge import merge as run_stage
+
+    stated: dict[str, Any] = {"combination": combination, "density": density}
+    stated = {key: value for key, value in stated.items() if value is not None}
+    if adapters:
+        stated["adapters"] = [_weighted(word) for word in adapters]
+    given = overlay(parse_overrides(overrides or []), {"merge": stated} if stated else {})
+    settings, store = load_config(config, given, method), Store()
+    check_mergeable(settings)
+    prepare_engines(settings)
+    if settings.merge.adapters:
+        make_base(settings, store, quiet=quiet)
+    else:
+        make_adapter(settings, store, quiet=quiet)
+    folder = run_stage(settings, store, output=output)
+    _say_parity(json.loads((folder / "record.json").read_text())["parity"])
+    typer.echo(folder)
+
+
+def _weighted(word: str) -> dict[str, Any]:
+    """`DIR:0.5` as adapter and weight; a colon that no number follows belongs to the name."""
+    name, colon, weight = word.rpartition(":")
+    try:
+        return {"adapter": name, "weight": float(weight)} if colon else {"adapter": word}
+    except ValueError:
+        return {"adapter": word}
+
+
+def _say_parity(parity: Mapping[str, Any]) -> None:
+    effect = parity.get("adapter_effect")
+    scale = f"; the adapter itself moves one by up to {effect:.3g}" if effect else ""
+    errors.print(
+        f"Against {parity['against']}: a logit differs by up to {parity['max_logit_difference']:.3g} "
+        f"(greatest {parity['max_logit']:.3g}{scale}); {parity['same_choice']:.1%} the same likeliest answers."
+    )
+
+
+@app.command()
+def infer(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    method: MethodOption = None,
+    adapter: Annotated[
+        Path | None,
+        typer.Option("--adapter", help="An adapter's or a whole model's folder; else the config's own adapter."),
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="The base model as it is.")] = False,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", help="What is asked; once for each column that the config reads.")
+    ] = None,
+    input_file: Annotated[Path | None, typer.Option("--input-file", help="Rows (.jsonl) or lines (.txt).")] = None,
+    output_file: Annotated[Path | None, typer.Option("--output-file", help="Answers (.jsonl or .txt).")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="A conversation; /reset forgets it, /exit ends it.")] = False,
+    system: Annotated[str | None, typer.Option("--system", help="What a conversation stands under.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The text as it stands, without the run's template.")] = False,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows at once.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Answer a file anew.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Ask a trained model.  Example: lora-ns infer --config configs/gsm8k.yaml --text "What is 25 * 4?" """
+    from lora_ns.chain import make_base
+    from lora_ns.infer import load_subject
+
+    ways = [bool(text), input_file is not None, chat]
+    if sum(ways) != 1 or (input_file is None) != (output_file is None):
+        raise ConfigError("infer takes one of --text, --chat, or --input-file with --output-file.")
+    settings, store = load_config(config, parse_overrides(overrides or []), method), Store()
+    prepare_engines(settings)
+    make_base(settings, store, quiet=quiet)
+    subject = load_subject(settings, store, adapter=adapter, base=base, raw=raw)
+    if text:
+        _say(subject, text)
+    elif chat:
+        _chat(subject, system, quiet)
+    else:
+        assert input_file is not None and output_file is not None
+        _answer_file(subject, input_file, output_file, batch_size or settings.evaluation.batch_size, overwrite, quiet)
+
+
+def _say(subject: Any, texts: list[str]) -> None:
+    """One answer on stdout: text as it comes, or the classes from the likeliest on."""
+    from lora_ns.infer import classify, prompt_from, row_of, texts_from
+    from lora_ns.talking import answer
+
+    if subject.raw and len(texts) != 1:
+        raise ConfigError("--raw takes one --text.")
+    row = {"text": texts[0]} if subject.raw and subject.is_causal else row_of(texts, subject.config)
+    if subject.is_causal:
+        prompt = prompt_from(row, subject, "--text")
+        answer(subject.model, subject.tokenizer, prompt, subject.generation, subject.chat, _write)
+        _write("\n")
+        return
+    found = classify(subject, [texts_from(row, subject, "--text")])[0]
+    if "value" in found:
+        typer.echo(f"{found['value']:.6g}")
+        return
+    for label, probability in sorted(found["probabilities"].items(), key=lambda pair: -pair[1]):
+        typer.echo(f"{label}  {probability:.4f}")
+
+
+def _chat(subject: Any, system: str | None, quiet: bool) -> None:
+    from lora_ns.chat import Chat
+    from lora_ns.talking import converse
+
+    if not subject.is_causal:
+        raise ConfigError(f"--chat: {subject.config.task_type} does not answer in text.")
+    chat = subject.chat or Chat(subject.tokenizer, "tokenizer")
+    converse(subject.model, subject.tokenizer, _lines(quiet), subject.generation, chat, _write, system)
+
+
+def _lines(quiet: bool) -> Iterator[str]:
+    """What the person says, a line each; a mark on stderr where one looks on."""
+    while True:
+        if not quiet and sys.stdin.isatty():
+            errors.print("[bold]>[/bold]", end=" ")
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _answer_file(subject: Any, source: Path, output: Path, batch_size: int, overwrite: bool, quiet: bool) -> None:
+    from rich.progress import Progress
+
+    from lora_ns.infer import infer_file
+
+    with Progress(console=errors, disable=quiet or not sys.stderr.isatty()) as bar:
+        job = bar.add_task("answering", total=None)
+
+        def advance(done: int, total: int) -> None:
+            bar.update(job, advance=done, total=total)
+
+        count = infer_file(subject, source, output, batch_size=batch_size, overwrite=overwrite, progress=advance)
+    errors.print(f"{count} rows answered.")
+    typer.echo(output)
+
+
+# -- methods -----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def methods(
+    trying: Annotated[
+        bool, typer.Option("--try", help="Try each on tiny models (half a minute); prints the page of the docs.")
+    ] = False,
+) -> None:
+    """Every method that peft.method takes, and what it can do.  Example: lora-ns methods --try > docs/methods.md"""
+    from lora_ns.config import known_methods, method_fields
+    from lora_ns.config.rules import NO_QUANTIZATION, saves_head, why_not_merged
+
+    if trying:
+        typer.echo(_tried(), nl=False)
+        return
+    table = Table("method", "settings", "classification", "4 and 8 bit", "merge", box=None)
+    for name in known_methods():
+        quantised = name not in NO_QUANTIZATION and name != "full"
+        marks = ["yes" if can else "no" for can in (saves_head(name), quantised, why_not_merged(name) is None)]
+        table.add_row(name, str(len(method_fields(name))), *marks)
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def _tried() -> str:
+    import tempfile
+
+    prepare_engines()
+    from lora_ns.method_survey import page, survey
+
+    with tempfile.TemporaryDirectory() as folder:
+        return page(list(survey(Path(folder))), Path("configs/methods"))
+
+
+@app.command(name="import-peft-experiment")
+def import_peft_experiment(
+    folder: Annotated[Path, typer.Argument(help="Holds adapter_config.json and maybe training_params.json.")],
+    output: Annotated[Path | None, typer.Option("--output", help="Where the config is written.")] = None,
+    task: Annotated[
+        bool, typer.Option("--task", help="A whole MetaMathQA task config as in PEFT's suite, not a method file.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
+) -> None:
+    """A folder of PEFT's method comparison as our config.  Example: lora-ns import-peft-experiment lora/rank32"""
+    from lora_ns.peft_import import import_experiment
+
+    path, notes = import_experiment(folder, output, whole_task=task, force=force)
+    for note in notes:
+        errors.print(f"Note: {note}", markup=False, soft_wrap=True)
+    typer.echo(path)
+
+
+# -- validate ----------------------------------------------------------------------------------------------------------
+
+
+def advice(found: Mapping[Path, Sequence[RunConfig]]) -> Iterator[str]:
+    """Where the valid configs of each file leave what is known to work; each remark once a file."""
+    for file, configs in found.items():
+        lines = (line for config in configs for line in (*departures(config), *missing_trackers(config)))
+        for line in dict.fromkeys(lines):
+            yield f"{file}: {line}"
+
+
+def check_with_peft(found: Mapping[Path, Sequence[RunConfig]]) -> None:
+    """Builds each method's own config class, which checks what no type says.  Raises ConfigError with its reasons."""
+    seen: dict[str, tuple[Path, RunConfig]] = {}
+    for file, configs in found.items():
+        for config in configs:
+            if config.peft.method not in ("none", "full"):
+                seen.setdefault(
+                    json.dumps([config.task_type, config.peft.model_dump()], sort_keys=True), (file, config)
+                )
+    if not seen:
+        return
+    prepare_engines(*(config for _, config in seen.values()))
+    from lora_ns.methods import build_peft_config
+
+    problems = []
+    for file, config in seen.values():
+        try:
+            build_peft_config(config, steps=1000)
+        except ConfigError as error:
+            problems += [f"{file}: {problem}" for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)

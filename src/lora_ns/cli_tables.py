@@ -1,0 +1,59 @@
+"""The verbs that turn scores into what a reader sees: choose, tables, report.  None of them trains."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from lora_ns.errors import ConfigError
+from lora_ns.experiment import load_experiment
+from lora_ns.store import Store
+
+app = typer.Typer()
+
+ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file.", show_default=False)]
+
+
+@app.command()
+def choose(experiment: ExperimentArgument) -> None:
+    """Settings from a search's trials, where the experiment has a `tune:`.  Example: lora-ns choose experiment.yaml"""
+    from lora_ns.choose import choose as run_stage
+
+    store = Store()
+    loaded = load_experiment(experiment, store)
+    if loaded.choice is None:
+        raise ConfigError(f"{experiment}: it searches for nothing; `tune:` would say what.")
+    typer.echo(run_stage(loaded, store))
+
+
+@app.command()
+def tables(
+    experiment: ExperimentArgument,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables.")] = False,
+) -> None:
+    """Scores to tables and figures; never trains.  Example: lora-ns tables configs/experiments/demo.yaml"""
+    from lora_ns.tables.stage import tables as run_stage
+    from lora_ns.tables.terminal import print_tables
+
+    store = Store()
+    loaded = load_experiment(experiment, store)
+    made = run_stage(loaded, store)
+    if not quiet:
+        print_tables(made, Console(width=None if sys.stdout.isatty() else 160))
+        typer.echo(f"Files: {store.tables(loaded.name)}/, {store.figures(loaded.name)}/", err=True)
+
+
+@app.command()
+def report(experiment: ExperimentArgument) -> None:
+    """Tables, figures and every run as one HTML file.  Example: lora-ns report configs/experiments/demo.yaml"""
+    from lora_ns.report.stage import report as run_stage
+    from lora_ns.tables.stage import tables as make_tables
+
+    store = Store()
+    loaded = load_experiment(experiment, store)
+    make_tables(loaded, store)
+    typer.echo(run_stage(loaded, store))

@@ -1,0 +1,113 @@
+"""Settings that cannot go together, each with the reason."""
+
+from __future__ import annotations
+
+import string
+
+from lora_ns.config.dataset import CHAT_FORMATS, DatasetConfig
+from lora_ns.config.rules import impossible_runs
+from lora_ns.config.schema import RunConfig
+
+CHAT_TEMPLATES = ("tokenizer", "tulu")
+"""Values of dataset.chat_template beside a template itself."""
+
+
+def template_columns(template: str) -> list[str]:
+    """The columns that a template names, in order.  Raises ValueError for a template that cannot be read."""
+    names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    if any(not name.isidentifier() and not set(name).isdisjoint("[].!") for name in names) or "" in names:
+        raise ValueError("a template names columns in braces, {like_this}; a brace itself is written twice: {{ }}")
+    return list(dict.fromkeys(names))
+
+
+def impossible(config: RunConfig) -> list[str]:
+    """Every pair of settings of a config that cannot be, as `key path: reason`."""
+    data = config.dataset
+    problems = _source_problems(data)
+    if config.task_type == "causal_lm":
+        problems += format_problems(data)
+    else:
+        problems += _label_problems(config)
+    problems += impossible_runs(config)
+    return problems
+
+
+def _source_problems(data: DatasetConfig) -> list[str]:
+    if data.streaming and data.max_samples is None:
+        return ["dataset.streaming: needs dataset.max_samples, the number of rows to read."]
+    return []
+
+
+def _label_problems(config: RunConfig) -> list[str]:
+    """Classification and regression read columns and a label."""
+    data, problems = config.dataset, []
+    if not data.text_columns:
+        problems.append(f"dataset.text_columns: is missing; {config.task_type} reads one or two columns.")
+    if config.task_type == "classification" and not data.labels:
+        problems.append("dataset.labels: is missing; name the classes in the order of their numbers.")
+    if config.task_type == "regression" and data.labels:
+        problems.append("dataset.labels: regression predicts a number (dataset.label_column), not one of some classes.")
+    for key in ("prompt_template", "response_template", "chat_template"):
+        if getattr(data, key) is not None:
+            problems.append(f"dataset.{key}: {config.task_type} reads dataset.text_columns as they are.")
+    if data.format != "plain":
+        problems.append(f"dataset.format {data.format}: {config.task_type} reads columns, so its format is plain.")
+    return problems
+
+
+def format_problems(data: DatasetConfig, *, answered: bool = True) -> list[str]:
+    """What does not fit in how a causal task's rows are read.  answered: whether the rows' answers are needed."""
+    problems = []
+    if data.format == "plain":
+        problems += _template_problems(data, answered)
+    else:
+        problems += [
+            f"dataset.{key}: format {data.format} has its own wording; leave it out, or use format plain."
+            for key in ("prompt_template", "response_template")
+            if getattr(data, key) is not None
+        ]
+    if data.format == "text" and data.chat_template is not None:
+        problems.append("dataset.chat_template: format text is learned as it is; leave it out.")
+    if data.format != "text" and data.text_columns is not None:
+        problems.append("dataset.text_columns: belongs to classification, regression and format text.")
+    if data.format == "text" and data.text_columns is not None and len(data.text_columns) != 1:
+        problems.append("dataset.text_columns: format text reads one column.")
+    template = data.chat_template
+    if template is not None and template not in CHAT_TEMPLATES and "{" not in template:
+        problems.append(
+            f"dataset.chat_template: expected {', '.join(CHAT_TEMPLATES)} or a .jinja file, found {template!r}."
+        )
+    return problems
+
+
+def _template_problems(data: DatasetConfig, answered: bool) -> list[str]:
+    problems = []
+    if data.response_template is None and answered:
+        problems.append(
+            "dataset.response_template: is missing; it says what the model learns to answer (rows of another shape than "
+            "plain columns: set dataset.format to alpaca, sharegpt, messages or text)."
+        )
+    for key in ("prompt_template", "response_template"):
+        template = getattr(data, key)
+        if template is None:
+            continue
+        try:
+            if not template_columns(template):
+                problems.append(f"dataset.{key}: names no column; write one in braces, as in '{{question}}'.")
+        except ValueError as error:
+            problems.append(f"dataset.{key}: {error}.")
+    if data.chat_template is not None and data.prompt_template is None:
+        problems.append("dataset.prompt_template: is missing; with a chat template it is what the user says.")
+    return problems
+
+
+def settled(data: DatasetConfig) -> DatasetConfig:
+    """The section with what follows from it stated, and what cannot matter cleared, so that equal settings are equal."""
+    changes: dict[str, object] = {}
+    if not data.is_hub:
+        changes |= {"subset": None, "revision": None, "streaming": False}
+    if data.format in CHAT_FORMATS and data.chat_template is None:
+        changes["chat_template"] = "tokenizer"
+    if data.format == "text" and data.text_columns is None:
+        changes["text_columns"] = ["text"]
+    return data.model_copy(update=changes) if changes else data

@@ -1,0 +1,116 @@
+"""The `dataset` section: where rows come from, and how a row becomes text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from lora_ns.config.section import Section
+
+Format = Literal["plain", "alpaca", "sharegpt", "messages", "text"]
+CHAT_FORMATS = ("sharegpt", "messages")
+"""Formats whose rows are conversations."""
+
+FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "alpaca": ("instruction", "output"),
+    "sharegpt": ("conversations",),
+    "messages": ("messages",),
+}
+"""The columns that make a format; an alpaca row may have `input` too."""
+
+FileKind = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines"]
+FILE_KINDS: dict[str, FileKind] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    ".txt": "lines",
+}
+"""File ending (before a `.gz`) -> how the file is read."""
+
+
+def file_kind(path: Path) -> FileKind | None:
+    """How a data file is read, by its ending; None for an ending that is not known."""
+    name = path.name.removesuffix(".gz")
+    return FILE_KINDS.get(Path(name).suffix.lower())
+
+
+def _one_as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Files = Annotated[list[str], BeforeValidator(_one_as_list), Field(min_length=1)]
+
+
+class DatasetConfig(Section):
+    """Where rows come from and how a row becomes text."""
+
+    name: str | Files | dict[str, Files]
+    """A hub name; a local file, list of files, folder, or {train: …, validation: …, test: …}; or `builtin:<name>`."""
+    subset: str | None = None
+    revision: str | None = None
+    options: dict[str, Any] = {}
+    """Settings of a builtin source, such as num_train."""
+    file_kind: FileKind | None = None
+    """How local files are read where their ending does not say it (GLUE's `msr_paraphrase_test.txt` is a tsv)."""
+    column_names: list[str] | None = None
+    """The columns of a csv or tsv file that has no header line."""
+    columns: dict[str, str] = {}
+    """New column name: column of the data, for templates written for other names; one that has the new name is fine."""
+    train_split: str = "train"
+    validation_split: str | None = None
+    eval_split: str = "test"
+    validation_size: float | int | None = Field(default=None, gt=0)
+    """Rows (or share below 1) to hold out of train for choosing settings, where the data has no validation split."""
+    eval_size: float | int = Field(default=0.1, gt=0)
+    """Rows (or share below 1) to hold out of train where the data has no eval split; the record says so."""
+    split_seed: int = 0
+    max_samples: int | None = Field(default=None, gt=0)
+    """At most so many training rows: a seeded sample, never the first ones."""
+    max_validation_samples: int | None = Field(default=None, gt=0)
+    max_eval_samples: int | None = Field(default=None, gt=0)
+    streaming: bool = False
+    """Reads a hub set row by row up to `max_samples`, for what does not fit on the disk."""
+    overlap: Literal["report", "drop", "fail"] = "report"
+    """Training rows that ask what a test or validation row asks: count and list them, leave them out, or fail."""
+
+    format: Format = "plain"
+    """What a row is: columns for templates, instruction/input/output, a conversation, or text to go on learning from."""
+    chat_template: str | None = None
+    """How a conversation becomes text: `tokenizer` (its own template), `tulu` (for tokenizers without one), or a `.jinja`
+    file.  Conversations take `tokenizer` where nothing is said; for `plain` and `alpaca` rows it makes prompt and
+    response one user's and one assistant's turn."""
+    prompt_template: str | None = None
+    response_template: str | None = None
+    text_columns: list[str] | None = Field(default=None, min_length=1, max_length=2)
+    """Classification and regression: the one or two columns that are read; format `text`: the one (default: text)."""
+    label_column: str = "label"
+    labels: list[str] | None = Field(default=None, min_length=2)
+    """Classification: the classes in the order of their numbers."""
+    max_length: int = Field(default=1024, gt=0)
+    """Tokens of prompt and response together."""
+    max_dropped: float = Field(default=0.01, ge=0, le=1)
+    """Share of training rows that may be lost (too long for any answer, empty) before tokenising fails."""
+
+    @property
+    def is_builtin(self) -> bool:
+        """Whether the project makes the rows itself."""
+        return isinstance(self.name, str) and self.name.startswith("builtin:")
+
+    @property
+    def is_hub(self) -> bool:
+        """Whether `name` is a hub name: neither builtin, nor a data file by its ending, nor a path that exists."""
+        if not isinstance(self.name, str) or self.is_builtin:
+            return False
+        path = Path(self.name).expanduser()
+        looks_local = path.is_absolute() or self.name.startswith(("./", "../", "~")) or file_kind(path) is not None
+        return not looks_local and not path.exists()
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the model is spoken to in turns, through a chat template."""
+        return self.chat_template is not None

@@ -1,0 +1,115 @@
+"""The `evaluation` section: what is asked of the model once it is trained, and how it decodes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from lora_ns.config.dataset import DatasetConfig
+from lora_ns.config.files import nearest
+from lora_ns.config.section import Section
+
+
+class GenerationConfig(Section):
+    """Every decoding setting, stated: a model's own generation_config.json is never asked."""
+
+    max_new_tokens: int = Field(default=256, gt=0)
+    do_sample: bool = False
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    """0: all tokens."""
+    num_beams: int = Field(default=1, ge=1)
+    repetition_penalty: float = Field(default=1.0, gt=0)
+    stop: list[str] = []
+    """Texts that end an answer, besides the end-of-sequence token."""
+    num_samples: int = Field(default=1, ge=1)
+    seed: int = 0
+    """Of sampling; unused by greedy decoding."""
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> GenerationConfig:
+        if self.num_samples > 1 and not self.do_sample:
+            raise ValueError(
+                "num_samples above 1 needs do_sample: true (greedy decoding gives the same text each time)"
+            )
+        return self
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, f['loc'])) or 'settings'}: {f['msg']}" for f in error.errors())
+
+
+def _stated(given: dict[str, Any]) -> dict[str, Any]:
+    """Some of GenerationConfig's fields, each checked; which of them are stated is kept."""
+    unknown = [key for key in given if key not in GenerationConfig.model_fields]
+    if unknown:
+        known = GenerationConfig.model_fields
+        raise ValueError("; ".join(f"there is no decoding setting {key!r}.{nearest(key, known)}" for key in unknown))
+    try:
+        GenerationConfig.model_validate(given)
+    except ValidationError as error:
+        raise ValueError(_faults(error)) from None
+    return given
+
+
+Generation = Annotated[dict[str, Any], AfterValidator(_stated)]
+
+
+def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
+    """Some of DatasetConfig's fields, each checked; which of them are stated is kept."""
+    unknown = [key for key in given if key not in DatasetConfig.model_fields]
+    if unknown:
+        known = DatasetConfig.model_fields
+        raise ValueError("; ".join(f"there is no key {key!r}.{nearest(key, known)}" for key in unknown))
+    try:
+        DatasetConfig.model_validate({"name": "any", **given})
+    except ValidationError as error:
+        raise ValueError(_faults(error)) from None
+    return given
+
+
+StatedDataset = Annotated[dict[str, Any], AfterValidator(_stated_dataset)]
+
+
+class BenchmarkEntry(Section):
+    """One benchmark, where it is more than its name."""
+
+    name: str
+    dataset: StatedDataset | None = None
+    """Other rows than the task's own: what is stated here is laid over the task's `dataset`; with a `name` of its own only
+    the templates and columns are taken over from there.  A single file is a test set."""
+    generation: Generation = {}
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Solved examples before the question, drawn from the train split (None: as many as the benchmark has by itself)."""
+    fewshot_seed: int = 0
+    limit: int | None = Field(default=None, gt=0)
+    """At most so many of the benchmark's rows: a seeded sample, for a quick look."""
+    settings: dict[str, Any] = {}
+    """Whatever the benchmark itself reads."""
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class EvaluationConfig(Section):
+    """What is asked of the model once it is trained."""
+
+    benchmarks: list[Annotated[BenchmarkEntry, BeforeValidator(_named)]] = []
+    split: Literal["test", "validation"] = "test"
+    generation: Generation = {}
+    """Fields of GenerationConfig; over the benchmark's own, under a benchmark entry's."""
+    batch_size: int = Field(default=32, gt=0)
+    """Outside every digest."""
+    sandbox: Literal["auto", "bubblewrap", "landlock", "unsafe"] = "auto"
+    """What isolates generated code; `unsafe` runs it without, and is stamped on every score."""
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _once_each(cls, entries: list[BenchmarkEntry]) -> list[BenchmarkEntry]:
+        names = [entry.model_dump_json() for entry in entries]
+        if len(set(names)) < len(names):
+            raise ValueError("the same benchmark is named twice")
+        return entries

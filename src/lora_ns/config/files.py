@@ -1,0 +1,178 @@
+"""YAML files in, plain values out, and the paragraphs that say what is wrong with them."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_ns.errors import ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: `2e-4` is a number; and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
+            if isinstance(key, str):
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Plain values of a YAML text; numbers written `2e-4` are numbers.  Raises yaml.YAMLError."""
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_mapping(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The mapping that a YAML file holds, laid over the files that its `extends:` names (one or several, from beside it).
+
+    below: the files that led here, so that a circle is seen.  Raises ConfigError naming file and line.
+    """
+    content = _read_one(path)
+    names = content.pop("extends", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: extends: expected a file or a list of files, found {names!r}.")
+    if path.resolve() in below:
+        raise ConfigError(f"{path}: extends: the files extend one another in a circle.")
+    base: dict[str, Any] = {}
+    for name in names:
+        try:
+            base = merge(base, read_mapping(path.parent / name, (*below, path.resolve())))
+        except ConfigError as error:
+            raise ConfigError([f"{path}: extends: {problem}" for problem in error.problems]) from None
+    return merge(base, content)
+
+
+def _read_one(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file.{_sibling_hint(path)}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    try:
+        content = parse_yaml(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {error.problem or error}") from None
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        kind = "empty" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"{path}: expected keys and values, found {kind}.")
+    return content
+
+
+def write_yaml(value: Mapping[str, Any]) -> str:
+    """The value as YAML text that reads back equal (floats kept to the bit)."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    if math.isfinite(value):
+        return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
+    return yaml.SafeDumper.represent_float(dumper, value)
+
+
+_Dumper.add_representer(float, _float)
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style='"' if text != text.strip() or "\n" in text or _looks_odd(text) else None
+    ),
+)
+
+
+def _looks_odd(text: str) -> bool:
+    """A string that our reader, unlike PyYAML's, would take for a number."""
+    return not isinstance(parse_yaml_quietly(text), str)
+
+
+def parse_yaml_quietly(text: str) -> Any:
+    """The value of a text, or the text itself where it is not YAML."""
+    try:
+        return parse_yaml(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _sibling_hint(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" (the folder {path.parent} does not exist either)"
+    return nearest(path.name, [p.name for p in path.parent.iterdir()])
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid onto `base`, section by section; neither is changed."""
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def expand_dotted(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"training.learning_rate": 1}` as nested sections; plain nested mappings pass through."""
+    nested: dict[str, Any] = {}
+    for key, value in pairs.items():
+        branch: Any = expand_dotted(value) if isinstance(value, Mapping) else value
+        for part in reversed(str(key).split(".")):
+            branch = {part: branch}
+        nested = merge(nested, branch)
+    return nested
+
+
+def _override_value(text: str) -> Any:
+    """What a value on the command line means: YAML, but a template such as `Q: {question}` or `{answer}` is text."""
+    value = parse_yaml_quietly(text)
+    if isinstance(value, Mapping) and (not text.lstrip().startswith("{") or None in value.values()):
+        return text
+    return value
+
+
+def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
+    """`["training.learning_rate=1e-4", "peft.r=8"]` as nested sections.  Raises ConfigError for a word without `=`."""
+    pairs: dict[str, Any] = {}
+    problems = []
+    for argument in arguments:
+        key, sign, text = argument.partition("=")
+        if not sign or not key or any(not part for part in key.split(".")):
+            problems.append(
+                f"{argument!r}: an override has the form section.key=value (say training.learning_rate=1e-4)."
+            )
+            continue
+        pairs[key] = _override_value(text)
+    if problems:
+        raise ConfigError(problems)
+    return expand_dotted(pairs)

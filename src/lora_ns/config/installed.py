@@ -1,0 +1,114 @@
+"""What the installed PEFT and transformers accept, read from their source without importing them.
+
+Importing them takes seconds; checking a config must not.  Their settings are dataclasses with annotated fields, so
+the names and types stand in the source for `ast` to read: a new release brings its new methods and fields along
+without a line here.  Whatever a class checks in `__post_init__` is left to the stage that builds it.
+"""
+
+from __future__ import annotations
+
+import ast
+import typing
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+NOT_SETTINGS = frozenset(
+    ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"]
+)
+"""Fields that PEFT fills in by itself; a PEFT file may hold them, a config need not."""
+
+
+def package_folder(package: str) -> Path:
+    """Where the package lies.  Raises ModuleNotFoundError where it does not."""
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed")
+    return Path(spec.origin).parent
+
+
+def _annotated_fields(node: ast.ClassDef) -> dict[str, str]:
+    return {
+        line.target.id: ast.unparse(line.annotation)
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    }
+
+
+def _with_bases(name: str, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
+    """Fields of the class and of its bases, the class's own last, as a dataclass collects them."""
+    node = classes.get(name)
+    if node is None:
+        return {}
+    fields: dict[str, str] = {}
+    for base in reversed(node.bases):
+        if isinstance(base, ast.Name):
+            fields |= _with_bases(base.id, classes)
+    return fields | _annotated_fields(node)
+
+
+class _Annotations(dict):
+    """Names that an annotation may use; one we do not know stands for anything."""
+
+    def __missing__(self, name: str) -> Any:
+        return typing.Any
+
+
+class _AnyString:
+    """Stands for a Literal one of whose values is a pattern."""
+
+    def __getitem__(self, values: Any) -> type:
+        return str
+
+
+def _type_of(annotation: str) -> Any:
+    """The annotation as a type; Any where it names what cannot be had without importing."""
+    names = _Annotations({name: getattr(typing, name) for name in typing.__all__})
+    names |= {t.__name__: t for t in (bool, int, float, str, list, dict, tuple, set)} | {"None": None}
+    if "[number of" in annotation:  # a pattern stands among the literals (`pissa_niter_[number of iters]`)
+        names["Literal"] = _AnyString()
+    try:
+        return eval(ast.unparse(ast.parse(annotation.strip("'\""), mode="eval")), {"__builtins__": {}}, names)
+    except Exception:
+        return typing.Any
+
+
+@cache
+def peft_methods() -> dict[str, dict[str, Any]]:
+    """Method name -> its config class's fields by name, as types; every method that the installed PEFT registers."""
+    folder = package_folder("peft")
+    classes: dict[str, ast.ClassDef] = {}
+    registered: dict[str, str] = {}
+    tuners = folder / "tuners"
+    for path in [folder / "config.py", *sorted(tuners.glob("*.py")), *sorted(tuners.glob("*/*.py"))]:
+        text = path.read_text(encoding="utf-8")
+        if path.name == "__init__.py":
+            if "register_peft_method(" in text:
+                registered |= _registrations(ast.parse(text))
+        elif path.name.endswith(("config.py", "_utils.py")):
+            classes |= {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+    return {
+        method: {field: _type_of(note) for field, note in _with_bases(config_class, classes).items()}
+        for method, config_class in sorted(registered.items())
+    }
+
+
+def _registrations(tree: ast.Module) -> dict[str, str]:
+    """The `name=` and `config_cls=` of each register_peft_method call."""
+    found = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "register_peft_method":
+            given = {keyword.arg: keyword.value for keyword in node.keywords}
+            name, config_class = given.get("name"), given.get("config_cls")
+            if isinstance(name, ast.Constant) and isinstance(config_class, ast.Name):
+                found[str(name.value)] = config_class.id
+    return found
+
+
+@cache
+def training_arguments() -> dict[str, Any]:
+    """Fields of transformers.TrainingArguments by name, as types."""
+    tree = ast.parse((package_folder("transformers") / "training_args.py").read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {field: _type_of(note) for field, note in _with_bases("TrainingArguments", classes).items()}

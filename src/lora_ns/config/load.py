@@ -1,0 +1,279 @@
+"""From files and overrides to a checked RunConfig, or to every fault at once."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import ConfigDict as PydanticConfig
+
+from lora_ns.config import schema
+from lora_ns.config.combinations import impossible, settled
+from lora_ns.config.files import expand_dotted, merge, nearest, read_mapping
+from lora_ns.config.peft_file import read_adapter_config
+from lora_ns.config.practice import with_defaults
+from lora_ns.config.schema import RunConfig
+from lora_ns.errors import ConfigError
+
+LAYER_SECTIONS = ("method_name", "peft", "training", "model")
+"""What a method file may hold."""
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None, method: Path | None = None) -> RunConfig:
+    """The task config at `path`, a method file laid over it, then the overrides; checked.
+
+    Raises ConfigError with every fault, each line naming file and key path.
+    """
+    raw = read_mapping(path)
+    if method is not None:
+        raw = with_method(raw, read_method(method))
+    return check(merge(raw, expand_dotted(overrides or {})), str(path), folder=path.parent)
+
+
+def read_method(path: Path) -> dict[str, Any]:
+    """A method file: its `peft` section, and settings of training and model that go with it."""
+    raw = read_mapping(path)
+    unknown = [key for key in raw if key not in LAYER_SECTIONS]
+    if unknown:
+        raise ConfigError(
+            [
+                f"{path}: {key}: a method file holds {', '.join(LAYER_SECTIONS)}.{nearest(key, LAYER_SECTIONS)}"
+                for key in unknown
+            ]
+        )
+    if "peft" not in raw:
+        raise ConfigError(f"{path}: the `peft` section is missing.")
+    peft = raw["peft"]
+    if isinstance(peft, dict) and (path.parent / str(peft.get("adapter_config"))).is_file():
+        raw["peft"] = {**peft, "adapter_config": str(path.parent / peft["adapter_config"])}
+    return {"method_name": path.stem, **raw}
+
+
+def with_method(task: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
+    """The task with the method's `peft` section in place of its own, and its other settings laid over."""
+    return merge({key: value for key, value in task.items() if key != "peft"}, method)
+
+
+def check(raw: Mapping[str, Any], where: str, folder: Path = Path()) -> RunConfig:
+    """A raw mapping as a RunConfig.  Raises ConfigError with every fault."""
+    problems: list[str] = []
+    given = _with_our_names(raw, problems)
+    given = with_defaults(_with_adapter_config(given, folder, problems))
+    given = _with_chat_template(given, folder, problems)
+    given = _with_global_batch(given, problems)
+    problems += _peft_problems(given.get("peft"))
+    problems += _training_problems(given.get("training"))
+    config = None
+    try:
+        config = RunConfig.model_validate(_coerced(given))
+    except ValidationError as error:
+        problems += [_one_line(fault) for fault in error.errors()]
+    if config is not None:
+        problems += impossible(config)
+    if problems:
+        raise ConfigError([f"{where}: {problem}" for problem in dict.fromkeys(problems)])
+    assert config is not None
+    return config.model_copy(update={"dataset": settled(config.dataset)})
+
+
+def _with_our_names(raw: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """Aliases replaced by our names; both given is a fault."""
+    result = {str(key): value for key, value in raw.items()}
+    for section, aliases in schema.ALIASES.items():
+        given = result.get(section)
+        if not isinstance(given, Mapping):
+            continue
+        renamed: dict[str, Any] = {}
+        for key, value in given.items():
+            name = aliases.get(key, str(key))
+            if name in renamed or (name != key and name in given):
+                problems.append(f"{section}.{key}: {name!r} says the same and is given too.")
+            renamed[name] = value
+        result[section] = renamed
+    peft = result.get("peft")
+    if isinstance(peft, Mapping) and isinstance(peft.get("method"), str):
+        result["peft"] = {**peft, "method": peft["method"].lower().replace("-", "_")}
+    return result
+
+
+def _with_adapter_config(given: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
+    """`peft.adapter_config: FILE` replaced by what PEFT's own file says; keys beside it win."""
+    peft = given.get("peft")
+    if not isinstance(peft, Mapping) or "adapter_config" not in peft:
+        return given
+    stated = {key: value for key, value in peft.items() if key != "adapter_config"}
+    name = peft["adapter_config"]
+    path = next((p for p in (Path(str(name)), folder / str(name)) if p.is_file()), None)
+    if path is None:
+        problems.append(f"peft.adapter_config: there is no file {name!r} (looked here and beside the config).")
+        return {**given, "peft": stated}
+    try:
+        fields = read_adapter_config(path)
+    except ConfigError as error:
+        problems += [f"peft.adapter_config: {problem}" for problem in error.problems]
+        return {**given, "peft": stated}
+    return {**given, "peft": {**fields, **stated}}
+
+
+def _with_chat_template(given: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
+    """`dataset.chat_template: FILE.jinja` replaced by what the file says, so that the config is complete."""
+    data = given.get("dataset")
+    name = data.get("chat_template") if isinstance(data, Mapping) else None
+    if not isinstance(data, Mapping) or not isinstance(name, str) or not name.endswith(".jinja"):
+        return given
+    path = next((p for p in (Path(name), folder / name) if p.is_file()), None)
+    if path is None:
+        problems.append(f"dataset.chat_template: there is no file {name!r} (looked here and beside the config).")
+        return given
+    return {**given, "dataset": {**data, "chat_template": path.read_text(encoding="utf-8-sig")}}
+
+
+def _with_global_batch(given: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """`gradient_accumulation_steps` beside a per-device batch stands for their product, as on one device."""
+    training = given.get("training")
+    if not isinstance(training, Mapping) or "gradient_accumulation_steps" not in training:
+        return given
+    training = dict(training)
+    steps = training.pop("gradient_accumulation_steps")
+    per_device = training.get("per_device_train_batch_size")
+    if "global_batch_size" in training or not isinstance(steps, int) or not isinstance(per_device, int):
+        problems.append(
+            "training.gradient_accumulation_steps: it is derived from training.global_batch_size; state "
+            "global_batch_size alone, or per_device_train_batch_size and gradient_accumulation_steps as whole numbers."
+        )
+    else:
+        training["global_batch_size"] = per_device * steps
+    return {**given, "training": training}
+
+
+def _peft_problems(peft: Any) -> list[str]:
+    if not isinstance(peft, Mapping):
+        return []
+    method = peft.get("method", "lora")
+    if method not in schema.known_methods():
+        known = schema.known_methods()
+        return [f"peft.method: there is no method {method!r}.{nearest(method, known)} Known: {', '.join(known)}."]
+    fields = {key: value for key, value in peft.items() if key != "method"}
+    if method in schema.METHODS_WITHOUT_PEFT and fields:
+        meaning = schema.METHODS_WITHOUT_PEFT[method]
+        return [f"peft.{key}: method {method!r} ({meaning}) has no settings." for key in fields]
+    return _field_problems("peft", fields, schema.method_fields(method), f"a setting of method {method!r}")
+
+
+def _training_problems(training: Any) -> list[str]:
+    if not isinstance(training, Mapping):
+        return []
+    owned = [f"training.{key}: not to be set: {schema.OWNED[key]}." for key in training if key in schema.OWNED]
+    rest = {key: value for key, value in training.items() if key not in schema.OWNED}
+    typed = set(schema.TrainingConfig.model_fields)
+    known = schema.training_fields()
+    unknown = {key: value for key, value in rest.items() if key not in known}
+    free = {key: value for key, value in rest.items() if key in known and key not in typed}
+    what = "a field of transformers.TrainingArguments"
+    return owned + _field_problems("training", unknown, known, what) + _field_problems("training", free, known, what)
+
+
+def _field_problems(section: str, fields: Mapping[str, Any], known: Mapping[str, Any], what: str) -> list[str]:
+    problems = []
+    for key, value in fields.items():
+        if key not in known:
+            problems.append(f"{section}.{key}: not {what}.{nearest(key, known)}")
+        elif value is not None and (fault := _type_fault(value, known[key])):
+            problems.append(f"{section}.{key}: {fault}, found {value!r}.")
+    return problems
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return TypeAdapter(kind)
+    return TypeAdapter(kind, config=PydanticConfig(strict=True))
+
+
+def _type_fault(value: Any, kind: Any) -> str | None:
+    """What was expected, where the value is not of that type."""
+    try:
+        _adapter(kind).validate_python(value)
+    except ValidationError:
+        return f"expected {_type_name(kind)}"
+    return None
+
+
+def _type_name(kind: Any) -> str:
+    if kind is type(None):
+        return "nothing"
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_type_name(a) for a in arguments if a is not type(None))
+    if origin is typing.Literal:
+        return "one of " + ", ".join(repr(a) for a in arguments)
+    if arguments:
+        return f"{origin.__name__} of {', '.join(_type_name(a) for a in arguments)}"
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "keys and values"}
+    return names.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _coerced(given: dict[str, Any]) -> dict[str, Any]:
+    """Whole numbers where the free sections want numbers, so that 1 and 1.0 are one setting."""
+    training, peft = given.get("training"), given.get("peft")
+    if isinstance(training, Mapping):
+        given = {**given, "training": _as_declared(training, schema.training_fields())}
+    if isinstance(peft, Mapping) and peft.get("method", "lora") in schema.known_methods():
+        given = {**given, "peft": _as_declared(peft, schema.method_fields(peft.get("method", "lora")))}
+    return given
+
+
+def _as_declared(fields: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    def one(key: str, value: Any) -> Any:
+        wants_float = known.get(key) in (float, typing.Optional[float])  # noqa: UP045
+        return float(value) if wants_float and type(value) is int else value
+
+    return {key: one(key, value) for key, value in fields.items()}
+
+
+_MESSAGES = {
+    "missing": "is missing",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "string_type": "expected text",
+    "bool_type": "expected true or false",
+    "list_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "model_type": "expected keys and values",
+}
+
+
+def _one_line(fault: Any) -> str:
+    """One of pydantic's faults as key path, what was expected, what was found."""
+    path = ".".join(str(part) for part in fault["loc"] if not _is_branch_name(part))
+    kind = fault["type"]
+    if kind == "extra_forbidden":
+        return f"{path}: there is no such key.{nearest(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}"
+    if kind == "missing":
+        return f"{path}: is missing."
+    expected = _MESSAGES.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+    return f"{path}: {expected}, found {fault['input']!r}."
+
+
+def _is_branch_name(part: Any) -> bool:
+    """Pydantic names the branch of a union inside the path; a reader of the file does not see it there."""
+    return isinstance(part, str) and (part in {"str", "int", "float"} or "[" in part)
+
+
+def _keys_at(location: Iterable[Any]) -> list[str]:
+    """The keys that the schema has at this place."""
+    model: Any = RunConfig
+    for part in location:
+        if isinstance(part, int) or not hasattr(model, "model_fields") or part not in model.model_fields:
+            continue
+        model = _model_in(model.model_fields[part].annotation)
+    return list(getattr(model, "model_fields", {}))
+
+
+def _model_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for a in typing.get_args(annotation) if (m := _model_in(a)) is not None), None)

@@ -1,0 +1,186 @@
+"""What a task config may say: typed, checked, complete.  Field names are Hugging Face's own where they have one."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from lora_ns.config.dataset import DatasetConfig
+from lora_ns.config.evaluation import EvaluationConfig
+from lora_ns.config.installed import NOT_SETTINGS, peft_methods, training_arguments
+from lora_ns.config.section import Section
+
+TaskType = Literal["causal_lm", "classification", "regression"]
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    name_or_path: str = Field(min_length=1)
+    """A hub name, a local folder, or `builtin:<name>`."""
+    revision: str | None = None
+    """The commit of a hub model; without it the result cannot be made again for sure, and the tables say so."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantization: Literal["none", "4bit", "8bit"] = "none"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+
+
+OUR_PEFT_FIELDS: dict[str, Any] = {"calibration_rows": int}
+"""Keys of the `peft` section of method lora that are not PEFT's."""
+
+
+class PeftSection(BaseModel):
+    """The method, and the fields of its PEFT config class as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    method: str = "lora"
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The PEFT config class's own fields, as stated."""
+        return {key: value for key, value in (self.model_extra or {}).items() if key not in OUR_PEFT_FIELDS}
+
+    @property
+    def calibration_rows(self) -> int | None:
+        """Training rows that a data-driven initialisation looks at; None where nothing is said."""
+        return (self.model_extra or {}).get("calibration_rows")
+
+
+class TrainingConfig(BaseModel):
+    """global_batch_size, and any field of transformers.TrainingArguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    global_batch_size: int = Field(default=32, gt=0)
+    """Examples of one optimiser step, over all devices and accumulation."""
+    per_device_train_batch_size: int | None = Field(default=None, gt=0)
+    """At most so many examples at once on one device; outside every digest."""
+    num_train_epochs: float = Field(default=3.0, gt=0)
+    max_steps: int = -1
+    learning_rate: float = Field(default=2e-4, gt=0)
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: float = Field(default=0.05, ge=0)
+    """A share of all steps where below 1."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    optim: str = "adamw_torch"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that is stated for transformers.TrainingArguments."""
+        ours = {"global_batch_size", "per_device_train_batch_size"}
+        return {key: value for key, value in self.model_dump().items() if key not in ours}
+
+
+class MergedAdapter(Section):
+    """One of several adapters that are merged together."""
+
+    adapter: str
+    """A run's name, or a folder that holds a PEFT adapter of the same base."""
+    weight: float = 1.0
+    sha256: str | None = None
+    """Of a folder's weights; found by `lora-ns merge`.  A run's name says its content already."""
+
+
+class MergeConfig(Section):
+    """How an adapter, or several, are folded into their base."""
+
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    """None: the base model's."""
+    tolerance: float | None = Field(default=None, gt=0)
+    """Greatest difference of a logit between merged model and base + adapter, relative to the greatest logit.  None: as
+    much as rounding to the merged model's dtype may do; for a quantised base the difference is measured and reported."""
+    adapters: list[MergedAdapter] = []
+    """Several adapters instead of the run's own."""
+    combination: Literal["linear", "ties", "dare_linear", "dare_ties", "magnitude_prune"] = "linear"
+    """How several updates of the same weight become one: their weighted sum; TIES (Yadav et al. 2023, arXiv 2306.01708);
+    DARE (Yu et al. 2023, arXiv 2311.03099); or the sum of what is greatest in each."""
+    density: float | None = Field(default=None, gt=0, le=1)
+    """Share of each update that TIES, DARE and pruning keep."""
+    majority_sign: Literal["total", "frequency"] = "total"
+    """TIES: the sign that weighs more, or the one that more adapters have."""
+
+
+class RunConfig(Section):
+    """One configuration, complete: it runs alone."""
+
+    task_name: str = Field(min_length=1)
+    task_type: TaskType
+    model: ModelConfig
+    method_name: str | None = None
+    """The method's name in paths and tables; peft.method where it is not given."""
+    peft: PeftSection = PeftSection()
+    dataset: DatasetConfig
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    merge: MergeConfig = MergeConfig()
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+    @property
+    def method(self) -> str:
+        """The method's name in paths and tables."""
+        return self.method_name or self.peft.method
+
+
+ALIASES = {
+    "peft": {"lora_r": "r", "type": "method", "peft_type": "method", "num_prefix_tokens": "num_virtual_tokens"},
+    "model": {"torch_dtype": "dtype", "name": "name_or_path", "model_name_or_path": "name_or_path"},
+    "dataset": {"max_train_samples": "max_samples", "config_name": "subset", "test_split": "eval_split"},
+    "training": {"num_epochs": "num_train_epochs", "batch_size": "global_batch_size", "lr": "learning_rate"},
+}
+"""Names that people know from elsewhere -> ours."""
+
+OWNED = {
+    "output_dir": "artefacts lie where their digest says",
+    "seed": "use the top-level `seed`",
+    "data_seed": "use the top-level `seed`",
+    "resume_from_checkpoint": "an interrupted run resumes by itself",
+    "full_determinism": "runs are deterministic as they are",
+    "push_to_hub": "nothing is uploaded",
+    "do_train": "use `lora-ns train`",
+    "do_eval": "use `lora-ns evaluate`",
+    "do_predict": "use `lora-ns infer`",
+    "use_cpu": "the device is found by itself",
+    "remove_unused_columns": "the token columns are fixed",
+    "load_best_model_at_end": "settings are chosen on the validation split by `tune:` in an experiment",
+}
+"""Training arguments that are not the user's to set, and what to do instead."""
+
+OUTSIDE_DIGEST = frozenset(
+    """
+    per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
+    log_level_replica log_on_each_node logging_strategy logging_steps logging_first_step logging_nan_inf_filter
+    save_strategy save_steps save_total_limit save_only_model enable_jit_checkpoint eval_strategy eval_steps
+    eval_delay eval_on_start eval_accumulation_steps dataloader_num_workers dataloader_pin_memory
+    dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context
+    dataloader_in_order skip_memory_metrics include_num_input_tokens_seen torch_empty_cache_steps debug
+    deepspeed fsdp fsdp_config ddp_backend ddp_timeout ddp_bucket_cap_mb ddp_broadcast_buffers
+    ddp_find_unused_parameters local_rank accelerator_config parallelism_config trackio_space_id
+    trackio_bucket_id trackio_static_space_id
+    """.split()
+)
+"""Training arguments that say how a run is watched, stored or spread over devices, not what it computes."""
+
+METHODS_WITHOUT_PEFT = {"none": "the base model as it is", "full": "all weights are trained"}
+
+
+def known_methods() -> list[str]:
+    """Every value that peft.method takes."""
+    return [*METHODS_WITHOUT_PEFT, *peft_methods()]
+
+
+def method_fields(method: str) -> dict[str, Any]:
+    """The settings of a method by name, as types."""
+    if method in METHODS_WITHOUT_PEFT:
+        return {}
+    fields = {name: kind for name, kind in peft_methods()[method].items() if name not in NOT_SETTINGS}
+    return fields | (OUR_PEFT_FIELDS if method == "lora" else {})
+
+
+def training_fields() -> dict[str, Any]:
+    """Every key of the `training` section, as types."""
+    ours = {name: field.annotation for name, field in TrainingConfig.model_fields.items()}
+    return {**training_arguments(), **ours}

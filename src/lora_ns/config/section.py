@@ -1,0 +1,11 @@
+"""What all sections of a config share."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Section(BaseModel):
+    """A section of a config: unknown keys are errors, values are not bent into another type."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

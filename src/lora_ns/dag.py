@@ -1,0 +1,195 @@
+"""What the workflow's rules ask: which artefacts an experiment needs, and what each of them is made from.
+
+An input is asked for only while the output that needs it is missing.  So a finished adapter does not bring back its
+tokens, and neither a fresh clone's clocks nor lost intermediate files start any work.
+
+Where the experiment searches for settings, the runs that are compared are known once the checkpoint `choose` has
+written the choice; until then whoever asks for them is sent to wait for it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lora_ns.errors import LoraNsError
+from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.store import Evaluation, Store, exists
+
+Wildcards = Any
+Lookup = Callable[[Wildcards], list[str]]
+
+
+class Dag:
+    """An experiment's artefacts by name, and the requests (run and evaluation files) that they are made from."""
+
+    program = f"{shlex.quote(sys.executable)} -m lora_ns"
+    """The command that every rule calls, in the Python that runs Snakemake."""
+
+    def __init__(self, experiment_file: str, checkpoints: Any = None):
+        self.store = Store()
+        self.experiment_file = experiment_file
+        self.experiment: Experiment = load_experiment(Path(experiment_file), self.store)
+        self._checkpoints = checkpoints
+        self.runs: dict[str, Run] = {}
+        self.tokens: dict[str, Run] = {}
+        self.rows: dict[str, str] = {}
+        self.base_models: dict[str, str] = {}
+        self.evaluations: dict[str, Evaluation] = {}
+        self.merged: dict[str, Run] = {}
+        self._add([trial.run for trial in self.experiment.trials])
+        self._trials = set(self.runs)
+        self._add_compared()
+
+    def _add_compared(self) -> None:
+        self._add(self.experiment.runs)
+        self._trials -= {run.name for run in self.experiment.runs}
+        if self.experiment.merge:
+            trained = [run for run in self.experiment.runs if run.config.peft.method != "none"]
+            self.merged = {self.store.merged(run.config).name: run for run in trained}
+
+    def _add(self, runs: list[Run]) -> None:
+        for run in runs:
+            run_file = str(self.store.write_run_file(run.config, run.name))
+            self.runs[run.name] = run
+            if run.config.peft.method != "none":
+                self.tokens.setdefault(run.tokens, run)
+                self.rows.setdefault(run.rows, f"--config {shlex.quote(run_file)}")
+            if run.base_model is not None:
+                self.base_models.setdefault(run.base_model, run.config.model.name_or_path)
+            for evaluation in run.evaluations:
+                if evaluation.name not in self.evaluations:
+                    self.evaluations[evaluation.name] = evaluation
+                    asked = shlex.quote(str(self.store.write_evaluation_file(evaluation)))
+                    self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
+
+    def _compared(self) -> list[Run]:
+        """The runs that are compared.  While the choice is open, Snakemake is told to make it and to ask again."""
+        choice = self.experiment.choice
+        if choice is not None and not choice.is_file():
+            self._checkpoints.choose.get(choice=choice.stem)
+        if len(self.experiment.runs) < len(self.experiment.blueprint):
+            self.experiment = self.experiment.settled()
+            self._add_compared()
+        return self.experiment.runs
+
+    # -- targets -------------------------------------------------------------------------------------------------
+
+    @property
+    def data(self) -> list[str]:
+        """The records of all rows, base models and tokens that the known runs and their benchmarks stand on."""
+        rooms: dict[str, Iterable[str]] = {"raw": self.rows, "models": self.base_models, "tokens": self.tokens}
+        return [_record(self.store.root / "data" / room / name) for room, names in rooms.items() for name in names]
+
+    def scores(self, wildcards: Wildcards) -> list[str]:
+        """Every score file that the tables are made from."""
+        return [str(path) for run in self._compared() for path in run.scores]
+
+    def adapters(self, wildcards: Wildcards) -> list[str]:
+        """The record of every adapter that is compared."""
+        return [_record(self.store.adapter(run.name)) for run in self._compared()]
+
+    def merged_records(self, wildcards: Wildcards) -> list[str]:
+        """The records of the merged models that the experiment asks for."""
+        self._compared()
+        return [_record(self.store.merged(run.config)) for run in self.merged.values()]
+
+    @property
+    def tables(self) -> str:
+        """The record of the tables; its digest covers whatever the tables are made from."""
+        return str(self.experiment.tables_record)
+
+    def table(self, name: str) -> str:
+        """One of the tables as CSV."""
+        return str(self.store.tables(self.experiment.name) / f"{name}.csv")
+
+    @property
+    def figures(self) -> str:
+        """The folder of the figures."""
+        return str(self.store.figures(self.experiment.name))
+
+    @property
+    def report(self) -> str:
+        """The report's page."""
+        return str(self.store.report(self.experiment.name) / "index.html")
+
+    # -- inputs, while the output is missing -----------------------------------------------------------------------
+
+    def for_tokens(self, wildcards: Wildcards) -> list[str]:
+        """Rows, and the base model whose tokenizer it is."""
+        run = self.tokens[wildcards.tokens]
+        folder = self.store.tokens(run.config)
+        return [] if exists(folder) else [_record(self.store.rows(run.config.dataset)), *self._base(run)]
+
+    def for_adapter(self, wildcards: Wildcards) -> list[str]:
+        """Tokens and base model."""
+        run = self.runs[wildcards.run]
+        if exists(self.store.adapter(run.name)):
+            return []
+        tokens = [] if run.config.peft.method == "none" else [_record(self.store.tokens(run.config))]
+        return [*tokens, *self._base(run)]
+
+    def for_score(self, wildcards: Wildcards) -> list[str]:
+        """Adapter, the benchmark's rows, and base model."""
+        run, evaluation = self.runs[wildcards.run], self.evaluations[wildcards.evaluation]
+        if self.store.score(run.name, evaluation.name).is_file():
+            return []
+        rows = self.store.rows(evaluation.dataset)
+        return [_record(self.store.adapter(run.name)), _record(rows), *self._base(run)]
+
+    def for_choice(self, wildcards: Wildcards) -> list[str]:
+        """The score of every trial."""
+        return [str(trial.score) for trial in self.experiment.trials] if self.experiment.is_open else []
+
+    def for_merged(self, wildcards: Wildcards) -> list[str]:
+        """Adapter and base model."""
+        run = self.merged[wildcards.merged]
+        return (
+            [] if exists(self.store.merged(run.config)) else [_record(self.store.adapter(run.name)), *self._base(run)]
+        )
+
+    def _base(self, run: Run) -> list[str]:
+        return [] if run.base_model is None else [_record(self.store.base_model(run.config.model.name_or_path))]
+
+    # -- what the commands are given -------------------------------------------------------------------------------
+
+    def run_file_of(self, wildcards: Wildcards) -> str:
+        """The run file that makes an adapter, tokens or a merged model."""
+        if hasattr(wildcards, "run"):
+            return str(self.store.run_file(wildcards.run))
+        owners = self.tokens if hasattr(wildcards, "tokens") else self.merged
+        return str(self.store.run_file(owners[getattr(wildcards, "tokens", None) or wildcards.merged].name))
+
+    def trial_flag_of(self, wildcards: Wildcards) -> str:
+        """`--trial` for a run of the search only, whose divergence is a result."""
+        return "--trial" if wildcards.run in self._trials else ""
+
+    def evaluation_file_of(self, wildcards: Wildcards) -> str:
+        """The evaluation file that a score answers."""
+        return str(self.store.evaluation_file(wildcards.evaluation))
+
+    def request_of_rows(self, wildcards: Wildcards) -> str:
+        """The option that names the request which wants these rows."""
+        return self.rows[wildcards.rows]
+
+    def base_model_of(self, wildcards: Wildcards) -> str:
+        """`builtin:<name>` of a base model's folder."""
+        return self.base_models[wildcards.base]
+
+
+def _record(folder: Path) -> str:
+    return str(folder / "record.json")
+
+
+def open_experiment(experiment_file: str, checkpoints: Any = None) -> Dag:
+    """The experiment for the Snakefile; a fault in its files ends Snakemake with the paragraph, not a traceback.
+
+    checkpoints: Snakemake's own object of that name.
+    """
+    try:
+        return Dag(experiment_file, checkpoints)
+    except LoraNsError as error:
+        raise SystemExit(f"Wrong input: {error}") from None

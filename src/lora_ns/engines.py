@@ -1,0 +1,26 @@
+"""Other people's engines: loaded where a run uses them, kept unloaded and quiet where none does."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+from lora_ns.config import RunConfig
+from lora_ns.machine import uses_bitsandbytes
+
+
+def prepare_engines(*configs: RunConfig) -> None:
+    """Keeps engines that none of the runs uses unloaded, and all engines' chatter off the terminal; before any import."""
+    if not any(uses_bitsandbytes(config) for config in configs):
+        # PEFT and transformers import it wherever they find it, which takes four seconds a process
+        sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    launched = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
+    if not launched and not any(config.training.arguments.get("deepspeed") for config in configs):
+        sys.modules.setdefault("deepspeed", None)  # type: ignore[arg-type]
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|trl|peft|accelerate)\..*")

@@ -1,0 +1,212 @@
+"""Scores: one trained model asked one benchmark.  READS adapter, rows   WRITES results/scores, results/predictions
+
+The predictions file keeps every answer as the model gave it, so that scoring can be done again without the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lora_ns import record
+from lora_ns.asking import ask, probe_logits, room_warnings
+from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.errors import EvaluationError
+from lora_ns.exam import Exam, read_exam
+from lora_ns.history import thinned_history
+from lora_ns.isolation import isolation_of, outcome_of, warnings_of
+from lora_ns.kept import kept_answers
+from lora_ns.methods import load_trained, without_adapter
+from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
+from lora_ns.overlap import seen_in_training, warning_of
+from lora_ns.store import Evaluation, Store, read_record, replace_text
+from lora_ns.verdicts import Outcome, judge
+
+CANARY_ROWS = 4
+TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")
+"""What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
+
+
+def evaluate(
+    config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False, rescore: bool = False
+) -> Path:
+    """Makes the score file where it is missing; returns its path.
+
+    rescore: judges kept predictions again, without the model, whether the score is there or not.
+    Raises EvaluationError where the trained model computes the same as its base or no predictions are kept, InputError
+    where rows do not fit.
+    """
+    run = store.run_name(config)
+    target = store.score(run, evaluation.name)
+    if target.is_file() and not rescore:
+        return target
+    trained = read_record(store.adapter(run))
+    meter = record.Meter()
+    exam = read_exam(config, evaluation, store)
+    isolation = isolation_of(exam, store)
+    if rescore:
+        kept = kept_answers(config, exam, store)
+        answers, facts = kept.answers, kept.facts
+    else:
+        answers, facts = _asked(config, exam, store, meter, quiet)
+    with meter.part("judging"):
+        outcome = judge(exam, answers)
+    predictions = store.predictions(run, evaluation.name)
+    _write_lines(predictions, outcome.lines)
+    overlap = _overlap(exam, config, store)
+    content = _score(config, exam, outcome, trained)
+    content["trained"]["history"] = thinned_history(store.adapter(run))
+    content |= record.describe(
+        "evaluate",
+        evaluation.name.rsplit("-", 1)[1],
+        {**evaluation.plain(), "task_type": config.task_type},
+        inputs={"adapter": run, "rows": store.rows(evaluation.dataset).name},
+        **facts,
+        fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
+        overlap=overlap,
+        sandbox=isolation and outcome_of(isolation),
+        outputs={"predictions": {"sha256": record.sha256_file(predictions)}},
+        warnings=[
+            *trained["warnings"],
+            *_unpinned(config.dataset, evaluation.dataset),
+            *(facts["prompt_warnings"] or []),
+            *warning_of(overlap, evaluation.benchmark),
+            *warnings_of(isolation, evaluation.benchmark),
+        ],
+        meter=meter,
+    )
+    if isolation is not None:
+        content["circumstances"]["sandbox"] = {"versions": isolation["versions"], **isolation["golds"]["seconds"]}
+    content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], store.adapter(run))
+    replace_text(target, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return target
+
+
+def _asked(
+    config: RunConfig, exam: Exam, store: Store, meter: record.Meter, quiet: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
+    with meter.part("loading"):
+        make_deterministic(config.seed)
+        tokenizer = load_tokenizer(config.model, store)
+        model = load_trained(config, store, store.adapter(store.run_name(config))).to(best_device()).eval()
+    canary = _canary(model, config, store, tokenizer, exam)
+    facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
+    with meter.part("evaluating"), _progress(exam, quiet) as advance:
+        answers = ask(model, tokenizer, exam, advance)
+    return answers, facts
+
+
+def _canary(model: Any, config: RunConfig, store: Store, tokenizer: Any, exam: Exam) -> dict[str, Any] | None:
+    """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
+
+    None for method `none`, which is its own base.
+    """
+    if config.peft.method == "none":
+        return None
+    trained = probe_logits(model, tokenizer, exam, CANARY_ROWS)
+    if config.peft.method == "full":
+        make_deterministic(config.seed)  # the same new head as before training
+        base = load_base(config, store).to(model.device).eval()
+        before = probe_logits(base, tokenizer, exam, CANARY_ROWS)
+        del base
+    else:
+        with without_adapter(model):
+            before = probe_logits(model, tokenizer, exam, CANARY_ROWS)
+    difference = float((trained.float() - before.float()).abs().max())
+    if not math.isfinite(difference):
+        raise EvaluationError(f"the trained model of run {store.run_name(config)} computes logits that are no numbers.")
+    if difference == 0.0:
+        raise EvaluationError(
+            f"the trained model of run {store.run_name(config)} computes exactly what its base computes: the adapter was "
+            "not loaded, or training changed nothing. It is not scored."
+        )
+    return {"rows": min(CANARY_ROWS, len(exam.rows)), "max_logit_difference_from_base": difference}
+
+
+def _overlap(exam: Exam, config: RunConfig, store: Store) -> dict[str, Any] | None:
+    """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
+
+    Raises EvaluationError where there are some and dataset.overlap is `fail`.
+    """
+    if config.peft.method == "none":
+        return None
+    found = seen_in_training(exam.questions, store.tokens(config), exam.ids)
+    if found and found["rows"] and config.dataset.overlap == "fail":
+        raise EvaluationError(
+            f"{found['rows']} rows of {exam.spec.name} ask what a training row asked (first: {found['ids'][0]}); "
+            "dataset.overlap is `fail`."
+        )
+    return found
+
+
+def _unpinned(*datasets: DatasetConfig) -> list[str]:
+    return [
+        f"the revision of data set {data.name} is not pinned (dataset.revision)"
+        for data in datasets
+        if data.is_hub and data.revision is None
+    ]
+
+
+def _score(config: RunConfig, exam: Exam, outcome: Outcome, trained: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "task": config.task_name,
+        "task_type": config.task_type,
+        "model": config.model.name_or_path,
+        "method": config.method,
+        "peft_method": config.peft.method,
+        "seed": config.seed,
+        "run": trained["run"],
+        "benchmark": exam.spec.name,
+        "evaluation": exam.evaluation.name,
+        "main_metric": exam.spec.main_metric,
+        "metrics": outcome.metrics,
+        "num_examples": len(exam.rows),
+        "examples": outcome.examples,
+        "unsafe_sandbox": exam.evaluation.sandbox == "unsafe",
+        "trained": {key: trained[key] for key in TRAINED},
+    }
+
+
+def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -> dict[str, Any]:
+    """What the run took, each part apart; null for what was not measured.  asked: figures of the answering."""
+    train = trained["circumstances"]
+    weights = [facts["bytes"] for name, facts in trained["outputs"].items() if name.endswith(".safetensors")]
+
+    def figure(of: Mapping[str, Any], kind: str, part: str) -> Any:
+        return of.get(kind, {}).get(part)
+
+    return {
+        "trainable_parameters": trained["parameters"]["trainable"],
+        "total_parameters": trained["parameters"]["total"],
+        "adapter_bytes": sum(weights),
+        "train_seconds": figure(train, "seconds", "training"),
+        "train_tokens": (trained["training"] or {}).get("tokens_seen"),
+        "train_peak_memory_bytes": figure(train, "peak_gpu_memory_bytes", "training")
+        or figure(train, "peak_memory_bytes", "training"),
+        "evaluate_seconds": figure(asked, "seconds", "evaluating"),
+        "evaluate_peak_memory_bytes": figure(asked, "peak_gpu_memory_bytes", "evaluating")
+        or figure(asked, "peak_memory_bytes", "evaluating"),
+    }
+
+
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    replace_text(path, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
+
+
+@contextmanager
+def _progress(exam: Exam, quiet: bool) -> Iterator[Any]:
+    """A progress bar on stderr where a person looks on."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    shown = not quiet and sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), disable=not shown) as bar:
+        job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=len(exam.rows))
+        yield lambda done: bar.advance(job, done)

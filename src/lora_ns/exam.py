@@ -1,0 +1,162 @@
+"""One benchmark as it is put to one model: its rows, its solved examples, and the prompts made of them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from lora_ns import sources
+from lora_ns.benchmarks import Benchmark, benchmark
+from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig
+from lora_ns.errors import DataError
+from lora_ns.integrity import intact
+from lora_ns.prompts import (
+    NoConversation,
+    Prompt,
+    Row,
+    check_columns,
+    instructed,
+    prompt_of,
+    question_of,
+    response_of,
+    with_examples,
+)
+from lora_ns.store import Evaluation, Store
+
+
+@dataclass(frozen=True)
+class Exam:
+    """What is asked, row by row.
+
+    examples: the solved rows before each question; example_numbers: their numbers in the split that they come from.
+    """
+
+    spec: Benchmark
+    evaluation: Evaluation
+    task_type: str
+    rows: list[Row]
+    examples: list[Row]
+    example_numbers: list[int] | None
+
+    @property
+    def dataset(self) -> DatasetConfig:
+        return self.evaluation.dataset
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The row's own id where it has one that is unique, else its number."""
+        for key in ("id", "idx", "task_id", "unique_id"):
+            values = [str(row.get(key)) for row in self.rows]
+            if key in self.rows[0] and len(set(values)) == len(values):
+                return values
+        return [str(number) for number in range(len(self.rows))]
+
+    @cached_property
+    def is_instructed(self) -> bool:
+        """Whether the benchmark's question is put as a request, to a model trained on those."""
+        return self.spec.instruction is not None and (self.dataset.is_chat or self.dataset.format == "alpaca")
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """What the model goes on from, solved examples first.  Raises DataError for a row that asks nothing."""
+        examples = [(self._question(row), self._answer(row)) for row in self.examples]
+        return [with_examples(self._question(row), examples) for row in self.rows]
+
+    def _question(self, row: Row) -> Prompt:
+        if self.is_instructed:
+            assert self.spec.instruction is not None
+            return instructed(self.spec.instruction(row), self.dataset)
+        if self.spec.prompt is not None:
+            return instructed(self.spec.prompt(row), self.dataset)
+        try:
+            return prompt_of(row, self.dataset)
+        except NoConversation as reason:
+            raise DataError(f"a row of {self.spec.name} cannot be asked: {reason}.") from None
+
+    def _answer(self, row: Row) -> str:
+        if self.is_instructed:
+            answer = self.spec.gold(row) if self.spec.gold else None
+        elif self.spec.example_answer is not None:
+            answer = self.spec.example_answer(row)
+        else:
+            answer = response_of(row, self.dataset)
+        if answer is None:
+            raise DataError(f"a few-shot example of {self.spec.name} has no answer: choose another fewshot_seed.")
+        return answer
+
+    @cached_property
+    def questions(self) -> list[str]:
+        """What each row asks, without the wording of a template: by which it is found among training rows."""
+        if self.spec.prompt is not None:
+            return [self.spec.prompt(row) for row in self.rows]
+        return [question_of(row, self.dataset, self.task_type) for row in self.rows]
+
+    def reference(self, row: Row) -> Any:
+        """What the row's answer is compared with, as the predictions file shows it."""
+        column = self.evaluation.settings.get("reference_column")
+        if column is not None and column in row:
+            return row[column]
+        return self.spec.reference(row) if self.spec.reference else None
+
+
+def read_exam(config: RunConfig, evaluation: Evaluation, store: Store) -> Exam:
+    """The rows of an evaluation, selected, limited and checked.  Raises DataError where they do not fit."""
+    spec, dataset, folder = benchmark(evaluation.benchmark), evaluation.dataset, store.rows(evaluation.dataset)
+    intact(folder)
+    table = sources.read(folder, evaluation.split, dataset.columns)
+    if spec.prompt is None:
+        answered = evaluation.num_fewshot > 0 or spec.kind == "perplexity"
+        shown = dataset if answered else dataset.model_copy(update={"response_template": None})
+        check_columns(shown, config.task_type, table.column_names, f"{dataset.name} ({evaluation.split})")
+    rows = _with_reference(table.to_pylist(), dataset)
+    chosen = spec.select(rows) if spec.select else rows
+    if evaluation.limit is not None and evaluation.limit < len(chosen):
+        places = random.Random(f"{dataset.split_seed} {spec.name} limit").sample(range(len(chosen)), evaluation.limit)
+        chosen = [chosen[place] for place in sorted(places)]
+    examples, numbers = _examples(spec, evaluation, folder, rows)
+    return Exam(spec, evaluation, config.task_type, chosen, examples, numbers)
+
+
+def _with_reference(rows: list[dict[str, Any]], dataset: DatasetConfig) -> list[Row]:
+    """Conversations with the last answer as a column `reference`, where they have none."""
+    if dataset.format not in CHAT_FORMATS or not rows or "reference" in rows[0]:
+        return list(rows)
+    return [{**row, "reference": _last_answer(row, dataset)} for row in rows]
+
+
+def _last_answer(row: Mapping[str, Any], dataset: DatasetConfig) -> str | None:
+    try:
+        return response_of(row, dataset)
+    except (NoConversation, KeyError):
+        return None
+
+
+def _examples(
+    spec: Benchmark, evaluation: Evaluation, folder: Any, rows: Sequence[Row]
+) -> tuple[list[Row], list[int] | None]:
+    """(solved examples, their numbers in the train split or None for a benchmark's own fixed ones)."""
+    wanted = evaluation.num_fewshot
+    if wanted == 0:
+        return [], None
+    train = folder / "train.parquet"
+    table = sources.read(folder, "train", evaluation.dataset.columns) if train.is_file() else None
+    if spec.examples is not None:
+        everything = [*rows, *(table.to_pylist() if table is not None else [])]
+        fixed = spec.examples(everything)
+        if wanted > len(fixed):
+            raise DataError(f"{spec.name} has {len(fixed)} few-shot examples; num_fewshot asks for {wanted}.")
+        return fixed[:wanted], None
+    if table is None or table.num_rows < wanted:
+        raise DataError(
+            f"num_fewshot of {spec.name} draws {wanted} solved examples from the train split, and its data set "
+            f"{evaluation.dataset.name} has {'none' if table is None else table.num_rows} there. "
+            "Name its training rows too: dataset.name: {train: …, test: …}."
+        )
+    numbers = random.Random(f"{evaluation.fewshot_seed} few-shot").sample(range(table.num_rows), wanted)
+    examples = _with_reference(pa.Table.to_pylist(table.take(numbers)), evaluation.dataset)
+    return examples, numbers

@@ -1,0 +1,88 @@
+"""What an experiment file may say: typed and checked, but nothing that it names is read yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from lora_ns.config import nearest, read_mapping
+from lora_ns.config.evaluation import BenchmarkEntry, StatedDataset
+from lora_ns.config.section import Section
+from lora_ns.errors import ConfigError
+from lora_ns.tuning import Grid
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Entry(Section):
+    """A task or method of an experiment: a file, and what is set otherwise here."""
+
+    config: str
+    name: str | None = None
+    overrides: dict[str, Any] = {}
+
+
+class MethodEntry(Entry):
+    """A method, with a grid of its own where the experiment's does not suit it."""
+
+    tune: Grid | None = None
+    per_task: dict[str, dict[str, Any]] = {}
+    """Settings of this method on one task, by its task_name; they win over all others."""
+
+
+def _as_entry(value: Any) -> Any:
+    return {"config": value} if isinstance(value, str) else value
+
+
+class ExperimentFile(Section):
+    """What an experiment file may say."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    """Names the folder of the tables."""
+    title: str | None = None
+    caption: str | None = None
+    label: str | None = None
+    tasks: list[Annotated[Entry, BeforeValidator(_as_entry)]] = Field(min_length=1)
+    methods: list[Annotated[MethodEntry, BeforeValidator(_as_entry)]] = Field(min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
+    baseline: str | None = None
+    """The method that the others are compared with."""
+    overrides: dict[str, Any] = {}
+    """Settings of every run; `training.num_train_epochs: 1` and nested sections both do."""
+    tune: Grid | None = None
+    """Values to try of some settings.  Each task and method takes what does best on the validation split."""
+    tune_seeds: list[Seed] = []
+    """Seeds of the trials; the first of `seeds` where none is named."""
+    forgetting: StatedDataset | None = None
+    """General text, as in `dataset` (a .txt file by its name will do): the loss of every adapter that generates is measured
+    on it, against the base model's."""
+    merge: bool = False
+    """Whether the workflow also merges every adapter that can be merged."""
+
+    @property
+    def general_text(self) -> BenchmarkEntry | None:
+        """What is asked to measure forgetting: the text as it is, whatever the task's own wording."""
+        if self.forgetting is None:
+            return None
+        wording = dict.fromkeys(("prompt_template", "response_template", "chat_template", "text_columns"))
+        return BenchmarkEntry(
+            name="perplexity", dataset={**wording, "columns": {}, "format": "text", **self.forgetting}
+        )
+
+
+def read_experiment_file(path: Path) -> ExperimentFile:
+    """The file at `path`.  Raises ConfigError with every fault of it."""
+    try:
+        return ExperimentFile.model_validate(read_mapping(path))
+    except ValidationError as error:
+        raise ConfigError([f"{path}: {_fault(fault)}" for fault in error.errors()]) from None
+
+
+def _fault(fault: Any) -> str:
+    path = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
+    if fault["type"] == "extra_forbidden":
+        return f"{path}: there is no such key.{nearest(str(fault['loc'][-1]), ExperimentFile.model_fields)}"
+    said = fault["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
+    return f"{path}: {said}, found {fault['input']!r}."

@@ -1,0 +1,173 @@
+"""Base models and their tokenizers, from the hub, a local folder, or the project's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_ns.config import ModelConfig, RunConfig
+from lora_ns.errors import ConfigError, DataError
+from lora_ns.integrity import intact
+from lora_ns.store import Store, exists
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def location(model: ModelConfig, store: Store) -> str:
+    """What `from_pretrained` is given.  Raises DataError where a builtin model has not been made yet."""
+    name = model.name_or_path
+    if not name.startswith("builtin:"):
+        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
+    folder = store.base_model(name)
+    if not exists(folder):
+        raise DataError(f"the base model {name} has not been made yet; run `lora-ns pretrain {name}`.")
+    intact(folder)
+    return str(folder)
+
+
+def load_tokenizer(model: ModelConfig, store: Store) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason."""
+    from transformers import AutoTokenizer
+
+    place = location(model, store)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, revision=model.revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded("tokenizer", model, error) from error
+    if tokenizer.pad_token_id is None:
+        # labels are masked by position, never by token, so a shared id does no harm
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> PreTrainedModel:
+    """The base model with the head of the task, in the configured precision.
+
+    place: another folder to load from, for weights that were all trained, as they are there (never quantised).  A new
+    classification head is drawn from torch's current random state: seed before.  Raises ConfigError with the loader's
+    reason.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    model = config.model
+    arguments: dict[str, Any] = {
+        "revision": model.revision if place is None else None,
+        "dtype": getattr(torch, model.dtype),
+        "trust_remote_code": model.trust_remote_code,
+        "use_safetensors": True,
+    }
+    if model.attn_implementation is not None:
+        arguments["attn_implementation"] = model.attn_implementation
+    quantized = model.quantization != "none" and place is None
+    if quantized:
+        arguments["quantization_config"] = _quantization(model)
+    loader: Any = AutoModelForCausalLM
+    if config.task_type != "causal_lm":
+        loader = AutoModelForSequenceClassification
+        arguments |= _head(config)
+    try:
+        loaded = loader.from_pretrained(place or location(model, store), **arguments)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise _not_loaded("model", model, error) from error
+    if quantized:
+        _keep_readable(loaded)
+    _set_padding(loaded, config, store)
+    return loaded
+
+
+def _head(config: RunConfig) -> dict[str, Any]:
+    """What the head predicts: one number, or one of the classes."""
+    if config.task_type == "regression":
+        return {"num_labels": 1, "problem_type": "regression"}
+    labels = config.dataset.labels or []
+    return {
+        "num_labels": len(labels),
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: number for number, label in enumerate(labels)},
+    }
+
+
+def _keep_readable(loaded: Any) -> None:
+    """Keeps bitsandbytes from repacking 4-bit weights for this processor at the first forward pass.
+
+    On processors with AVX512-BF16 it does, and whatever reads the weights afterwards (DoRA at every step, a merge) gets
+    them in the wrong order, without an error.
+    """
+    for module in loaded.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def weights_folder(model: ModelConfig, store: Store) -> Path:
+    """The folder of the base's own weights, already loaded once.  Raises DataError where they are not on this disk."""
+    place = location(model, store)
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(place, revision=model.revision, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise DataError(f"the weights of {place} are not on this disk: {error}") from error
+
+
+def _set_padding(loaded: PreTrainedModel, config: RunConfig, store: Store) -> None:
+    """Sequence classification finds the last real token by the padding id."""
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = load_tokenizer(config.model, store).pad_token_id
+
+
+def _quantization(model: ModelConfig) -> Any:
+    """nf4 with double quantisation (Dettmers et al. 2023, arXiv 2305.14314), or LLM.int8 (2022, arXiv 2208.07339)."""
+    import logging
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says at every layer and step which type it casts to
+
+    if model.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, model.dtype),
+    )
+
+
+def _not_loaded(what: str, model: ModelConfig, error: Exception) -> ConfigError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    revision = f" at revision {model.revision}" if model.revision else ""
+    gated = any(word in str(error).lower() for word in ("gated repo", "401 client error", "restricted"))
+    hint = " Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN." if gated else ""
+    return ConfigError(
+        f"model.name_or_path: the {what} {model.name_or_path!r}{revision} cannot be loaded: {reason}{hint}"
+    )
+
+
+def best_device() -> str:
+    """The device that this process computes on."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def make_deterministic(seed: int) -> None:
+    """Seeds every random state and asks torch for algorithms that give the same bits each time."""
+    import os
+
+    import torch
+    from transformers import set_seed
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # costs a third of a small step, and guards only against reading memory that nothing wrote
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = False
+    set_seed(seed)

@@ -1,0 +1,115 @@
+"""Test rows among the training rows: found by what they ask, normalised, in whatever data sets they lie.
+
+A question is kept as eight bytes of its hash, so that a score can be checked against training rows that are long gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_ns import sources
+from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.errors import DataError
+from lora_ns.prompts import Row, normalised, question_of
+
+QUESTIONS = "questions.npy"
+"""In the tokens' folder: the hashes [N] (uint64, sorted, unique) of what the training rows ask."""
+LISTED_ROWS = 1000
+
+
+def hash_of(question: str) -> int:
+    """Eight bytes of the normalised question; 0 for an empty one, which equals no other."""
+    text = normalised(question)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) or 1 if text else 0
+
+
+def hashes_of(rows: Sequence[Row], dataset: DatasetConfig, task_type: str) -> NDArray[np.uint64]:
+    """[N], one a row."""
+    return np.array([hash_of(question_of(row, dataset, task_type)) for row in rows], dtype=np.uint64)
+
+
+def places_of(questions: NDArray[np.uint64], known: NDArray[np.uint64]) -> list[int]:
+    """Where `questions` holds something that `known` holds too."""
+    return np.flatnonzero(np.isin(questions, known) & (questions != 0)).tolist()
+
+
+@dataclass
+class Overlap:
+    """The training rows that ask what a row held back for testing asks."""
+
+    held_back: dict[str, NDArray[np.uint64]]
+    """Split -> hashes of its questions."""
+    policy: str
+    train_rows: dict[str, list[int]] = field(default_factory=dict)
+    """Split -> numbers of the training rows that ask the same as one of its rows."""
+
+    @classmethod
+    def of_rows(cls, rows: Path, config: RunConfig) -> Overlap:
+        """The task's own validation and test rows, as far as there are any that the config can read."""
+        held_back = {}
+        for split in [s for s in ("validation", "test") if (rows / f"{s}.parquet").is_file()]:
+            table = sources.read(rows, split, config.dataset.columns)
+            try:
+                held_back[split] = hashes_of(table.to_pylist(), config.dataset, config.task_type)
+            except KeyError:  # a test split of other columns; evaluation says so where it is asked for
+                continue
+        return cls(held_back, config.dataset.overlap, {split: [] for split in held_back})
+
+    def left_out(self, questions: NDArray[np.uint64], first: int) -> set[int]:
+        """Notes the training rows of a batch; returns the places of those that are to be left out.  first: its number."""
+        found: set[int] = set()
+        for split, known in self.held_back.items():
+            places = places_of(questions, known)
+            self.train_rows[split] += [first + place for place in places]
+            found |= set(places)
+        return found if self.policy == "drop" else set()
+
+    def plain(self) -> dict[str, Any]:
+        """For the record: count, and numbers of the first rows."""
+        return {
+            split: {"train_rows": len(numbers), "numbers": numbers[:LISTED_ROWS], "policy": self.policy}
+            for split, numbers in self.train_rows.items()
+        }
+
+    def warnings(self) -> list[str]:
+        """What the record and the tables should say of it."""
+        done = "were left out of training" if self.policy == "drop" else "are trained on"
+        return [
+            f"{len(numbers)} training rows ask what a {split} row asks and {done} (dataset.overlap)"
+            for split, numbers in self.train_rows.items()
+            if numbers
+        ]
+
+    def fail_if_asked(self, name: str) -> None:
+        """Raises DataError for the policy `fail`."""
+        for split, numbers in self.train_rows.items():
+            if self.policy == "fail" and numbers:
+                shown = ", ".join(map(str, numbers[:10]))
+                raise DataError(
+                    f"{len(numbers)} training rows of {name} ask what a {split} row asks (rows {shown}"
+                    f"{' …' if len(numbers) > 10 else ''}); dataset.overlap is `fail`: set it to `drop` to leave them out."
+                )
+
+
+def seen_in_training(questions: Sequence[str], tokens: Path, ids: Sequence[str]) -> dict[str, Any] | None:
+    """Which benchmark rows ask what a training row asked: count and ids; None where the tokens are not here any more."""
+    path = tokens / QUESTIONS
+    if not path.is_file():
+        return None
+    asked = np.array([hash_of(question) for question in questions], dtype=np.uint64)
+    places = places_of(asked, np.load(path))
+    return {"rows": len(places), "ids": [ids[place] for place in places[:LISTED_ROWS]]}
+
+
+def warning_of(found: Mapping[str, Any] | None, benchmark: str) -> list[str]:
+    """What a score says of rows seen in training."""
+    if not found or not found["rows"]:
+        return []
+    return [f"{found['rows']} rows of {benchmark} ask what a training row asked"]

@@ -1,0 +1,45 @@
+"""Whether two models say the same: their logits on a few fixed texts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PROBES = (
+    "The quick brown fox counts 1, 2, 3 and then 5 apples.",
+    "Question: A train leaves at 9:40 and takes 85 minutes. When does it arrive?\nAnswer:",
+    "def mean(values):\n    return sum(values) / len(values)\n",
+    "She did not say that the report was wrong. She said that it was late.",
+)
+"""Prose, a question, code, a pair of sentences: fixed, so that figures of different merges can be compared."""
+
+Logits = list[Any]
+"""One tensor a probe: [tokens, vocabulary] of a causal model, [classes] of a classifier; float32 on the CPU."""
+
+
+def probe(model: Any, tokenizer: Any) -> Logits:
+    """The model's logits on each probe."""
+    import torch
+
+    with torch.inference_mode():
+        encoded = [tokenizer(text, return_tensors="pt").to(model.device) for text in PROBES]
+        return [model(**ids).logits[0].float().cpu() for ids in encoded]
+
+
+def compare(expected: Logits, found: Logits) -> dict[str, float]:
+    """How far `found` is from `expected`.
+
+    max_logit_difference, mean_logit_difference: in logits; max_logit: greatest logit expected, for scale;
+    same_choice: share of positions with the same likeliest token or class; mean_divergence: Kullback-Leibler divergence
+    of the found distribution from the expected one, in nats, averaged over positions.
+    """
+    import torch
+
+    a, b = (torch.cat([logits.reshape(-1, logits.shape[-1]) for logits in side]) for side in (expected, found))
+    divergence = torch.nn.functional.kl_div(b.log_softmax(-1), a.log_softmax(-1), log_target=True, reduction="none")
+    return {
+        "max_logit_difference": float((a - b).abs().max()),
+        "mean_logit_difference": float((a - b).abs().mean()),
+        "max_logit": float(a.abs().max()),
+        "same_choice": float((a.argmax(-1) == b.argmax(-1)).float().mean()),
+        "mean_divergence": max(0.0, float(divergence.sum(-1).mean())),
+    }

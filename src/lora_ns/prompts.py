@@ -1,0 +1,263 @@
+"""A row as what a model is asked and what it should answer: text, a conversation, or texts and a class.
+
+plain     {"question": "2+3?", "answer": "5"}            "Question: 2+3?\\nAnswer:"            " 5"
+alpaca    {"instruction": "Add.", "input": "2, 3", …}    "Below is an instruction … Response:" "5"
+messages  {"messages": [{"role": "user", …}, …]}         the turns up to the last answer       its words
+
+With a chat template, plain and alpaca rows become one turn of the user's and one of the assistant's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lora_ns.config import CHAT_FORMATS, FORMAT_COLUMNS, DatasetConfig, nearest, template_columns
+from lora_ns.errors import DataError
+
+Row = Mapping[str, Any]
+Message = dict[str, str]
+Prompt = str | list[Message]
+"""Text that the model goes on writing, or a conversation whose next turn is the assistant's."""
+
+ALPACA = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Response:"
+)
+ALPACA_WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+    "response that appropriately completes the request.\n\n"
+    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
+)
+"""The prompts of Stanford Alpaca (Taori et al. 2023, github.com/tatsu-lab/stanford_alpaca)."""
+
+ROLES = {
+    **dict.fromkeys(("system",), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
+}
+"""Names of the parts in a conversation, as data sets have them -> as chat templates have them."""
+
+
+class NoConversation(ValueError):
+    """A row that is no conversation to learn from; the message is the reason."""
+
+
+def check_columns(dataset: DatasetConfig, task_type: str, columns: Sequence[str], where: str) -> None:
+    """Raises DataError for a column that the config names or the format needs and the data lacks."""
+    for name, key in _wanted_columns(dataset, task_type).items():
+        if name not in columns:
+            raise DataError(
+                f"{key} names the column {name!r}, which {where} lacks.{nearest(name, columns)} It has: "
+                f"{', '.join(columns)}.{_format_hint(dataset, columns)}"
+            )
+
+
+def _wanted_columns(dataset: DatasetConfig, task_type: str) -> dict[str, str]:
+    """Column -> the setting that asks for it."""
+    if task_type != "causal_lm":
+        wanted = dict.fromkeys(dataset.text_columns or [], "dataset.text_columns")
+        return wanted | {dataset.label_column: "dataset.label_column"}
+    if dataset.format == "text":
+        return dict.fromkeys(dataset.text_columns or ["text"], "dataset.text_columns")
+    if dataset.format != "plain":
+        return dict.fromkeys(FORMAT_COLUMNS[dataset.format], f"dataset.format {dataset.format}")
+    return {
+        name: f"dataset.{key}"
+        for key in ("prompt_template", "response_template")
+        for name in template_columns(getattr(dataset, key) or "")
+    }
+
+
+def _format_hint(dataset: DatasetConfig, columns: Sequence[str]) -> str:
+    fitting = [name for name, needs in FORMAT_COLUMNS.items() if set(needs) <= set(columns) and name != dataset.format]
+    return f" Its rows look like dataset.format: {fitting[0]}." if fitting else ""
+
+
+# -- what is asked, what is to be answered -----------------------------------------------------------------------------
+
+
+def prompt_of(row: Row, dataset: DatasetConfig) -> Prompt:
+    """What the row asks.  Raises NoConversation for a chat row without an answer to ask for."""
+    if dataset.format in CHAT_FORMATS:
+        return conversation_of(row, dataset)[:-1]
+    if dataset.format == "text":
+        return text_of(row, dataset)
+    if dataset.format == "plain":
+        text = render(dataset.prompt_template or "", row)
+        return _one_turn(text) if dataset.is_chat else text
+    return instructed(str(row["instruction"]), dataset, str(row.get("input") or ""))
+
+
+def instructed(instruction: str, dataset: DatasetConfig, context: str = "") -> Prompt:
+    """An instruction in the wording that the model was trained on: a turn of the user's, alpaca's frame, or as it is."""
+    if dataset.is_chat:
+        return _one_turn(f"{instruction}\n\n{context}" if context.strip() else instruction)
+    if dataset.format == "alpaca":
+        frame = ALPACA_WITH_INPUT if context.strip() else ALPACA
+        return frame.format(instruction=instruction, input=context)
+    return instruction
+
+
+def response_of(row: Row, dataset: DatasetConfig) -> str | None:
+    """The answer; None where a column that it names is empty."""
+    if dataset.format in CHAT_FORMATS:
+        return conversation_of(row, dataset)[-1]["content"]
+    if dataset.format == "alpaca":
+        return str(row["output"]) if row.get("output") not in (None, "") else None
+    template = dataset.response_template or ""
+    if any(row.get(name) is None or row.get(name) == "" for name in template_columns(template)):
+        return None
+    text = render(template, row)
+    return text.strip() if dataset.is_chat else text
+
+
+def with_examples(prompt: Prompt, examples: Sequence[tuple[Prompt, str]]) -> Prompt:
+    """The prompt after solved examples: earlier turns of a conversation, or text with a blank line between."""
+    if isinstance(prompt, str):
+        return "".join(f"{asked}{answer}\n\n" for asked, answer in examples) + prompt
+    turns: list[Message] = []
+    for asked, answer in examples:
+        assert not isinstance(asked, str)
+        turns += [*asked, {"role": "assistant", "content": answer}]
+    return [*turns, *prompt]
+
+
+def _one_turn(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def render(template: str, row: Row) -> str:
+    """The template with the row's values in place; an empty value is empty text.  A trailing line end is dropped.
+
+    YAML's block style (`|`) ends a template in a line end that nobody means; a prompt ending in one would be split from
+    its answer by tokenizers that join line end and word.
+    """
+    text = template[:-1] if template.endswith("\n") and not template.endswith("\n\n") else template
+    values = {name: "" if row.get(name) is None else row[name] for name in template_columns(template)}
+    return text.format(**values)
+
+
+def text_of(row: Row, dataset: DatasetConfig) -> str:
+    """The text of format `text`."""
+    value = row[(dataset.text_columns or ["text"])[0]]
+    return "" if value is None else str(value)
+
+
+# -- conversations -----------------------------------------------------------------------------------------------------
+
+
+def conversation_of(row: Row, dataset: DatasetConfig) -> list[Message]:
+    """The row's turns up to the last of the assistant's.  Raises NoConversation with the reason."""
+    if dataset.format not in CHAT_FORMATS:
+        asked, answer = prompt_of(row, dataset), response_of(row, dataset)
+        if answer is None or not answer.strip():
+            raise NoConversation("empty response")
+        assert not isinstance(asked, str)
+        return [*asked, {"role": "assistant", "content": answer}]
+    column, role, content = (
+        ("conversations", "from", "value") if dataset.format == "sharegpt" else ("messages", "role", "content")
+    )
+    given = row[column]
+    if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(m, Mapping) for m in given):
+        raise NoConversation(f"{column} holds no list of turns")
+    turns = [_message(turn, role, content) for turn in given]
+    while turns and turns[-1]["role"] != "assistant":
+        turns.pop()
+    spoken = [turn for turn in turns if turn["role"] != "system"]
+    if not turns:
+        raise NoConversation("no turn of the assistant's")
+    if spoken[0]["role"] == "assistant":
+        raise NoConversation("the assistant speaks first")
+    if not all(turn["content"].strip() for turn in turns if turn["role"] == "assistant"):
+        raise NoConversation("an empty turn of the assistant's")
+    return turns
+
+
+def _message(turn: Mapping[str, Any], role: str, content: str) -> Message:
+    name = str(turn.get(role))
+    if name not in ROLES:
+        raise NoConversation(f"a turn by {name!r}, which is none of {', '.join(ROLES)}")
+    value = turn.get(content)
+    if isinstance(value, Sequence) and not isinstance(value, str):  # OpenAI's parts of a message
+        value = "".join(str(part.get("text") or "") for part in value if isinstance(part, Mapping))
+    return {"role": ROLES[name], "content": "" if value is None else str(value)}
+
+
+# -- classes and numbers -----------------------------------------------------------------------------------------------
+
+
+def texts_of(row: Row, dataset: DatasetConfig) -> list[str]:
+    """The one or two texts that a classifier reads."""
+    return ["" if row[name] is None else str(row[name]) for name in dataset.text_columns or []]
+
+
+def has_label(row: Row, dataset: DatasetConfig) -> bool:
+    """Whether the row's label is there at all (lines of GLUE's TSV files may end too early)."""
+    value = row[dataset.label_column]
+    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+
+
+def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
+    """The row's class as a number.  Raises DataError naming the row where it is none of the classes."""
+    labels = dataset.labels or []
+    value = row[dataset.label_column]
+    if isinstance(value, str):
+        if value in labels:
+            return labels.index(value)
+        value = int(value) if value.lstrip("-").isdigit() else value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, int) and 0 <= value < len(labels):
+        return value
+    hidden = " (-1 marks the hidden labels of a public test set: choose a labelled split)" if value == -1 else ""
+    raise DataError(
+        f"row {number}: {dataset.label_column} is {value!r}{hidden}, which is none of dataset.labels: "
+        f"{', '.join(f'{i} {name}' for i, name in enumerate(labels))}."
+    )
+
+
+def number_of(row: Row, dataset: DatasetConfig, number: int) -> float:
+    """The number that regression predicts.  Raises DataError naming the row where it is none."""
+    value = row[dataset.label_column]
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise DataError(f"row {number}: {dataset.label_column} is {value!r}, which is no number to predict.")
+    return found
+
+
+# -- the same question twice -------------------------------------------------------------------------------------------
+
+_PUNCTUATION = re.compile(r"""[.,;:!?"'`´“”‘’…]""")
+
+
+def normalised(text: str) -> str:
+    """What two texts are compared by: lower case, no punctuation, single spaces; in any script."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(_PUNCTUATION.sub("", text).split())
+
+
+def question_of(row: Row, dataset: DatasetConfig, task_type: str) -> str:
+    """What a row asks, without any template's wording, so that rows of different sets can be compared."""
+    if task_type != "causal_lm":
+        return "\n".join(texts_of(row, dataset))
+    if dataset.format == "text":
+        return text_of(row, dataset)
+    if dataset.format in CHAT_FORMATS:
+        try:
+            turns = conversation_of(row, dataset)
+        except NoConversation:
+            return ""
+        return "\n".join(turn["content"] for turn in turns if turn["role"] == "user")
+    if dataset.format == "alpaca":
+        return f"{row['instruction']}\n{row.get('input') or ''}"
+    columns = template_columns(dataset.prompt_template or dataset.response_template or "")
+    return "\n".join(str(row[name]) for name in columns if row.get(name) is not None)

@@ -1,0 +1,163 @@
+"""All that went into one score, adapter or data artefact, as far as it is kept here; nothing is made or downloaded."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_ns import sources
+from lora_ns.config import DatasetConfig, RunConfig, load_config
+from lora_ns.errors import ConfigError, DamagedError, InputError
+from lora_ns.integrity import faults, intact, score_faults
+from lora_ns.record import sha256_file
+from lora_ns.store import Evaluation, Store, exists, read_evaluation
+
+
+def of_score(path: Path, store: Store) -> dict[str, Any]:
+    """A score: its value, what it was counted from, the adapter, both stages' data, code, versions and machine."""
+    run, name = path.parent.name, path.stem
+    found = {"kind": "score", "path": str(path), "state": _score_state(path, store)}
+    if not path.is_file():
+        return found | {"made_again_by": f"lora-ns verify {_quoted(path)}"}
+    content = json.loads(path.read_text(encoding="utf-8"))
+    about = ("task", "model", "method", "seed", "benchmark", "main_metric", "metrics", "num_examples", "warnings")
+    evaluation = _evaluation(store, name)
+    return found | {
+        **{key: content.get(key) for key in about},
+        "predictions": _predictions(content, store),
+        "evaluation_file": _file(store.evaluation_file(name)),
+        "rows": _rows(evaluation.dataset, store) if evaluation else None,
+        "evaluated": _how(content),
+        "adapter": of_adapter(run, store, content.get("trained")),
+        "made_again_by": f"lora-ns verify {_quoted(path)}",
+        "made_first_by": f"lora-ns evaluate --config {_quoted(store.run_file(run))} "
+        f"--evaluation {_quoted(store.evaluation_file(name))}",
+    }
+
+
+def of_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """An adapter, its run file and data.  Raises ConfigError for a run of which nothing is here.
+
+    from_score: what a score says of its training, where the adapter is not here.
+    """
+    folder = store.adapter(run)
+    if not (folder.exists() or store.run_file(run).is_file() or from_score):
+        raise ConfigError(f"there is no run {run!r}: neither its run file nor its adapter is here.")
+    trained: Mapping[str, Any] = intact(folder) if not faults(folder) else from_score or {}
+    config = _config(store, run)
+    found = {
+        "kind": "adapter",
+        "path": str(folder),
+        "state": state_of(folder),
+        "files": {name: facts["sha256"] for name, facts in (trained.get("outputs") or {}).items()},
+        "run_file": _file(store.run_file(run)),
+        "trained": _how(trained) if trained else None,
+        "steps": trained.get("steps"),
+        "made_again_by": f"lora-ns verify {run}",
+        "made_first_by": f"lora-ns train --config {_quoted(store.run_file(run))}",
+    }
+    if from_score and exists(folder) and not faults(folder):
+        scored = from_score.get("outputs")
+        found["is_the_one_scored"] = None if scored is None else scored == trained["outputs"]
+    return found if config is None else found | _data_of(config, store)
+
+
+def _data_of(config: RunConfig, store: Store) -> dict[str, Any]:
+    """Base model, tokens and rows of a run."""
+    return {
+        "base_model": {"name": config.model.name_or_path, **_said(lambda: store.model_identity(config.model))},
+        "tokens": None if config.peft.method == "none" else _artefact(store.tokens(config)),
+        "rows": None if config.peft.method == "none" else _rows(config.dataset, store),
+    }
+
+
+def of_artefact(folder: Path) -> dict[str, Any]:
+    """Rows, tokens, a base model or a merged model, by its record.  Raises DamagedError where it is not whole."""
+    content = intact(folder)
+    return {
+        "kind": content["stage"],
+        "path": str(folder),
+        "state": "intact",
+        "inputs": content["inputs"],
+        "files": {name: facts["sha256"] for name, facts in content["outputs"].items()},
+        "made": _how(content),
+    }
+
+
+def state_of(folder: Path) -> str:
+    """`intact`, `not here`, or `damaged` with the fault."""
+    if not folder.exists():
+        return "not here"
+    found = faults(folder)
+    return f"damaged: {'; '.join(found)}" if found else "intact"
+
+
+def _score_state(path: Path, store: Store) -> str:
+    if not path.is_file():
+        return "not here"
+    found = score_faults(path, store.predictions(path.parent.name, path.stem))
+    return f"damaged: {'; '.join(found)}" if found else "intact"
+
+
+def _predictions(content: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    path = store.predictions(content["run"], content["evaluation"])
+    stated = ((content.get("outputs") or {}).get("predictions") or {}).get("sha256")
+    state = "not here" if not path.is_file() else "intact" if sha256_file(path) == stated else "damaged: changed since"
+    return {"path": str(path), "state": state, "sha256": stated}
+
+
+def _how(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Code, versions and machine of one stage."""
+    around = content.get("circumstances") or {}
+    return {
+        "code": content.get("code"),
+        "packages": content.get("packages"),
+        "hardware": around.get("hardware"),
+        "processes": around.get("processes"),
+        "not_deterministic": around.get("not_deterministic"),
+        "finished": around.get("finished"),
+    }
+
+
+def _artefact(folder: Path) -> dict[str, Any]:
+    return {"path": str(folder), "state": state_of(folder)}
+
+
+def _rows(dataset: DatasetConfig, store: Store) -> dict[str, Any]:
+    """The rows' artefact, and the revision, checksums or version that they are from."""
+    found: dict[str, Any] = {"name": dataset.name}
+    try:
+        found |= {"source": sources.identity(dataset, store.remembered)["source"], **_artefact(store.rows(dataset))}
+    except InputError as error:
+        found["state"] = f"unknown: {error}"
+    return found
+
+
+def _file(path: Path) -> dict[str, Any]:
+    here = path.is_file()
+    return {"path": str(path), "state": "here" if here else "not here", "sha256": sha256_file(path) if here else None}
+
+
+def _config(store: Store, run: str) -> RunConfig | None:
+    path = store.run_file(run)
+    return load_config(path) if path.is_file() else None
+
+
+def _evaluation(store: Store, name: str) -> Evaluation | None:
+    path = store.evaluation_file(name)
+    return read_evaluation(path) if path.is_file() else None
+
+
+def _said(look: Any) -> dict[str, Any]:
+    """What can be found out, or why not."""
+    try:
+        return {"identity": look()}
+    except (InputError, DamagedError) as error:
+        return {"identity": None, "state": f"unknown: {error}"}
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

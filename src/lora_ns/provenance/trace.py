@@ -1,0 +1,160 @@
+"""From anything under results/ or data/ back to what it was made from, as plain values."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_ns.errors import ConfigError
+from lora_ns.provenance.cells import TableCell, find_cell, metric_of, split_address
+from lora_ns.provenance.lineage import of_adapter, of_artefact, of_score
+from lora_ns.record import code_state
+from lora_ns.store import Store
+
+
+def trace(target: str, store: Store) -> dict[str, Any]:
+    """Where PATH, or the cell PATH:row,column, came from; `made_again_by` is the command that makes it again.
+
+    Raises ConfigError for what is no artefact, InputError and DamagedError where an artefact cannot be read.
+    """
+    path, words = split_address(target)
+    parts = _inside(path, store)
+    if words and parts[:2] != ("results", "tables"):
+        raise ConfigError(f"{target}: only files of results/tables have cells.")
+    match parts:
+        case ("results", "tables" | "figures" | "report", experiment, *_):
+            found = of_tables(path, experiment, words, store)
+        case ("results", "scores", run, name):
+            found = of_score(store.score(run, Path(name).stem), store)
+        case ("results", "predictions", run, name):
+            found = of_score(store.score(run, Path(name).stem), store)
+        case ("results", "adapters", run, *_):
+            found = of_adapter(run, store)
+        case ("results", "runs", name):
+            found = of_adapter(Path(name).stem, store)
+        case ("results", "merged", name, *_):
+            found = of_merged(store.root / "results/merged" / name, store)
+        case ("data", "raw" | "tokens" | "models" as room, name, *_):
+            found = of_artefact(store.root / "data" / room / name)
+        case _ if store.run_file(target).is_file():
+            found = of_adapter(target, store)
+        case _:
+            raise ConfigError(
+                f"{target} is no artefact: give a run's name or a path in results/tables, figures, scores, predictions, "
+                "adapters, runs, merged, or in data/raw, tokens, models."
+            )
+    return {"target": target, **found, "here": {"code": code_state()}}
+
+
+def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -> dict[str, Any]:
+    """A table, a figure, or one cell of a table: the scores behind it."""
+    made = tables_record(experiment, store)
+    scores = [store.root / name for name in score_files(made, store, of_search=path.stem == "tuning")]
+    if not words:
+        return {
+            "kind": "table" if "tables" in path.parts else "figure",
+            "path": str(path),
+            "experiment": made["experiment"],
+            "scores": [{"path": str(file), "here": file.is_file()} for file in scores],
+            "missing": made["missing"],
+            "made_again_by": f"lora-ns tables {experiment_file(experiment, store)}",
+        }
+    cell = find_cell(path, words)
+    behind = behind_cell(cell, store)
+    contents = {file: json.loads(file.read_text(encoding="utf-8")) for file in behind}
+    metrics = list(dict.fromkeys(metric for file in behind for metric in contents[file]["metrics"]))
+    metric = metric_of(cell, metrics)
+    return {
+        "kind": "cell",
+        "path": str(path),
+        "row": cell.row.number,
+        "row_speaks_of": {"section": cell.row.section, **cell.row.speaks_of},
+        "column": cell.column,
+        "text": cell.text,
+        "metric": metric,
+        "values": [{"seed": contents[f]["seed"], "value": contents[f]["metrics"].get(metric)} for f in behind],
+        "scores": [of_score(file, store) for file in behind],
+        "made_again_by": f"lora-ns verify {shlex.quote(cell.address)}",
+    }
+
+
+def behind_cell(cell: TableCell, store: Store) -> list[Path]:
+    """The score files that the cell's row speaks of, by method and seed.  Raises ConfigError where there are none."""
+    made, table = tables_record(cell.path.parent.name, store), cell.path.stem
+    files = [store.root / name for name in score_files(made, store, of_search=table == "tuning")]
+    contents = {file: json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()}
+    methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
+    methods |= {made["experiment"]["baseline"]} if table == "comparison" else set()
+    if table == "over_tasks" or cell.column == "rank":  # a place among all methods
+        methods = {content["method"] for content in contents.values()}
+    found = [file for file, content in contents.items() if content["method"] in methods and _is_behind(content, cell)]
+    if "score_file" in cell.row.speaks_of:
+        found = [file for file in found if file.as_posix().endswith(cell.row.speaks_of["score_file"])]
+    if not found:
+        raise ConfigError(f"{cell.address}: no score is behind it; the cell says {cell.text!r}.")
+    return sorted(found, key=lambda file: (contents[file]["method"], contents[file]["seed"], str(file)))
+
+
+def _is_behind(content: Mapping[str, Any], cell: TableCell) -> bool:
+    """Whether the cell's row speaks of the score, its method apart."""
+    speaks, section = cell.row.speaks_of, cell.row.section
+    if any(key in speaks and speaks[key] != str(content[key]) for key in ("task", "benchmark", "model", "seed", "run")):
+        return False
+    titles = [_title(content, "task", "benchmark", "model"), _title(content, "task", "model")]
+    return not section or section in titles or section.startswith(f"{content['task']}, chosen by ")
+
+
+def _title(content: Mapping[str, Any], *keys: str) -> str:
+    """The heading that a section of the tables has."""
+    return ", ".join(str(content[key]) for key in keys if content[key])
+
+
+def of_merged(folder: Path, store: Store) -> dict[str, Any]:
+    """A merged model: its record, and the lineage of its adapter."""
+    found = of_artefact(folder)
+    run = str(found["inputs"]["adapter"])
+    command = f"lora-ns merge --config {shlex.quote(str(store.run_file(run)))}"
+    return {**found, "adapter": of_adapter(run, store), "made_again_by": command}
+
+
+def tables_record(experiment: str, store: Store) -> dict[str, Any]:
+    """The record of an experiment's tables.  Raises ConfigError where they were never made."""
+    folder = store.tables(experiment)
+    records = sorted(folder.glob("record-*.json"), key=lambda path: path.stat().st_mtime)
+    if not records:
+        raise ConfigError(f"{folder} holds no record of what its tables were made from; `lora-ns tables` makes them.")
+    content: dict[str, Any] = json.loads(records[-1].read_text(encoding="utf-8"))
+    return content
+
+
+def score_files(made: Mapping[str, Any], store: Store, *, of_search: bool = False) -> list[str]:
+    """The score files behind tables, by path from the root; of_search: those that their settings were chosen by."""
+    choices = [name for name in made["inputs"] if name.startswith("results/tuning/")]
+    if not of_search:
+        return [name for name in made["inputs"] if name not in choices]
+    contents = [json.loads((store.root / name).read_text(encoding="utf-8")) for name in choices]
+    return [f"results/scores/{score}" for content in contents for score in content["inputs"]]
+
+
+def experiment_file(name: str, store: Store) -> str:
+    """The experiment file of that name, as a word of a command; a placeholder where none is found."""
+    for folder in ("configs/experiments", "."):
+        for path in sorted((store.root / folder).glob("*.yaml")):
+            try:
+                content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except yaml.YAMLError:
+                continue
+            if isinstance(content, dict) and content.get("name") == name and "tasks" in content:
+                return shlex.quote(str(path))
+    return f"<the experiment file named {name}>"
+
+
+def _inside(path: Path, store: Store) -> tuple[str, ...]:
+    """The parts of the path from the root; empty where it lies elsewhere."""
+    whole, root = path.absolute(), store.root.absolute()
+    return whole.relative_to(root).parts if whole.is_relative_to(root) else ()

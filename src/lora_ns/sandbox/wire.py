@@ -1,0 +1,69 @@
+"""Reads the values that leave the sandbox.  Their sender is not trusted: every message may be forged or malformed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+MEMBERS_PER_TABLE = 10_000
+"""Largest set or dictionary that is read: colliding hashes make building one quadratic."""
+
+
+class Unreadable(Exception):
+    """The message is not one of ours."""
+
+
+class Opaque:
+    """A value that cannot leave the sandbox (an object of the program's own); equal to nothing."""
+
+    def __init__(self, kind: str):
+        self.kind = kind
+
+    def __repr__(self) -> str:
+        return f"<{self.kind}>"
+
+
+def message_of(frame: bytes) -> tuple[str, Any]:
+    """Kind and content of a message.  Raises Unreadable."""
+    try:
+        message = json.loads(frame)
+        kind, content = message["t"], message["v"]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise Unreadable("the program wrote on the judge's channel") from None
+    if not isinstance(kind, str):
+        raise Unreadable("the program wrote on the judge's channel")
+    return kind, content
+
+
+def value_of(wire: Any) -> Any:
+    """The plain value of its JSON form; what holds an opaque value is opaque as a whole.  Raises Unreadable."""
+    try:
+        return _decoded(wire)
+    except _FoundOpaque as found:
+        return Opaque(str(found))
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
+        raise Unreadable("the program sent a value that cannot be read") from None
+
+
+class _FoundOpaque(Exception):
+    pass
+
+
+def _decoded(wire: Any) -> Any:
+    if wire is None or isinstance(wire, (bool, int, float, str)):
+        return wire
+    kind, content = wire["t"], wire["v"]
+    if kind == "opaque":
+        raise _FoundOpaque(content)
+    if kind == "int":
+        return int(content, 16)
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    members = [_decoded(member) for member in content]
+    if kind == "complex":
+        return complex(*members)
+    if kind in ("set", "frozenset", "dict") and len(members) > MEMBERS_PER_TABLE:
+        raise _FoundOpaque(f"{kind} of {len(members)} members")
+    if kind == "dict":
+        return dict(zip(members[::2], members[1::2], strict=True))
+    return {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}[kind](members)

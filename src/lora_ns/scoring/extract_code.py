@@ -1,0 +1,169 @@
+"""The program in a model's answer.
+
+    "Sure!\\n```python\\ndef f(x):\\n    return x\\n```\\nHope it helps"   ->  "def f(x):\\n    return x\\n"
+    "[BEGIN]\\ndef f(x):\\n    return x\\n[DONE]\\nYou are …"             ->  "def f(x):\\n    return x\\n"
+    "Here it is:\\ndef f(x):\\n    return x\\nThis works as …"           ->  "def f(x):\\n    return x\\n"
+
+Fenced blocks count first (also one that never opens or never closes), then the text as it is if it is a program, then
+the longest run of its lines that is one.  Nothing here runs or repairs code: what does not parse is handed on as it is
+and fails where it is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from textwrap import dedent, indent
+
+_END_OF_TURN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>|<end_of_turn>")
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n`]*$\n?", re.MULTILINE)
+_PYTHON = {"", "python", "python2", "python3", "py", "py3"}
+_OPENS_CODE = re.compile(r"(?:def|class|async|import|from|if|for|while|with|try)\b|@|[A-Za-z_]\w*(?:\[.*\])?\s*=[^=]")
+_DEFINITION = re.compile(r"^(?:async )?(?:def|class) ", re.MULTILINE)
+_AFTER_FUNCTION = re.compile(r"\n(?=[^\s)\]}])")
+
+
+def extract_code(completion: str, entry_point: str | None = None) -> str:
+    """The program that the completion states.
+
+    entry_point: the function that is asked for.  Of several fenced blocks the last that defines it counts, after the
+    definitions in the blocks before it; without an entry point the first block that defines anything.
+    """
+    text = _this_answer(completion)
+    blocks = [_at_margin(block) for block in _fenced_blocks(text)]
+    if blocks:
+        return _chosen_block(blocks, entry_point)
+    return text if parses(text) else _longest_program(text, entry_point)
+
+
+def function_program(prompt: str, completion: str, entry_point: str) -> str:
+    """The program of a prompt that ends inside a function (HumanEval), whose body the completion goes on with.
+
+    A completion that defines the function itself stands after the prompt, whose imports it may need.  Any other is the
+    body and ends where its indentation does, as the stop strings of the published evaluation mean it (Chen et al.
+    2021, section 2.2).
+    """
+    text = _this_answer(completion)
+    blocks = [_at_margin(block) if defines(_at_margin(block), entry_point) else block for block in _fenced_blocks(text)]
+    code = _chosen_block(blocks, entry_point) if blocks else text
+    if not defines(code, entry_point):
+        return prompt + _body(prompt, code)
+    return f"{prompt.rstrip()}\n\n\n{code if parses(code) else _longest_program(code, entry_point)}"
+
+
+def defines(code: str, name: str) -> bool:
+    """Whether the code has a line that defines the function at the outermost level."""
+    return re.search(rf"^(?:async )?def {re.escape(name)}\s*\(", code, re.MULTILINE) is not None
+
+
+def parses(code: str) -> bool:
+    """Whether the text is a Python program; empty text is none."""
+    return bool(code.strip()) and _fault_line(code) is None
+
+
+def _this_answer(completion: str) -> str:
+    """The completion with plain line ends, up to the end of the turn, between [BEGIN] and [DONE] where it has them."""
+    text = completion.replace("\r\n", "\n").replace("\r", "\n")
+    text = _END_OF_TURN.split(text, maxsplit=1)[0]
+    _, begin, after = text.partition("[DONE]")[0].rpartition("[BEGIN]")
+    return after.removeprefix("\n") if begin else after
+
+
+def _fenced_blocks(text: str) -> list[str]:
+    """The fenced blocks in Python or in no named language; where there are none of these, all."""
+    fences = list(_FENCE.finditer(text))
+    blocks: list[tuple[str, str]] = []
+    opened: tuple[str, int] | None = None
+    if len(fences) % 2 and not fences[0][1] and _looks_like_code(text[: fences[0].start()]):
+        opened = ("", 0)  # the prompt had opened the block
+    for fence in fences:
+        if opened is not None:
+            blocks.append((opened[0], text[opened[1] : fence.start()]))
+        opened = (fence[1].lower(), fence.end()) if opened is None or fence[1] else None
+    if opened is not None:
+        blocks.append((opened[0], text[opened[1] :]))
+    blocks = [(language, code) for language, code in blocks if code.strip()]
+    return [code for language, code in blocks if language in _PYTHON] or [code for _, code in blocks]
+
+
+def _looks_like_code(text: str) -> bool:
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    return first[:1].isspace() or _OPENS_CODE.match(first) is not None
+
+
+def _at_margin(block: str) -> str:
+    """A block that is indented as a whole, as in a list, without that indentation."""
+    first = next(line for line in block.split("\n") if line.strip())
+    return dedent(block) if first[0].isspace() else block
+
+
+def _chosen_block(blocks: list[str], entry_point: str | None) -> str:
+    defining = [index for index, code in enumerate(blocks) if entry_point and defines(code, entry_point)]
+    if not defining:
+        return next((code for code in blocks if _DEFINITION.search(code)), blocks[0])
+    last = defining[-1]
+    before = [
+        code.rstrip() for index, code in enumerate(blocks[:last]) if index not in defining and _only_defines(code)
+    ]
+    return "\n\n\n".join([*before, blocks[last]])
+
+
+def _only_defines(code: str) -> bool:
+    """Whether a block holds imports, functions, classes and constants only."""
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    return parses(code) and all(isinstance(statement, kinds) for statement in ast.parse(code).body)
+
+
+def _longest_program(text: str, entry_point: str | None) -> str:
+    """The longest run of lines that is a program and opens like one; runs that define the entry point go first."""
+    lines = text.split("\n")
+    best, best_rank, end = "", (False, 0), 0
+    for start, line in enumerate(lines):
+        if start < end or not _OPENS_CODE.match(line):
+            continue
+        end = _end_of_program(lines, start)
+        program = "\n".join(lines[start:end])
+        rank = (entry_point is not None and defines(program, entry_point), end - start)
+        if rank > best_rank:
+            best, best_rank = program, rank
+    return best.rstrip() + "\n" if best else text
+
+
+def _end_of_program(lines: list[str], start: int) -> int:
+    """The line (exclusive) up to which the lines from `start` on are a program; `start` where none is."""
+    end = len(lines)
+    while end > start:
+        fault = _fault_line("\n".join(lines[start:end]))
+        if fault is None:
+            return end
+        end = min(end - 1, start + max(fault - 1, 0))
+    return start
+
+
+def _body(prompt: str, code: str) -> str:
+    """The part of the code that continues the prompt's function; the code as it is where no part does."""
+    shapes = [code]
+    if code.strip() and not code[0].isspace():  # the indentation of all lines, or of the first, is lost
+        if parses(prompt + indent(code, "    ")):
+            return indent(code, "    ")
+        shapes = ["    " + code, code]
+    for shape in shapes:
+        end = _AFTER_FUNCTION.search(shape)
+        for body in (shape[: end.start() + 1] if end else shape, shape):
+            if parses(prompt + body):
+                return body
+    return code
+
+
+def _fault_line(code: str) -> int | None:
+    """The line, from 1, at which the text stops being a program; None for a program."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a model's invalid escape is its own affair
+        try:
+            compile(code, "<answer>", "exec", dont_inherit=True)
+        except SyntaxError as error:
+            return error.lineno or 1
+        except (ValueError, RecursionError, MemoryError):
+            return 1  # a null byte, or nesting that the parser gives up on
+    return None

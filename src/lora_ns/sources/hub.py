@@ -1,0 +1,58 @@
+"""Rows from the Hugging Face hub, by name and pinned revision; whole splits, or a stream of their first rows, shuffled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from lora_ns.config import DatasetConfig
+from lora_ns.errors import DataError
+
+SHUFFLE_BUFFER = 10_000
+"""Rows that a stream is shuffled over: it is never read to its end, so a sample of the whole is not to be had."""
+
+
+def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
+    """Every split of the set that the config names, as tables.  Raises DataError with the hub's own reason."""
+    import datasets
+
+    wanted = dict.fromkeys(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split)))
+    try:
+        available = datasets.get_dataset_split_names(dataset.name, dataset.subset, revision=dataset.revision)
+        return {split: _split(dataset, split, available) for split in wanted if split in available}
+    except DataError:
+        raise
+    except Exception as error:  # the hub's client raises many kinds; each says what it could not do
+        raise DataError(
+            f"dataset.name: {dataset.name!r} is neither a local file or folder here nor could it be loaded from the hub: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+        ) from error
+
+
+def _split(dataset: DatasetConfig, split: str, available: Sequence[str]) -> pa.Table:
+    import datasets
+
+    where: dict[str, Any] = {"split": split, "revision": dataset.revision}
+    limit = _stream_limit(dataset, split, available) if dataset.streaming else None
+    if limit is None:
+        return datasets.load_dataset(dataset.name, dataset.subset, **where).with_format("arrow")[:]
+    stream = datasets.load_dataset(dataset.name, dataset.subset, streaming=True, **where)
+    rows = list(stream.shuffle(seed=dataset.split_seed, buffer_size=SHUFFLE_BUFFER).take(limit))
+    if not rows:
+        raise DataError(f"dataset {dataset.name}: the split {split} has no rows.")
+    return pa.Table.from_pylist(rows)
+
+
+def _stream_limit(dataset: DatasetConfig, split: str, available: Sequence[str]) -> int | None:
+    """Rows to read of a streamed split, with what is held out of train besides; None: the split is loaded whole."""
+    if split != dataset.train_split:
+        return dataset.max_validation_samples if split == dataset.validation_split else dataset.max_eval_samples
+    rows = dataset.max_samples or 0
+    held_out = [dataset.validation_size] if dataset.validation_size and dataset.validation_split is None else []
+    held_out += [dataset.eval_size] if dataset.eval_split not in available else []
+    for size in held_out:
+        rows = math.ceil(rows / (1 - size)) if size < 1 else rows + int(size)
+    return rows

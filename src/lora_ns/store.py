@@ -1,0 +1,454 @@
+"""Where artefacts lie, and what their digests cover.  The only module that knows either.
+
+Every artefact's name ends in a digest of all that determines its content: a changed setting makes a new path, an
+unchanged one finds its old result on any machine, whatever the clocks say.  An artefact exists exactly when its
+record does; it is made in scratch beside its place and moved there whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lora_ns import record, sources
+from lora_ns.benchmarks import benchmark, check_request
+from lora_ns.config import (
+    OUTSIDE_DIGEST,
+    BenchmarkEntry,
+    DatasetConfig,
+    GenerationConfig,
+    ModelConfig,
+    RunConfig,
+    format_problems,
+    merge,
+    nearest,
+    read_mapping,
+    settled,
+    write_yaml,
+)
+from lora_ns.errors import ConfigError, DataError, LoraNsError, TrainingError
+from lora_ns.sources.pretraining import BASE_MODELS
+
+PROTOCOL = {"fetch": 1, "pretrain": 1, "tokenize": 1, "train": 1, "evaluate": 1, "merge": 1, "choose": 1, "tables": 1}
+"""Bumped by hand when a change of the code changes what a stage means."""
+
+_VIEW = (
+    "columns format chat_template prompt_template response_template text_columns label_column labels max_length".split()
+)
+"""Settings of a dataset that say how its rows are read, not which they are."""
+
+
+def digest_of(value: Mapping[str, Any]) -> str:
+    """Twelve hex digits of the sha256 of the value as canonical JSON; the same on every Python and in every key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def slug(name: str) -> str:
+    """A name as a part of a path: letters, digits, `_`, `.` and single dashes; never hidden, never a way out."""
+    text = re.sub(r"[^A-Za-z0-9_.]+", "-", name.rstrip("/").split("/")[-1].split(":")[-1]).strip("-.")
+    return text[:48] or "unnamed"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One benchmark as it is to be asked, complete; the content of an evaluation file."""
+
+    name: str
+    """`<benchmark>-<digest>`."""
+    benchmark: str
+    dataset: DatasetConfig
+    split: str
+    generation: GenerationConfig
+    num_fewshot: int
+    fewshot_seed: int
+    limit: int | None
+    settings: dict[str, Any]
+    sandbox: str
+    batch_size: int
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for the file and the record."""
+        return {
+            "benchmark": self.benchmark,
+            "split": self.split,
+            "dataset": self.dataset.model_dump(),
+            "generation": self.generation.model_dump(),
+            "num_fewshot": self.num_fewshot,
+            "fewshot_seed": self.fewshot_seed,
+            "limit": self.limit,
+            "settings": self.settings,
+            "sandbox": self.sandbox,
+            "batch_size": self.batch_size,
+        }
+
+
+class Store:
+    """The paths of all artefacts under one root, each from the config that determines it."""
+
+    def __init__(self, root: Path = Path()):
+        self.root = root
+        self._ledger = root / "results/runs/local_files.json"
+        self._remembered: dict[str, str] | None = None
+
+    # -- what is read --------------------------------------------------------------------------------------------
+
+    @property
+    def remembered(self) -> dict[str, str]:
+        """Path -> sha256 of local data files as last seen, so that a clone without them still knows its digests."""
+        if self._remembered is None:
+            self._remembered = json.loads(self._ledger.read_text()) if self._ledger.is_file() else {}
+        return self._remembered
+
+    def remember(self, dataset: DatasetConfig) -> None:
+        """Notes the checksums of the dataset's local files."""
+        if dataset.is_builtin or dataset.is_hub:
+            return
+        files = sources.local.files_by_split(dataset, self.remembered)
+        seen = {str(path): sources.local.sha256(path, self.remembered) for parts in files.values() for _, path in parts}
+        if not seen.items() <= self.remembered.items():
+            self._remembered = dict(sorted({**self.remembered, **seen}.items()))
+            self._ledger.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._ledger, json.dumps(self._remembered, indent=1) + "\n")
+
+    def rows(self, dataset: DatasetConfig) -> Path:
+        """data/raw/<dataset>-<digest>/"""
+        name = dataset.name if isinstance(dataset.name, str) else next(iter(_flat(dataset.name)))
+        stem = slug(Path(name).parent.name + "-" + Path(name).name.split(".")[0] if "." in Path(name).name else name)
+        return self.root / "data/raw" / f"{stem}-{self._rows_digest(dataset)}"
+
+    def _rows_digest(self, dataset: DatasetConfig) -> str:
+        return digest_of(
+            {"stage": "fetch", "protocol": PROTOCOL["fetch"], **sources.identity(dataset, self.remembered)}
+        )
+
+    def base_model(self, name: str) -> Path:
+        """data/models/<name>-<digest>/ of a builtin base model."""
+        payload = {"stage": "pretrain", "protocol": PROTOCOL["pretrain"], "spec": base_model_spec(name)}
+        return self.root / "data/models" / f"{slug(name)}-{digest_of(payload)}"
+
+    def model_identity(self, model: ModelConfig) -> dict[str, Any]:
+        """What determines a base model's weights and tokenizer."""
+        name = model.name_or_path
+        if name.startswith("builtin:"):
+            return {"builtin": self.base_model(name).name}
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
+            return {"files": {path.name: sources.local.sha256(path, {}) for path in files}}
+        if name.startswith((".", "/", "~")):
+            raise ConfigError(f"model.name_or_path: there is no folder {name}.")
+        return {"hub": name, "revision": model.revision}
+
+    # -- what is made --------------------------------------------------------------------------------------------
+
+    def tokens(self, config: RunConfig) -> Path:
+        """data/tokens/<task>-<model>-<digest>/"""
+        name = f"{slug(config.task_name)}-{slug(config.model.name_or_path)}-{self._tokens_digest(config)}"
+        return self.root / "data/tokens" / name
+
+    def _tokens_digest(self, config: RunConfig) -> str:
+        data = config.dataset.model_dump()
+        return digest_of(
+            {
+                "stage": "tokenize",
+                "protocol": PROTOCOL["tokenize"],
+                "rows": self._rows_digest(config.dataset),
+                "tokenizer": self.model_identity(config.model),
+                "task_type": config.task_type,
+                "view": {key: data[key] for key in (*_VIEW, "max_dropped", "overlap")},
+            }
+        )
+
+    def run_name(self, config: RunConfig) -> str:
+        """<task>-<model>-<method>-s<seed>-<digest>; the digest covers all that determines the adapter."""
+        training = {key: value for key, value in config.training.model_dump().items() if key not in OUTSIDE_DIGEST}
+        payload = {
+            "stage": "train",
+            "protocol": PROTOCOL["train"],
+            "tokens": self._tokens_digest(config),
+            "model": {
+                **self.model_identity(config.model),
+                **config.model.model_dump(exclude={"name_or_path", "revision"}),
+            },
+            "peft": config.peft.model_dump(),
+            "training": None if config.peft.method == "none" else training,
+            "seed": config.seed,
+        }
+        parts = [slug(config.task_name), slug(config.model.name_or_path), slug(config.method), f"s{config.seed}"]
+        return "-".join([*parts, digest_of(payload)])
+
+    def run_file(self, run: str) -> Path:
+        """results/runs/<run>.yaml"""
+        return self.root / "results/runs" / f"{run}.yaml"
+
+    def adapter(self, run: str) -> Path:
+        """results/adapters/<run>/"""
+        return self.root / "results/adapters" / run
+
+    def evaluation(self, config: RunConfig, entry: BenchmarkEntry) -> Evaluation:
+        """The benchmark entry of a config as one complete request, named by its digest.
+
+        Raises ConfigError where the benchmark cannot be asked so.
+        """
+        spec = benchmark(entry.name)
+        dataset = _dataset_of(config, entry)
+        instructed = spec.instruction is not None and (dataset.is_chat or dataset.format == "alpaca")
+        own = dict(spec.generation) | ({"stop": list(spec.instruction_stop)} if instructed else {})
+        decoding = merge(merge(own, config.evaluation.generation), entry.generation)
+        generation = GenerationConfig.model_validate(decoding)
+        num_fewshot = entry.num_fewshot
+        if num_fewshot is None:
+            num_fewshot = 0 if instructed else spec.num_fewshot
+        check_request(spec, config.task_type, entry.settings, generation.model_dump(), num_fewshot)
+        if spec.prompt is None and config.task_type == "causal_lm":
+            answered = num_fewshot > 0 or spec.kind == "perplexity"
+            faults = format_problems(dataset, answered=answered)
+            if faults:
+                raise ConfigError([f"evaluation.benchmarks: {entry.name}: {fault}" for fault in faults])
+        request = Evaluation(
+            name="",
+            benchmark=entry.name,
+            dataset=dataset,
+            split=config.evaluation.split,
+            generation=generation,
+            num_fewshot=num_fewshot,
+            fewshot_seed=entry.fewshot_seed,
+            limit=entry.limit,
+            settings=dict(entry.settings),
+            sandbox=config.evaluation.sandbox,
+            batch_size=config.evaluation.batch_size,
+        )
+        return replace(request, name=f"{slug(entry.name)}-{self._evaluation_digest(request)}")
+
+    def _evaluation_digest(self, request: Evaluation) -> str:
+        spec, view = benchmark(request.benchmark), request.dataset.model_dump()
+        # what an answer looks like matters to examples and to perplexity only
+        shown = request.num_fewshot or spec.kind == "perplexity"
+        payload = {
+            "stage": "evaluate",
+            "protocol": PROTOCOL["evaluate"],
+            "benchmark": [request.benchmark, spec.protocol],
+            "rows": self._rows_digest(request.dataset),
+            "split": request.split,
+            "view": {key: view[key] for key in _VIEW if shown or key != "response_template"},
+            "generation": request.generation.model_dump() if spec.kind == "generation" else None,
+            "fewshot": [request.num_fewshot, request.fewshot_seed] if request.num_fewshot else None,
+            "limit": request.limit,
+            "settings": request.settings,
+            "unsafe": request.sandbox == "unsafe",
+        }
+        return digest_of(payload)
+
+    def evaluation_file(self, evaluation: str) -> Path:
+        """results/evaluations/<benchmark>-<digest>.yaml"""
+        return self.root / "results/evaluations" / f"{evaluation}.yaml"
+
+    def score(self, run: str, evaluation: str) -> Path:
+        """results/scores/<run>/<benchmark>-<digest>.json"""
+        return self.root / "results/scores" / run / f"{evaluation}.json"
+
+    def predictions(self, run: str, evaluation: str) -> Path:
+        """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
+        return self.root / "results/predictions" / run / f"{evaluation}.jsonl"
+
+    def merged(self, config: RunConfig) -> Path:
+        """results/merged/<run>-<digest>/"""
+        payload = {"stage": "merge", "protocol": PROTOCOL["merge"], **config.merge.model_dump()}
+        return self.root / "results/merged" / f"{self.run_name(config)}-{digest_of(payload)}"
+
+    def tables(self, experiment: str) -> Path:
+        """results/tables/<experiment>/"""
+        return self.root / "results/tables" / slug(experiment)
+
+    def tables_record(self, experiment: Mapping[str, Any], scores: Sequence[str], lacking: Sequence[str] = ()) -> Path:
+        """results/tables/<experiment>/record-<digest>.json; the digest covers the experiment's words and its scores.
+
+        lacking: the runs without a score, of tables that are made before all are there.
+        """
+        payload = {
+            "stage": "tables",
+            "protocol": PROTOCOL["tables"],
+            "experiment": dict(experiment),
+            "scores": list(scores),
+            "lacking": list(lacking),
+        }
+        return self.tables(experiment["name"]) / f"record-{digest_of(payload)}.json"
+
+    def choice(self, experiment: str, trials: Sequence[Any]) -> Path:
+        """results/tuning/<experiment>-<digest>.json; the digest covers every trial.
+
+        trials: task, method, setting and score file of each.
+        """
+        payload = {"stage": "choose", "protocol": PROTOCOL["choose"], "trials": list(trials)}
+        return self.root / "results/tuning" / f"{slug(experiment)}-{digest_of(payload)}.json"
+
+    def failure(self, run: str) -> Path:
+        """results/failures/<run>.json: why a run's last try failed; gone once it is there."""
+        return self.root / "results/failures" / f"{run}.json"
+
+    def figures(self, experiment: str) -> Path:
+        """results/figures/<experiment>/"""
+        return self.root / "results/figures" / slug(experiment)
+
+    def report(self, experiment: str) -> Path:
+        """results/report/<experiment>/"""
+        return self.root / "results/report" / slug(experiment)
+
+    def metrics(self, experiment: str) -> Path:
+        """results/metrics/<experiment>.json: what `dvc metrics` reads."""
+        return self.root / "results/metrics" / f"{slug(experiment)}.json"
+
+    def points(self, experiment: str) -> Path:
+        """results/plots/<experiment>.csv: what `dvc plots` reads."""
+        return self.root / "results/plots" / f"{slug(experiment)}.csv"
+
+    def scratch(self, run: str) -> Path:
+        """results/scratch/<run>/: checkpoints, which no rule declares as output."""
+        return self.root / "results/scratch" / run
+
+    def sandbox_report(self, host: str, digest: str) -> Path:
+        """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
+        return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def write_run_file(self, config: RunConfig, run: str | None = None) -> Path:
+        """The run file of a config, written where it is missing or says something else."""
+        path = self.run_file(run or self.run_name(config))
+        replace_text(path, write_yaml(config.model_dump(exclude={"evaluation", "merge"})))
+        return path
+
+    def write_evaluation_file(self, evaluation: Evaluation) -> Path:
+        """The evaluation file, written where it is missing or says something else."""
+        path = self.evaluation_file(evaluation.name)
+        replace_text(path, write_yaml(evaluation.plain()))
+        return path
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """An evaluation file as it was written.  Raises ConfigError where it is none."""
+    content = read_mapping(path)
+    try:
+        content["dataset"] = DatasetConfig.model_validate(content["dataset"])
+        content["generation"] = GenerationConfig.model_validate(content["generation"])
+        return Evaluation(name=path.stem, **content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{path}: not an evaluation file: {error}") from None
+
+
+def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
+    """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
+    task, stated = config.dataset.model_dump(), entry.dataset
+    if stated is None:
+        return config.dataset
+    shared = {key: task[key] for key in _VIEW} if "name" in stated else task
+    name = stated.get("name")
+    if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
+        is_file = not DatasetConfig.model_validate({"name": name}).is_hub
+        stated = {**stated, "name": {"test": [name]}} if is_file else stated
+    elif isinstance(name, list):
+        stated = {**stated, "name": {"test": name}}
+    return settled(DatasetConfig.model_validate({**shared, **stated}))
+
+
+def base_model_spec(name: str) -> dict[str, Any]:
+    """The spec of `builtin:<name>`.  Raises ConfigError that names the nearest."""
+    short = name.removeprefix("builtin:")
+    if short not in BASE_MODELS:
+        known = ", ".join(f"builtin:{known}" for known in BASE_MODELS)
+        raise ConfigError(f"model.name_or_path: there is no {name!r}.{nearest(short, BASE_MODELS)} Known: {known}.")
+    return BASE_MODELS[short]
+
+
+def _flat(name: list[str] | dict[str, list[str]]) -> list[str]:
+    return name if isinstance(name, list) else [file for files in name.values() for file in files]
+
+
+def exists(folder: Path) -> bool:
+    """Whether the artefact is there: exactly when its record is."""
+    return (folder / "record.json").is_file()
+
+
+def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
+    """The record of an artefact.  Raises DataError where it is missing or damaged.
+
+    diverged_too: also the record of a trial that diverged, for which TrainingError is raised otherwise.
+    """
+    try:
+        found = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not there, or was never finished: it has no record.json.") from None
+    except ValueError as error:
+        raise DataError(f"{folder}/record.json is damaged: {error}") from None
+    if "diverged" in found and not diverged_too:
+        raise TrainingError(f"{folder.name} was a trial and diverged: {found['diverged']}")
+    return found
+
+
+@contextmanager
+def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
+
+    A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.
+    """
+    scratch = _scratch_beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        scratch.mkdir()
+    except OSError as error:
+        raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
+    notes: dict[str, Any] = {}
+    try:
+        yield scratch, notes
+        notes["outputs"] = record.checksums(scratch)
+        record.write_json(scratch / "record.json", record.sealed(notes))
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.replace(target)
+    except OSError as error:
+        raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch_beside(target: Path) -> Path:
+    """Where this process makes what will be moved to `target`; the name says whose it is."""
+    return target.parent / f".{target.name}.tmp-{platform.node()}-{os.getpid()}"
+
+
+def _sweep(target: Path) -> None:
+    """Removes scratch that a killed process of this machine left for this artefact."""
+    for old in target.parent.glob(f".{target.name}.tmp-{platform.node()}-*"):
+        pid = old.name.rsplit("-", 1)[1]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes the text whole or not at all; leaves a file alone that says it already."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    scratch = _scratch_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise LoraNsError(f"cannot write {path}: {error.strerror or error}.") from error

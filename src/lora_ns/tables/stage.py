@@ -1,0 +1,133 @@
+"""Scores to tables and figures; never trains.
+
+READS   results/scores, results/tuning, results/failures
+WRITES  results/tables/<experiment>, results/figures/<experiment>
+
+All that is read lies in git, so a clone without data or adapters rebuilds every file to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_ns import record
+from lora_ns.errors import LoraNsError
+from lora_ns.experiment import Experiment, read_trials
+from lora_ns.failure import failure_of
+from lora_ns.integrity import intact_score
+from lora_ns.store import Store, replace_text
+from lora_ns.tables.table import Table, from_json
+
+if TYPE_CHECKING:
+    from lora_ns.tables.collect import Results
+
+CODE = ("tables/**/*.py", "statistics/**/*.py", "metric_names.py")
+"""The code whose change makes other tables."""
+
+
+def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
+    """The experiment's tables; made, with the figures, unless they stand there as they would be made.
+
+    Raises LoraNsError while the settings are not chosen, DataError where a score file cannot be used.
+    """
+    if experiment.is_open:
+        tried = sum(trial.score.is_file() for trial in experiment.trials)
+        raise LoraNsError(
+            f"the settings of {experiment.name} are not chosen yet: {tried} of {len(experiment.trials)} trials have their "
+            "score. `snakemake` runs the others and makes the choice."
+        )
+    scores = [path for run in experiment.runs for path in run.scores if path.is_file()]
+    notes = {
+        "schema": record.SCHEMA,
+        "stage": "tables",
+        "experiment": experiment.plain(),
+        "code": _code_digest(),
+        "missing": missing_runs(experiment, store),
+        "inputs": {str(path.relative_to(store.root)): record.sha256_file(path) for path in _inputs(experiment)},
+    }
+    target = record_of(experiment, store)
+    out = store.tables(experiment.name)
+    if not _stands(target, notes, store.root):
+        _make(experiment, store, scores, notes, target)
+    return from_json((out / "tables.json").read_text(encoding="utf-8"))
+
+
+def record_of(experiment: Experiment, store: Store) -> Path:
+    """Where the tables' record lies: by another name while runs are missing, so that no workflow takes it for done."""
+    lacking = [run["run"] for run in missing_runs(experiment, store)]
+    if not lacking:
+        return experiment.tables_record
+    known = [name for run in experiment.runs for name in run.score_names]
+    return store.tables_record(experiment.plain(), known, lacking)
+
+
+def missing_runs(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
+    """Each run that lacks a score, whether it failed, and why."""
+    missing = []
+    for run in experiment.runs:
+        if all(path.is_file() for path in run.scores):
+            continue
+        names = {"run": run.name, "task": run.config.task_name, "method": run.config.method, "seed": run.config.seed}
+        failed = failure_of(store, run.name)
+        reason = f"{failed['stage']}: {failed['reason'].splitlines()[0][:200]}" if failed else "not evaluated yet"
+        missing.append({**names, "state": "failed" if failed else "missing", "reason": reason})
+    return missing
+
+
+def _inputs(experiment: Experiment) -> list[Path]:
+    """Every file that the tables are made from."""
+    scores = [path for run in experiment.runs for path in run.scores if path.is_file()]
+    return scores if experiment.choice is None else [*scores, experiment.choice]
+
+
+def _make(experiment: Experiment, store: Store, scores: list[Path], notes: Mapping[str, Any], target: Path) -> None:
+    from lora_ns.tables.build import write_tables
+    from lora_ns.tables.collect import collect
+    from lora_ns.tables.figures import draw_figures
+
+    for score in scores:
+        intact_score(score)
+    trials = read_trials(experiment.choice) if experiment.choice else []
+    results = collect(experiment.plain(), scores, notes["missing"], root=store.root)
+    folder = store.tables(experiment.name)
+    for old in folder.glob("record-*.json"):
+        old.unlink()
+    made = [
+        *write_tables(results, folder, trials).files,
+        *draw_figures(results, store.figures(experiment.name), trials),
+        *_milestone_files(results, experiment.name, store),
+    ]
+    outputs = {str(path.relative_to(store.root)): record.sha256_file(path) for path in made}
+    replace_text(target, json.dumps({**notes, "outputs": outputs}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _milestone_files(results: Results, experiment: str, store: Store) -> list[Path]:
+    from lora_ns.tables.milestone import metrics_json, points_csv
+
+    contents = {store.metrics(experiment): metrics_json(results), store.points(experiment): points_csv(results)}
+    for path, text in contents.items():
+        replace_text(path, text)
+    return [*contents]
+
+
+def _stands(target: Path, notes: Mapping[str, Any], root: Path) -> bool:
+    """Whether the record says the same of what went in, and the files are those that it speaks of."""
+    try:
+        found = json.loads(target.read_text(encoding="utf-8"))
+        outputs = found.pop("outputs")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    made = all((root / path).is_file() and record.sha256_file(root / path) == sha for path, sha in outputs.items())
+    return made and found == json.loads(json.dumps(notes))
+
+
+def _code_digest() -> str:
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in CODE for path in package.glob(pattern)):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""A table as a reader sees it, before any format: sections of rows, notes below."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+DASH = "–"
+"""What stands where nothing was measured."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """text: plain characters, numbers with an ASCII minus; marks: the notes that it points to."""
+
+    text: str = ""
+    bold: bool = False
+    marks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """title: over the column; kind: how it is set; group: over several neighbouring columns (a metric); alone: the
+    title in formats that cannot write the group above it."""
+
+    title: str
+    kind: Literal["text", "number"] = "text"
+    group: str = ""
+    alone: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The title that says all by itself."""
+        return self.alone or self.title
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a table; all sections of a table have as many columns, of the same kinds."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line below the table; an empty mark makes it speak of the whole table."""
+
+    mark: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the paper, to be written as Markdown, LaTeX or to the terminal."""
+
+    name: str
+    title: str
+    caption: str
+    label: str
+    sections: tuple[Section, ...]
+    notes: tuple[Note, ...] = ()
+
+
+def number(value: float | None, decimals: int) -> str:
+    """The value as text, a dash where there is none; never a negative zero."""
+    if value is None or value != value:
+        return DASH
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def limits(low: float | None, high: float | None, decimals: int) -> str:
+    """An interval as text, a dash where there is none."""
+    if low is None or high is None or low != low or high != high:
+        return DASH
+    return f"[{number(low, decimals)}, {number(high, decimals)}]"
+
+
+def p_value(p: float) -> str:
+    """Three places; below a thousandth only that."""
+    return "<0.001" if p < 0.001 else number(p, 3)
+
+
+def grouped(text: str) -> str:
+    """A number with its thousands apart, where it has five digits or more: 1234 → 1234, 12345.6 → 12,345.6."""
+    whole, point, rest = text.partition(".")
+    digits = whole.lstrip("-")
+    if not digits.isascii() or not digits.isdigit() or len(digits) < 5:
+        return text
+    return f"{'-' if whole.startswith('-') else ''}{int(digits):,}{point}{rest}"
+
+
+def to_json(tables: Sequence[Table]) -> str:
+    """The tables with all that a reader sees, for other programs and for `from_json`."""
+    return json.dumps([asdict(table) for table in tables], indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> tuple[Table, ...]:
+    """What `to_json` wrote."""
+    return tuple(_table(table) for table in json.loads(text))
+
+
+def _table(given: dict[str, Any]) -> Table:
+    sections = tuple(
+        Section(
+            section["title"],
+            tuple(Column(**column) for column in section["columns"]),
+            tuple(tuple(Cell(**{**c, "marks": tuple(c["marks"])}) for c in row) for row in section["rows"]),
+        )
+        for section in given["sections"]
+    )
+    return Table(**{**given, "sections": sections, "notes": tuple(Note(**note) for note in given["notes"])})

@@ -1,0 +1,177 @@
+"""Tokens: rows as numbers, with the places that carry loss.  READS rows, tokenizer   WRITES data/tokens/<task>-<model>-<digest>
+
+The folder holds train.arrow (and validation.arrow), the questions of the training rows as hashes (questions.npy, by which
+test rows are recognised), and the record with a ledger of what became of every row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lora_ns import record, sources
+from lora_ns.config import RunConfig
+from lora_ns.encoding import Dropped, Encoded, Result, encode_labelled, encode_rows
+from lora_ns.errors import DataError
+from lora_ns.integrity import intact
+from lora_ns.models import load_tokenizer
+from lora_ns.overlap import QUESTIONS, Overlap, hashes_of
+from lora_ns.prompts import check_columns
+from lora_ns.store import Store, exists, making
+
+BATCH_ROWS = 1000
+NAMED_ROWS = 10
+
+
+@dataclass
+class Ledger:
+    """What became of the rows of one split."""
+
+    rows_in: int = 0
+    rows_out: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
+    """Rows that were left out because a test row asks the same (dataset.overlap: drop); not counted as lost."""
+    truncated: int = 0
+    joined_apart: int = 0
+    """Rows whose response was tokenised by itself, as a token would have bridged prompt and response."""
+    tokens: int = 0
+    supervised_tokens: int = 0
+    longest: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    def drop(self, number: int, reason: str) -> None:
+        self.dropped[reason] += 1
+        if len(self.examples) < NAMED_ROWS:
+            self.examples.append(f"row {number}: {reason}")
+
+    def keep(self, example: Encoded) -> None:
+        length = len(example.columns["input_ids"])
+        self.rows_out += 1
+        self.truncated += example.truncated
+        self.joined_apart += example.apart
+        self.tokens += length
+        self.supervised_tokens += example.supervised
+        self.longest = max(self.longest, length)
+
+    def plain(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "rows_in": self.rows_in,
+            "rows_out": self.rows_out,
+            "dropped": dict(sorted(self.dropped.items())),
+            "dropped_rows": self.examples,
+            "left_out_as_overlap": self.left_out,
+            "truncated": self.truncated,
+            "joined_apart": self.joined_apart,
+            "tokens": self.tokens,
+            "supervised_tokens": self.supervised_tokens,
+            "supervised_rate": self.supervised_tokens / self.tokens if self.tokens else None,
+            "longest": self.longest,
+            "mean_length": self.tokens / self.rows_out if self.rows_out else None,
+        }
+
+
+def tokenize(config: RunConfig, store: Store) -> Path:
+    """Makes the tokens artefact where it is missing; returns its folder.
+
+    Raises DataError where columns do not fit, more rows than dataset.max_dropped are lost, or training rows ask what test
+    rows ask and dataset.overlap is `fail`.
+    """
+    target = store.tokens(config)
+    if exists(target):
+        return target
+    rows = store.rows(config.dataset)
+    intact(rows)
+    meter = record.Meter()
+    with making(target) as (folder, notes):
+        with meter.part("loading"):
+            tokenizer = load_tokenizer(config.model, store)
+            overlap = Overlap.of_rows(rows, config)
+        ledgers = {}
+        with meter.part("tokenizing"):
+            for split in [s for s in ("train", "validation") if (rows / f"{s}.parquet").is_file()]:
+                ledgers[split] = _tokenize_split(rows, split, config, tokenizer, folder, overlap)
+        if "train" not in ledgers:
+            raise DataError(f"dataset {config.dataset.name} has no rows to train on.")
+        notes |= record.describe(
+            "tokenize",
+            target.name.rsplit("-", 1)[1],
+            {"task_type": config.task_type, "dataset": config.dataset.model_dump(), "model": config.model.model_dump()},
+            inputs={"rows": rows.name},
+            ledger={split: ledger.plain() for split, ledger in ledgers.items()},
+            overlap=overlap.plain(),
+            warnings=overlap.warnings(),
+            meter=meter,
+        )
+    return target
+
+
+def _tokenize_split(
+    rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Overlap
+) -> Ledger:
+    data = config.dataset
+    table = sources.read(rows, split, data.columns)
+    check_columns(data, config.task_type, table.column_names, f"{data.name} ({split})")
+    ledger, questions, writer = Ledger(), [], None
+    with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink:
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+            batch_rows = batch.to_pylist()
+            hashed = hashes_of(batch_rows, data, config.task_type)
+            left_out = overlap.left_out(hashed, ledger.rows_in) if split == "train" else set()
+            encoded = list(_kept(_encode(batch_rows, ledger.rows_in, config, tokenizer), left_out, ledger))
+            questions.append(hashed)
+            ledger.rows_in += batch.num_rows
+            if not encoded:
+                continue
+            piece = pa.RecordBatch.from_pylist(encoded, schema=_schema(encoded[0]))
+            writer = writer or pa.ipc.new_stream(sink, piece.schema)
+            writer.write_batch(piece)
+        if writer is not None:
+            writer.close()
+    _fail_if_lossy(ledger, split, config)
+    if split == "train":
+        overlap.fail_if_asked(str(data.name))
+        np.save(folder / QUESTIONS, np.unique(np.concatenate(questions)))
+    return ledger
+
+
+def _encode(rows: list[dict[str, Any]], first: int, config: RunConfig, tokenizer: Any) -> Iterator[Result]:
+    if config.task_type == "causal_lm":
+        return encode_rows(rows, config.dataset, tokenizer)
+    return encode_labelled(rows, first, config.dataset, config.task_type, tokenizer)
+
+
+def _kept(results: Iterator[Result], left_out: set[int], ledger: Ledger) -> Iterator[dict[str, Any]]:
+    """The examples of a batch, noting in the ledger what became of each row.  left_out: places in the batch."""
+    for place, result in enumerate(results):
+        if place in left_out:
+            ledger.left_out += 1
+        elif isinstance(result, Dropped):
+            ledger.drop(ledger.rows_in + place, result.reason)
+        else:
+            for example in result:
+                ledger.keep(example)
+                yield example.columns
+
+
+def _schema(row: dict[str, Any]) -> pa.Schema:
+    kinds = {"token_type_ids": pa.list_(pa.int8())}
+    kinds["label"] = pa.float32() if isinstance(row.get("label"), float) else pa.int64()
+    return pa.schema([(name, kinds.get(name, pa.list_(pa.int32()))) for name in row])
+
+
+def _fail_if_lossy(ledger: Ledger, split: str, config: RunConfig) -> None:
+    data, lost = config.dataset, sum(ledger.dropped.values())
+    if ledger.rows_out == 0 or lost > data.max_dropped * ledger.rows_in:
+        reasons = ", ".join(f"{count} × {reason}" for reason, count in ledger.dropped.most_common())
+        raise DataError(
+            f"{lost} of {ledger.rows_in} {split} rows of {data.name} carry nothing to learn from ({reasons}); "
+            f"dataset.max_dropped allows {data.max_dropped:.1%}. First of them: {'; '.join(ledger.examples)}."
+        )

@@ -1,0 +1,45 @@
+"""Trackers that a training reports to (`training.report_to`), and what of them is not installed here.  None is needed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from lora_ns.config import RunConfig, nearest
+
+PACKAGES = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+    "codecarbon": ("codecarbon",),
+    "comet_ml": ("comet_ml",),
+    "clearml": ("clearml",),
+    "dvclive": ("dvclive",),
+    "neptune": ("neptune",),
+    "swanlab": ("swanlab",),
+    "azure_ml": ("azureml",),
+    "dagshub": ("dagshub",),
+    "flyte": ("flytekit",),
+}
+"""transformers' names of trackers -> packages, of which one is needed."""
+
+
+def trackers_of(config: RunConfig) -> list[str]:
+    """The trackers that the config names; `all` means whatever is installed."""
+    named = config.training.arguments.get("report_to") or []
+    return [name for name in ([named] if isinstance(named, str) else named) if name not in ("none", "all")]
+
+
+def missing_trackers(config: RunConfig) -> list[str]:
+    """What to install, or to write instead, for the trackers that cannot be reported to from here."""
+    problems = []
+    for name in trackers_of(config):
+        if name not in PACKAGES:
+            known = f"{nearest(name, PACKAGES)} Known: {', '.join(PACKAGES)}."
+            problems.append(f"training.report_to: there is no tracker {name!r}.{known}")
+        elif not any(find_spec(package) for package in PACKAGES[name]):
+            problems.append(
+                f"training.report_to: {name} is not installed; `pip install {PACKAGES[name][0]}`, or leave it out: "
+                "results/adapters/<run>/history.jsonl holds every step by itself."
+            )
+    return problems

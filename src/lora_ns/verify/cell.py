@@ -1,0 +1,49 @@
+"""A cell of a table, made again from scores that were made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_ns.comparing import Part
+from lora_ns.experiment import read_trials
+from lora_ns.provenance.cells import TableCell, find_cell, read_rows
+from lora_ns.provenance.trace import tables_record
+from lora_ns.store import Store
+from lora_ns.verify.run import Verified
+
+MEASURED = ("seconds", "memory", "tokens/s", "tokens_per_second", "time", "energy", "training (s)", "evaluation (s)")
+"""Columns of measurements, which are never the same twice."""
+
+
+def compare_cell(cell: TableCell, store: Store, scratch: Store, *, damaged: bool = False) -> Verified:
+    """Builds the cell's table in scratch, with the scores made again in place of the old ones, and reads it there."""
+    if damaged:
+        return Verified(cell.address, "damaged", [Part("cell", "different", "what it is made from is damaged")])
+    table = _table_again(cell, store, scratch)
+    row = next(row for row in read_rows(table / cell.path.name) if row.number == cell.row.number)
+    again = find_cell(table / cell.path.name, [str(row.number), cell.column])
+    if again.text == cell.text:
+        part = Part("cell", "identical", cell.text)
+    elif any(word in cell.column for word in MEASURED):
+        part = Part("cell", "within", f"a measurement, made anew: {cell.text} → {again.text}")
+    else:
+        part = Part("cell", "different", f"{cell.text} → {again.text}")
+    return Verified(cell.address, part.state, [part])
+
+
+def _table_again(cell: TableCell, store: Store, scratch: Store) -> Path:
+    from lora_ns.tables.build import write_tables
+    from lora_ns.tables.collect import collect
+
+    made = tables_record(cell.path.parent.name, store)
+    choices = [name for name in made["inputs"] if name.startswith("results/tuning/")]
+    scores = [
+        scratch.root / name if (scratch.root / name).is_file() else store.root / name
+        for name in made["inputs"]
+        if name not in choices
+    ]
+    results = collect(made["experiment"], scores, made["missing"], root=scratch.root)
+    trials = [trial for name in choices for trial in read_trials(store.root / name)]
+    folder = scratch.tables(cell.path.parent.name)
+    write_tables(results, folder, trials)
+    return folder

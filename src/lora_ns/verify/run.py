@@ -1,0 +1,202 @@
+"""Runs made again in scratch, and compared with what is kept: bit by bit where it can be, else how far apart.
+
+What a run came to is kept twice: its adapter (DVC) and, beside each score (git), the adapter's checksums and loss curve.
+So a clone without a single adapter can verify too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_ns.chain import make_adapter, make_score
+from lora_ns.comparing import (
+    Part,
+    compare_curves,
+    compare_predictions,
+    compare_scores,
+    compare_weights,
+    environment_differences,
+    read_history,
+    worst,
+)
+from lora_ns.config import RunConfig, load_config
+from lora_ns.errors import TrainingError
+from lora_ns.history import thinned_history
+from lora_ns.integrity import faults, intact, score_faults
+from lora_ns.store import Store, exists, read_evaluation
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of making one run again.
+
+    state: identical, within, unknown, different, or damaged where what is kept is not what its record says.
+    """
+
+    run: str
+    state: str
+    parts: list[Part] = field(default_factory=list)
+    environment: dict[str, list[Any]] = field(default_factory=dict)
+    """What differs between then and now, where the results do."""
+
+    def plain(self) -> dict[str, Any]:
+        """For --json."""
+        parts = [part.plain() for part in self.parts]
+        return {"run": self.run, "state": self.state, "parts": parts, "environment": self.environment}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a run: its scores by evaluation, and its adapter's record or what a score says of it."""
+
+    run: str
+    scores: dict[str, dict[str, Any]]
+    trained: dict[str, Any]
+    history: list[dict[str, Any]]
+    """Every step where the adapter is here; else as short as a score keeps it."""
+    adapter: Path | None
+
+
+def verify(run: str, store: Store, scratch: Store, *, evaluations: Sequence[str], tolerance: float) -> Verified:
+    """Makes a run again under the scratch store and compares it with what the store keeps of it.
+
+    evaluations: names of the scores to make again too.  tolerance: greatest difference, relative to the greatest weight or
+    the loss, absolute for metrics and probabilities, that counts as within.
+    """
+    damaged = _damage(run, store, evaluations)
+    if damaged:
+        return Verified(run, "damaged", damaged)
+    kept = _kept(run, store, evaluations)
+    if kept is None:
+        return Verified(run, "unknown", [Part("run", "unknown", "nothing of it is kept: neither adapter nor score")])
+    config = load_config(store.run_file(run))
+    if scratch.run_name(config) != run:
+        said = f"this code calls it {scratch.run_name(config)}: what a stage means has changed since"
+        return Verified(run, "different", [Part("run file", "different", said)], _then_and_now(kept, None))
+    with _threads(kept):
+        try:
+            adapter = make_adapter(config, scratch, quiet=True)
+        except TrainingError as error:
+            return _diverged(kept, str(error))
+        parts = _compare_adapters(kept, adapter, tolerance)
+        for name, score in kept.scores.items():
+            parts += _compare_evaluations(config, name, score, store, scratch, tolerance)
+    state = worst(parts)
+    return Verified(run, state, parts, {} if state == "identical" else _then_and_now(kept, intact(adapter)))
+
+
+@contextmanager
+def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = False) -> Iterator[Store]:
+    """An empty store under results/scratch that shares the rows, tokens and base models of this one.
+
+    from_scratch: it makes those again too.  keep: it stays for inspection.
+    """
+    root = store.root / "results/scratch" / f"verify-{os.getpid()}"
+    root.mkdir(parents=True)
+    if not from_scratch:
+        (store.root / "data").mkdir(exist_ok=True)
+        (root / "data").symlink_to((store.root / "data").resolve(), target_is_directory=True)
+    ledger = store.root / "results/runs/local_files.json"
+    if ledger.is_file():
+        (root / "results/runs").mkdir(parents=True)
+        shutil.copy(ledger, root / "results/runs/local_files.json")
+    try:
+        yield Store(root)
+    finally:
+        if not keep:
+            shutil.rmtree(root)
+
+
+def _damage(run: str, store: Store, evaluations: Sequence[str]) -> list[Part]:
+    """Every fault of what is kept of a run."""
+    folder = store.adapter(run)
+    found = [
+        Part("adapter", "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])
+    ]
+    for name in evaluations:
+        path = store.score(run, name)
+        if path.is_file():
+            found += [
+                Part("score", "different", f"{path}: {f}") for f in score_faults(path, store.predictions(run, name))
+            ]
+    return found
+
+
+def _kept(run: str, store: Store, evaluations: Sequence[str]) -> Kept | None:
+    paths = {name: store.score(run, name) for name in evaluations}
+    scores = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+    folder = store.adapter(run)
+    if exists(folder):
+        return Kept(run, scores, intact(folder), read_history(folder), folder)
+    if not scores:
+        return None
+    of_score = next(iter(scores.values()))
+    trained = of_score.get("trained") or {key: of_score[key] for key in ("code", "packages", "diverged")}
+    return Kept(run, scores, trained, trained.get("history") or [], None)
+
+
+def _compare_adapters(kept: Kept, adapter: Path, tolerance: float) -> list[Part]:
+    made = intact(adapter)
+    if "diverged" in kept.trained:
+        return [Part("adapter", "different", f"it diverged ({kept.trained['diverged']}) and now it does not")]
+    parts = [compare_weights(kept.trained["outputs"], made["outputs"], kept.adapter, adapter, tolerance)]
+    if kept.history or made["steps"]:
+        again = read_history(adapter) if kept.adapter else thinned_history(adapter)
+        parts.append(compare_curves(kept.history, again, tolerance))
+    return parts
+
+
+def _compare_evaluations(
+    config: RunConfig, name: str, kept: dict[str, Any], store: Store, scratch: Store, tolerance: float
+) -> list[Part]:
+    """Score and predictions of one evaluation."""
+    evaluation = read_evaluation(store.evaluation_file(name))
+    path = make_score(config, evaluation, scratch, quiet=True)
+    made = json.loads(path.read_text(encoding="utf-8"))
+    predictions = store.predictions(kept["run"], name)
+    return [
+        compare_predictions(
+            predictions if predictions.is_file() else None,
+            scratch.predictions(kept["run"], name),
+            kept["outputs"]["predictions"]["sha256"],
+            made["outputs"]["predictions"]["sha256"],
+            tolerance,
+        ),
+        compare_scores(kept, made, tolerance),
+    ]
+
+
+def _diverged(kept: Kept, reason: str) -> Verified:
+    before = kept.trained.get("diverged")
+    state = "identical" if before == reason else "different"
+    said = f"{f'diverged before: {before}; ' if before else ''}now: {reason}"
+    return Verified(kept.run, state, [Part("adapter", state, said)], {} if before else _then_and_now(kept, None))
+
+
+def _then_and_now(kept: Kept, made: dict[str, Any] | None) -> dict[str, list[Any]]:
+    from lora_ns import record
+
+    now = made or {"code": record.code_state(), "packages": record.package_versions()}
+    then = kept.trained if made else {key: kept.trained[key] for key in ("code", "packages")}
+    return environment_differences(then, now)
+
+
+@contextmanager
+def _threads(kept: Kept) -> Iterator[None]:
+    """As many threads as the run had: sums are split by thread, so their last bits hang on the number."""
+    import torch
+
+    before = torch.get_num_threads()
+    hardware = (kept.trained.get("circumstances") or {}).get("hardware") or {}
+    torch.set_num_threads(hardware.get("threads") or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

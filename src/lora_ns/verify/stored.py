@@ -1,0 +1,21 @@
+"""What lies here against its checksums; nothing is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_ns.integrity import faults, score_faults
+from lora_ns.store import Store
+
+
+def checked(store: Store) -> Iterator[tuple[Path, list[str]]]:
+    """Every artefact and score that lies here, and what is wrong with it."""
+    places = ("data/raw", "data/models", "data/tokens", "results/adapters", "results/merged")
+    for place in places:
+        folders = (store.root / place).iterdir() if (store.root / place).is_dir() else []
+        for folder in sorted(folders):
+            if folder.is_dir() and not folder.name.startswith("."):
+                yield folder, faults(folder)
+    for path in sorted((store.root / "results/scores").glob("*/*.json")):
+        yield path, score_faults(path, store.predictions(path.parent.name, path.stem))

@@ -1,0 +1,65 @@
+"""What tests build small runs from: rows, configs, the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def sums(count: int, start: int = 0) -> list[dict[str, str]]:
+    """Rows of questions about sums, in GSM8K's form."""
+    pairs = [(i % 9 + 1, i // 9 % 9 + 1) for i in range(start, start + count)]
+    return [{"question": f"What is {a} plus {b}?", "answer": f"{a} + {b} = {a + b}\n#### {a + b}"} for a, b in pairs]
+
+
+def causal_task(model: Path | str, **sections: object) -> dict[str, object]:
+    """A small task config for generation, as plain values."""
+    return {
+        "task_name": "sums",
+        "task_type": "causal_lm",
+        "model": {"name_or_path": str(model)},
+        "peft": {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"},
+        "dataset": {
+            "name": "./sums",
+            "prompt_template": "Question: {question}\nAnswer:",
+            "response_template": " {answer}",
+            "max_length": 64,
+        },
+        "training": {"max_steps": 3, "global_batch_size": 8, "learning_rate": 1e-2},
+        "evaluation": {"benchmarks": ["gsm8k"], "generation": {"max_new_tokens": 8}},
+        **sections,
+    }
+
+
+def write_config(path: Path, content: object) -> Path:
+    """The content as a YAML file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def write_study(folder: Path, model: Path) -> None:
+    """Everything that an experiment of two methods and two seeds is written in: rows, task, methods, experiment.yaml."""
+    (folder / "sums").mkdir(parents=True)
+    for split, rows in {"train": sums(40), "test": sums(10, 45)}.items():
+        (folder / "sums" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_config(folder / "task.yaml", causal_task(model))
+    write_config(folder / "lora.yaml", {"peft": {"method": "lora", "r": 2, "target_modules": "all-linear"}})
+    prompt = {"peft": {"method": "prompt_tuning", "num_virtual_tokens": 2}, "training": {"learning_rate": 0.1}}
+    write_config(folder / "prompt.yaml", prompt)
+    experiment = {"name": "sums", "tasks": ["task.yaml"], "methods": ["lora.yaml", "prompt.yaml"], "seeds": [0, 1]}
+    write_config(folder / "experiment.yaml", {**experiment, "baseline": "lora"})
+
+
+def lora_ns(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """The command line, as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lora_ns", *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )

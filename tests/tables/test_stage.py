@@ -1,0 +1,157 @@
+"""Which scores become which files, when they are made again, and what a clone without data rebuilds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from support import causal_task, write_config
+from synthetic_scores import generation_score, history
+
+from lora_ns import record
+from lora_ns.errors import LoraNsError, TrainingError
+from lora_ns.experiment import Experiment, load_experiment
+from lora_ns.failure import noting
+from lora_ns.store import Store, replace_text
+from lora_ns.tables import stage
+
+
+def write_experiment(folder: Path, **changes: object) -> Path:
+    task = causal_task("builtin:tiny-llama")
+    dataset = {**task["dataset"], "name": "builtin:word_problems"}  # type: ignore[dict-item]
+    write_config(folder / "task.yaml", {**task, "dataset": dataset})
+    write_config(folder / "lora.yaml", {"peft": {"method": "lora", "r": 2}})
+    write_config(folder / "full.yaml", {"peft": {"method": "full"}})
+    content = {"name": "e", "tasks": ["task.yaml"], "methods": ["lora.yaml", "full.yaml"], "seeds": [0, 1], **changes}
+    return write_config(folder / "experiment.yaml", content)
+
+
+def write_scores(experiment: Experiment) -> None:
+    """A score, as evaluation would write it, wherever the experiment wants one; values are made up."""
+    for run in experiment.runs:
+        config = run.config
+        score = generation_score("sums", config.method, config.seed, {"lora": 0.5, "full": 0.7}[config.method])
+        score |= {"run": run.name, "evaluation": run.evaluations[0].name}
+        score["trained"] = {"history": history(config.method, config.seed, 30)}
+        replace_text(run.scores[0], json.dumps(record.sealed(score)))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an experiment, its scores, tables and figures."""
+    folder = tmp_path_factory.mktemp("stage")
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        experiment = load_experiment(write_experiment(folder))
+        write_scores(experiment)
+        stage.tables(experiment, Store())
+    finally:
+        os.chdir(here)
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder."""
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def experiment() -> Experiment:
+    return load_experiment(Path("experiment.yaml"))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = [*folder.glob("results/tables/e/*"), *folder.glob("results/figures/e/*")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def moments(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in files(folder)}
+
+
+def test_tables_and_figures_are_made_and_the_record_names_all_that_went_in_and_came_out(project: Path) -> None:
+    names = set(files(project))
+    assert {"results/tables/e/main.tex", "results/tables/e/paper.tex", "results/figures/e/learning_curves.pdf"} <= names
+    said = json.loads(experiment().tables_record.read_text())
+    assert set(said["outputs"]) | {f"results/tables/e/{experiment().tables_record.name}"} == names
+    assert set(said["inputs"]) == {str(run.scores[0]) for run in experiment().runs}
+
+
+def test_with_the_scores_alone_every_file_is_rebuilt_to_the_byte(project: Path) -> None:
+    before = files(project)
+    shutil.rmtree("results/tables")
+    shutil.rmtree("results/figures")
+    assert {path.name for path in Path("results").iterdir()} == {"scores"}
+    stage.tables(experiment(), Store())
+    assert files(project) == before
+
+
+def test_a_second_call_makes_nothing_and_shows_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = moments(project)
+    shown = stage.tables(experiment(), Store())
+    assert moments(project) == before
+    shutil.rmtree("results/tables")
+    assert stage.tables(experiment(), Store()) == shown
+
+
+@pytest.mark.parametrize("change", ["a score", "a table", "a lost figure", "the title", "the code"])
+def test_whatever_changes_is_made_again(project: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    before = files(project)
+    if change == "a score":
+        path = experiment().runs[0].scores[0]
+        score = json.loads(path.read_text())
+        score["cost"]["trainable_parameters"] = 54321
+        path.write_text(json.dumps(record.sealed(score)))
+    elif change == "a table":
+        Path("results/tables/e/main.md").write_text("someone was here")
+    elif change == "a lost figure":
+        Path("results/figures/e/seeds.png").unlink()
+    elif change == "the title":
+        write_experiment(project, title="Another")
+    else:
+        monkeypatch.setattr(stage, "CODE", ("tables/stage.py",))
+    stage.tables(experiment(), Store())
+    after = files(project)
+    if change in ("a table", "a lost figure"):
+        assert after == before
+    else:
+        assert after != before
+        assert len([name for name in after if "record-" in name]) == 1
+
+
+def test_missing_and_failed_runs_are_said_and_the_record_is_not_that_of_finished_tables(project: Path) -> None:
+    store, (first, second, *_) = Store(), experiment().runs
+    shutil.rmtree(first.scores[0].parent)
+    shutil.rmtree(second.scores[0].parent)
+    with pytest.raises(TrainingError), noting(store, first.name, "train"):
+        raise TrainingError("the loss became nan at step 7: training stopped.")
+    stage.tables(experiment(), store)
+    text = Path("results/tables/e/main.md").read_text()
+    assert "sums: seed 0 failed (train: the loss became nan at step 7: training stopped); seed 1 missing" in text
+    assert not experiment().tables_record.exists()
+    write_scores(experiment())
+    stage.tables(experiment(), store)
+    assert experiment().tables_record.exists()
+
+
+def test_a_failure_is_forgotten_once_the_stage_succeeds(project: Path) -> None:
+    with pytest.raises(ZeroDivisionError), noting(Store(), "r", "train"):
+        _ = 1 / 0
+    note = json.loads(Path("results/failures/r.json").read_text())
+    assert (note["stage"], note["reason"]) == ("train", "ZeroDivisionError: division by zero")
+    with noting(Store(), "r", "train"):
+        pass
+    assert not Path("results/failures/r.json").exists()
+
+
+def test_tables_wait_for_the_choice_of_settings(project: Path) -> None:
+    write_experiment(project, tune={"training.learning_rate": [1e-4, 1e-3]})
+    with pytest.raises(LoraNsError, match="not chosen yet: 0 of 4 trials"):
+        stage.tables(experiment(), Store())

@@ -1,0 +1,92 @@
+"""Imports point one way: config ← sources, benchmarks, scoring, sandbox ← store, record ← models, methods ← stages ← cli."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
+LAYERS = [
+    {"errors", "metric_names"},
+    {"config"},
+    {"scoring", "sandbox", "statistics"},
+    {"benchmarks", "sources"},
+    {"record", "store", "tuning", "integrity", "comparing"},
+    {
+        "prompts",
+        "chat",
+        "encoding",
+        "overlap",
+        "exam",
+        "models",
+        "machine",
+        "trackers",
+        "engines",
+        "calibration",
+        "optimizers",
+        "methods",
+        "experiment",
+        "experiment_file",
+        "failure",
+        "history",
+    },
+    {
+        "parity",
+        "combine",
+        "model_card",
+        "peft_import",
+        "generation",
+        "likelihood",
+        "asking",
+        "answer_file",
+        "talking",
+        "verdicts",
+        "kept",
+        "isolation",
+    },
+    {"fetch", "pretrain", "tokenize", "train", "evaluate", "merge", "infer", "choose", "trial", "tables", "report"},
+    {"base_model", "dag", "method_survey", "chain", "provenance", "difference", "verify", "archive", "doctor"},
+    {"cli", "cli_scoring", "cli_models", "cli_tables", "cli_provenance"},
+    {"__main__"},
+]
+STAGES = LAYERS[7]
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
+    return {name.split(".")[1] for name in found if name.startswith("lora_ns.") and name.count(".") >= 1}
+
+
+def level(room: str) -> int:
+    places = [i for i, layer in enumerate(LAYERS) if room in layer]
+    assert places, f"{room} has no layer: say in this test where it belongs"
+    return places[0]
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_only_from_below(path: Path) -> None:
+    room = room_of(path)
+    rooms = imported_rooms(path) - {room, "__version__"}
+    rooms = {name for name in rooms if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
+    for other in rooms:
+        assert level(other) <= level(room), f"{room} imports {other}, which lies above it"
+        if room in STAGES:
+            assert other not in STAGES, f"stage {room} imports stage {other}: they meet as artefacts"
+
+
+def test_no_module_is_named_for_nothing_in_particular() -> None:
+    assert not [path for path in MODULES if path.stem in {"utils", "helpers", "common", "misc"}]

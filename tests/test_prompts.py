@@ -1,0 +1,123 @@
+"""A row as what a model is asked, without a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from lora_ns.config import DatasetConfig
+from lora_ns.errors import DataError
+from lora_ns.prompts import (
+    ALPACA,
+    NoConversation,
+    conversation_of,
+    instructed,
+    label_of,
+    normalised,
+    prompt_of,
+    question_of,
+    render,
+    response_of,
+    with_examples,
+)
+
+
+def data(**fields: object) -> DatasetConfig:
+    return DatasetConfig.model_validate({"name": "x", **fields})
+
+
+PLAIN = data(prompt_template="Question: {q}\nAnswer:\n", response_template=" {a}")
+TURNS = [{"role": "user", "content": "2+3?"}, {"role": "assistant", "content": "5"}]
+
+
+def test_a_template_loses_one_line_end_that_yaml_adds_and_keeps_two() -> None:
+    assert render("{q}:\n", {"q": "a"}) == "a:"
+    assert render("{q}:\n\n", {"q": "a"}) == "a:\n\n"
+    assert render("{{{q}}}", {"q": None}) == "{}"
+
+
+def test_plain_rows_are_put_into_the_templates() -> None:
+    row = {"q": "2+3?", "a": 5}
+    assert (prompt_of(row, PLAIN), response_of(row, PLAIN)) == ("Question: 2+3?\nAnswer:", " 5")
+    assert response_of({"q": "?", "a": ""}, PLAIN) is None
+
+
+def test_with_a_chat_template_prompt_and_response_are_turns() -> None:
+    row, chat = {"q": "2+3?", "a": 5}, PLAIN.model_copy(update={"chat_template": "tulu"})
+    assert conversation_of(row, chat) == [
+        {"role": "user", "content": "Question: 2+3?\nAnswer:"},
+        {"role": "assistant", "content": "5"},
+    ]
+    assert prompt_of(row, chat) == [{"role": "user", "content": "Question: 2+3?\nAnswer:"}]
+
+
+def test_an_instruction_takes_the_wording_that_the_model_was_trained_on() -> None:
+    assert instructed("Add.", data()) == "Add."
+    assert instructed("Add.", data(format="alpaca")) == ALPACA.format(instruction="Add.")
+    assert instructed("Add.", data(format="messages", chat_template="tokenizer")) == [
+        {"role": "user", "content": "Add."}
+    ]
+
+
+def test_solved_examples_stand_before_the_question() -> None:
+    assert with_examples("Q: 3\nA:", [("Q: 1\nA:", " 1"), ("Q: 2\nA:", " 2")]) == "Q: 1\nA: 1\n\nQ: 2\nA: 2\n\nQ: 3\nA:"
+    asked = [{"role": "user", "content": "1+1?"}]
+    assert with_examples(asked, [(TURNS[:1], "5")]) == [*TURNS, *asked]
+
+
+@pytest.mark.parametrize(
+    ("row", "fields"),
+    [
+        ({"messages": TURNS}, {"format": "messages"}),
+        ({"messages": [*TURNS, {"role": "user", "content": "thanks"}]}, {"format": "messages"}),
+        (
+            {"conversations": [{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}]},
+            {"format": "sharegpt"},
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "2+3?"}]}, TURNS[1]]},
+            {"format": "messages"},
+        ),
+    ],
+    ids=["messages", "a last turn without answer", "sharegpt", "parts"],
+)
+def test_conversations_of_every_shape_are_turns_up_to_the_last_answer(row: dict, fields: dict) -> None:
+    dataset = data(chat_template="tokenizer", **fields)
+    assert conversation_of(row, dataset) == TURNS
+    assert (prompt_of(row, dataset), response_of(row, dataset)) == (TURNS[:1], "5")
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason"),
+    [
+        ([], "no turn of the assistant's"),
+        (TURNS[:1], "no turn of the assistant's"),
+        (TURNS[1:], "the assistant speaks first"),
+        ([TURNS[0], {"role": "assistant", "content": " "}], "an empty turn"),
+        ([{"role": "wizard", "content": "?"}], "a turn by 'wizard'"),
+        ("2+3?", "no list of turns"),
+        (None, "no list of turns"),
+    ],
+)
+def test_what_is_no_conversation_says_why(turns: object, reason: str) -> None:
+    with pytest.raises(NoConversation, match=reason):
+        conversation_of({"messages": turns}, data(format="messages", chat_template="tokenizer"))
+
+
+def test_two_texts_are_the_same_but_for_case_punctuation_and_space() -> None:
+    assert normalised("  What's  2+3?\n") == normalised("what’s 2+3") == "whats 2+3"
+    assert normalised("2 + 3") != normalised("2 - 3")
+    assert normalised("Ｗｉｅ groß?") == "wie gross" and normalised("多少？") == "多少"
+
+
+def test_a_question_is_what_the_row_asks_without_the_templates_words() -> None:
+    assert question_of({"q": "2+3?", "a": 5}, PLAIN, "causal_lm") == "2+3?"
+    assert question_of({"messages": [*TURNS, *TURNS]}, data(format="messages"), "causal_lm") == "2+3?\n2+3?"
+    assert question_of({"instruction": "Add.", "input": "2, 3"}, data(format="alpaca"), "causal_lm") == "Add.\n2, 3"
+    assert question_of({"a": "x", "b": None}, data(text_columns=["a", "b"]), "classification") == "x\n"
+
+
+@pytest.mark.parametrize(("value", "number"), [("no", 0), ("1", 1), (1.0, 1), (True, 1), (0, 0)])
+def test_a_label_is_a_name_or_a_number(value: object, number: int) -> None:
+    assert label_of({"label": value}, data(labels=["no", "yes"]), 0) == number
+    with pytest.raises(DataError, match=r"row 7: label is 1\.5, .* 0 no, 1 yes"):
+        label_of({"label": 1.5}, data(labels=["no", "yes"]), 7)

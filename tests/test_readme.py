@@ -1,0 +1,69 @@
+"""The README's commands run as they stand; what is left out here is named with its reason."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
+ELSEWHERE = {
+    "make paper-tables": "CI runs the demo itself; a training sweep has no place inside a test",
+    "make test": "this is it",
+    "snakemake --cores": "tests/workflow runs Snakemake; here only its dry run",
+}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files that git tracks or would track, in a place of their own, with this environment as its .venv."""
+    folder = tmp_path_factory.mktemp("clone") / "lora-ns"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in listed.splitlines():
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, folder / name)
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    if (REPOSITORY / "data/models").is_dir():  # a base model once made need not be made again
+        shutil.copytree(REPOSITORY / "data/models", folder / "data/models", dirs_exist_ok=True)
+    return folder
+
+
+def runnable(block: str) -> str:
+    """The block without the lines that run elsewhere; Snakemake only plans."""
+    lines = [line for line in block.splitlines() if not line.startswith("make ")]
+    return "\n".join(re.sub(r"^snakemake ", "snakemake -n -q ", line) for line in lines)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[block.strip().splitlines()[0][:40] for block in BLOCKS])
+def test_the_readmes_commands_run(clone: Path, block: str) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    script = "set -euo pipefail\n" + runnable(block)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_make_target_that_the_readme_names_is_in_make_help() -> None:
+    helped = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for target in set(re.findall(r"\bmake ([a-z-]+)", README)):
+        assert re.search(rf"make {target}\b", helped), target
+
+
+def test_every_path_that_the_readme_names_is_there_or_made_by_the_workflow() -> None:
+    for name in set(re.findall(r"(configs/[\w/.-]+\.yaml)", README)) - {
+        "configs/my_task.yaml",
+        "configs/experiments/mine.yaml",
+    }:
+        assert (REPOSITORY / name).is_file(), name

@@ -1,0 +1,23 @@
+"""Merged models, where the experiment says `merge: true`.
+
+READS   adapter, base model      WRITES  results/merged
+"""
+
+
+rule merge:
+    """One adapter folded into its base."""
+    input:
+        study.for_merged,
+    output:
+        record="results/merged/{merged}/record.json",
+    log:
+        "logs/merge/{merged}.log",
+    benchmark:
+        "logs/merge/{merged}.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        run=study.run_file_of,
+    shell:
+        "exec {params.program} merge --config {params.run:q} > {log:q} 2>&1"

@@ -1,0 +1,81 @@
+"""Tables, figures and the report.
+
+READS   results/scores, results/tuning      WRITES  results/tables, results/figures and results/report of <experiment>
+"""
+
+
+localrules:
+    tables,
+    report,
+
+
+rule tables:
+    """Scores to tables and figures."""
+    input:
+        # always there, as git keeps them; how old they are says nothing
+        ancient(study.scores),
+    output:
+        record=study.tables,
+        main=report(
+            study.table("main"),
+            caption="../report/main.rst",
+            category="Tables",
+            labels={"table": "1 results"},
+        ),
+        comparison=report(
+            study.table("comparison"),
+            caption="../report/comparison.rst",
+            category="Tables",
+            labels={"table": "2 against the baseline"},
+        ),
+        over_tasks=report(
+            study.table("over_tasks"),
+            caption="../report/over_tasks.rst",
+            category="Tables",
+            labels={"table": "3 over tasks"},
+        ),
+        cost=report(
+            study.table("cost"),
+            caption="../report/cost.rst",
+            category="Tables",
+            labels={"table": "4 cost"},
+        ),
+        tuning=report(
+            study.table("tuning"),
+            caption="../report/tuning.rst",
+            category="Tables",
+            labels={"table": "5 tuning"},
+        ),
+        figures=report(
+            directory(study.figures),
+            patterns=["{name}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
+        ),
+    log:
+        "logs/tables.log",
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        experiment=study.experiment_file,
+    shell:
+        "exec {params.program} tables --quiet {params.experiment:q} > {log:q} 2>&1"
+
+
+rule report:
+    """Everything as one HTML file, with each run's answers where they are on this machine:  snakemake --cores 1 report"""
+    input:
+        study.tables,
+    output:
+        html=study.report,
+    log:
+        "logs/report.log",
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        experiment=study.experiment_file,
+    shell:
+        "exec {params.program} report {params.experiment:q} > {log:q} 2>&1"

@@ -1,0 +1,25 @@
+"""The choice of settings, where the experiment searches for them.
+
+READS   results/scores of the trials, on validation rows      WRITES  results/tuning/<experiment>
+"""
+
+
+localrules:
+    choose,
+
+
+checkpoint choose:
+    """The setting of each method and task.  Only then is it known which runs are compared."""
+    input:
+        study.for_choice,
+    output:
+        choice="results/tuning/{choice}.json",
+    log:
+        "logs/tune/{choice}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        experiment=study.experiment_file,
+    shell:
+        "exec {params.program} choose {params.experiment:q} > {log:q} 2>&1"
