@@ -77,7 +77,7 @@ def test_the_table_in_the_docs_is_what_came_out(outcomes: Any) -> None:
 def task_of(name: str, model: Path, kind: str, **training: Any) -> RunConfig:
     raw = causal_task(model) if kind == "causal_lm" else labelled_task(model)
     raw = with_method(raw, read_method(REPOSITORY / f"configs/methods/{name}.yaml"))
-    raw["training"] = {**raw["training"], "max_steps": 5, **training}  # type: ignore[dict-item]
+    raw["training"] = {**raw["training"], "max_steps": 3, **training}  # type: ignore[dict-item]
     return check(raw, name)
 
 

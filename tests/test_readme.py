@@ -57,7 +57,7 @@ def test_the_readmes_commands_run(clone: Path, block: str) -> None:
 
 def test_every_make_target_that_the_readme_names_is_in_make_help() -> None:
     helped = subprocess.run(["make", "help"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
-    for target in set(re.findall(r"\bmake ([a-z-]+)", README)):
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M)):
         assert re.search(rf"make {target}\b", helped), target
 
 

@@ -107,7 +107,7 @@ def test_the_text_says_shared_facts_once_and_names_what_is_gone(runs: list[Run])
     text = as_text(traced("results/tables/sums/main.md:lora"))
     assert text.count("trained with") == text.count("evaluated with") == 1
     assert f"results/adapters/{runs[0].name}  [not here]" in text and "adapter_model.safetensors  sha256" in text
-    assert f"commit     {record.code_state()['commit']}" in text and "torch " in text
+    assert f"commit     {record.code_state()['commit'] or 'unknown'}" in text and "torch " in text
     assert text.endswith("lora-ns verify 'results/tables/sums/main.md:1,gsm8k_flexible (%)'")
 
 

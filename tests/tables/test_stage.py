@@ -68,8 +68,8 @@ def experiment() -> Experiment:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = [*folder.glob("results/tables/e/*"), *folder.glob("results/figures/e/*")]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    found = [path for kind in ("tables", "figures", "metrics", "plots") for path in folder.glob(f"results/{kind}/**/*")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found if path.is_file()}
 
 
 def moments(folder: Path) -> dict[str, int]:
@@ -86,8 +86,8 @@ def test_tables_and_figures_are_made_and_the_record_names_all_that_went_in_and_c
 
 def test_with_the_scores_alone_every_file_is_rebuilt_to_the_byte(project: Path) -> None:
     before = files(project)
-    shutil.rmtree("results/tables")
-    shutil.rmtree("results/figures")
+    for kind in ("tables", "figures", "metrics", "plots"):
+        shutil.rmtree(f"results/{kind}")
     assert {path.name for path in Path("results").iterdir()} == {"scores"}
     stage.tables(experiment(), Store())
     assert files(project) == before

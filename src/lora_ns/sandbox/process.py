@@ -122,6 +122,8 @@ class IsolatedProcess:
         try:
             kind, _ = self._exchange(_framed(config), time.monotonic() + START_SECONDS)
         except Stopped as stopped:
+            with contextlib.suppress(Stopped):
+                self._receive(self._output_fd)  # its last words may lie there unread
             printed = self._printed.decode(errors="replace").strip()
             raise SandboxError(f"the sandbox did not start: {printed or stopped}") from None
         if kind != "ready":
