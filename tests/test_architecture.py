@@ -36,7 +36,7 @@ LAYERS = [
         "parity",
         "combine",
         "model_card",
-        "peft_import",
+        "importing",
         "generation",
         "likelihood",
         "asking",
@@ -48,7 +48,7 @@ LAYERS = [
     },
     {"fetch", "pretrain", "tokenize", "train", "evaluate", "merge", "infer", "choose", "trial", "tables", "report"},
     {"base_model", "dag", "method_survey", "chain", "provenance", "difference", "verify", "archive", "doctor"},
-    {"cli", "cli_scoring", "cli_models", "cli_tables", "cli_provenance"},
+    {"cli", "cli_import", "cli_scoring", "cli_models", "cli_tables", "cli_provenance"},
     {"__main__"},
 ]
 STAGES = LAYERS[7]

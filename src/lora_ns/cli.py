@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lora_ns import cli_models, cli_provenance, cli_scoring, cli_tables
+from lora_ns import cli_import, cli_models, cli_provenance, cli_scoring, cli_tables
 from lora_ns.chain import make_adapter, make_tokens
 from lora_ns.config import RunConfig, load_config, parse_overrides, read_mapping
 from lora_ns.engines import prepare_engines
@@ -28,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cli_models.app)
+app.add_typer(cli_import.app)
 app.add_typer(cli_provenance.app)
 app.add_typer(cli_scoring.app)
 app.add_typer(cli_tables.app)

@@ -1,4 +1,4 @@
-"""The verbs about models and methods: merge, infer, methods, import-peft-experiment; and validate's advice."""
+"""The verbs about models and methods: merge, infer, methods; and validate's advice."""
 
 from __future__ import annotations
 
@@ -222,24 +222,6 @@ def _tried() -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         return page(list(survey(Path(folder))), Path("configs/methods"))
-
-
-@app.command(name="import-peft-experiment")
-def import_peft_experiment(
-    folder: Annotated[Path, typer.Argument(help="Holds adapter_config.json and maybe training_params.json.")],
-    output: Annotated[Path | None, typer.Option("--output", help="Where the config is written.")] = None,
-    task: Annotated[
-        bool, typer.Option("--task", help="A whole MetaMathQA task config as in PEFT's suite, not a method file.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over an existing file.")] = False,
-) -> None:
-    """A folder of PEFT's method comparison as our config.  Example: lora-ns import-peft-experiment lora/rank32"""
-    from lora_ns.peft_import import import_experiment
-
-    path, notes = import_experiment(folder, output, whole_task=task, force=force)
-    for note in notes:
-        errors.print(f"Note: {note}", markup=False, soft_wrap=True)
-    typer.echo(path)
 
 
 # -- validate ----------------------------------------------------------------------------------------------------------

@@ -112,3 +112,12 @@ def training_arguments() -> dict[str, Any]:
     tree = ast.parse((package_folder("transformers") / "training_args.py").read_text(encoding="utf-8"))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     return {field: _type_of(note) for field, note in _with_bases("TrainingArguments", classes).items()}
+
+
+@cache
+def enum_values(file: str, name: str) -> tuple[str, ...]:
+    """The values of an enumeration of transformers, read from the source of that file."""
+    tree = ast.parse((package_folder("transformers") / file).read_text(encoding="utf-8"))
+    members = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    assigned = [line.value for line in members.body if isinstance(line, ast.Assign)]
+    return tuple(str(value.value) for value in assigned if isinstance(value, ast.Constant))

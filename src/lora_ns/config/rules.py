@@ -6,13 +6,11 @@ work is refused before anything is fetched.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 from lora_ns.config.files import nearest
-from lora_ns.config.installed import package_folder
+from lora_ns.config.installed import enum_values
 from lora_ns.config.schema import METHODS_WITHOUT_PEFT, RunConfig, method_fields
 
 CACHE_METHODS = ("prefix_tuning", "cartridge")
@@ -164,15 +162,9 @@ def _init_problems(config: RunConfig) -> list[str]:
     return problems
 
 
-@cache
 def optimizers() -> list[str]:
-    """Every value of training.optim: those of transformers, read from its source, and PEFT's."""
-    tree = ast.parse((package_folder("transformers") / "training_args.py").read_text(encoding="utf-8"))
-    names = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "OptimizerNames")
-    found = [
-        line.value.value for line in names.body if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant)
-    ]
-    return [*(str(name) for name in found), *OPTIMIZERS_OF_LORA]
+    """Every value of training.optim: those of transformers, and PEFT's."""
+    return [*enum_values("training_args.py", "OptimizerNames"), *OPTIMIZERS_OF_LORA]
 
 
 def _optim_problems(config: RunConfig) -> list[str]:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_ns.config import check, merge, write_yaml
+from lora_ns.config import check, merge
 from lora_ns.config.peft_file import read_adapter_config
 from lora_ns.errors import ConfigError
-from lora_ns.store import replace_text, slug
+from lora_ns.importing.theirs import write
+from lora_ns.store import slug
 
 SUITE: dict[str, Any] = {
     "model_id": "meta-llama/Llama-3.2-3B",
@@ -63,10 +64,8 @@ def import_experiment(
     content, notes = as_config(folder, stated, whole_task=whole_task)
     name = slug("-".join(part.name for part in (folder.resolve().parent, folder.resolve())))
     path = output or Path("configs") / ("methods" if not whole_task else ".") / f"{name}.yaml"
-    if path.exists() and not force:
-        raise ConfigError(f"{path} is there already; --force writes over it, --output names another.")
-    what = "# " + f"From PEFT's method comparison: {folder.resolve().parent.name}/{folder.resolve().name}.\n"
-    replace_text(path, what + write_yaml(content))
+    what = f"From PEFT's method comparison: {folder.resolve().parent.name}/{folder.resolve().name}."
+    write(content, path, [what], force=force)
     return path, notes
 
 

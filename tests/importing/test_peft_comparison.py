@@ -13,7 +13,7 @@ from support import causal_task, lora_ns, write_config
 from lora_ns.config import check, load_config, merge, read_method, with_method
 from lora_ns.errors import ConfigError
 from lora_ns.fetch import fetch
-from lora_ns.peft_import import import_experiment
+from lora_ns.importing.peft_comparison import import_experiment
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
