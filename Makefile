@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper-tables plan test check format lock clean
+.PHONY: help setup demo paper-tables restore archive plan test check format lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,14 @@ paper-tables: setup  ## run EXPERIMENT (default: the embedded demo) and show its
 
 demo: setup  ## the embedded demo, whatever EXPERIMENT says
 	@$(MAKE) --no-print-directory paper-tables EXPERIMENT=configs/experiments/demo.yaml
+
+restore: setup  ## bring back what DVC keeps, verify every checksum, and say what is still to be made
+	$(BIN)/dvc pull
+	$(BIN)/lora-ns verify --stored
+	$(BIN)/snakemake --dry-run --quiet rules --config experiment="$(EXPERIMENT)"
+
+archive: setup  ## one folder of EXPERIMENT to deposit with a paper, archive/<name>
+	@$(BIN)/lora-ns archive "$(EXPERIMENT)"
 
 plan: setup  ## what EXPERIMENT would do, and what is done already
 	@$(BIN)/lora-ns plan "$(EXPERIMENT)"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,12 +70,18 @@ def test_the_bytes_of_local_files_are_in_the_digest_and_their_place_is_not(workp
     assert names(task(dataset={"name": "./moved"}))["adapter"] != before["adapter"]
 
 
-def test_digests_survive_the_loss_of_local_files_once_they_were_seen(workplace: Path) -> None:
-    config = task(dataset={"name": {"train": "sums/train.jsonl", "test": "sums/test.jsonl"}})
+@pytest.mark.parametrize(
+    "name", [{"train": "./sums/train.jsonl", "test": "sums/test.jsonl"}, "./sums"], ids=["files", "folder"]
+)
+def test_digests_survive_the_loss_of_local_data_and_models_once_a_run_file_was_written(
+    workplace: Path, tiny_causal: Path, name: object
+) -> None:
+    shutil.copytree(tiny_causal, "model")
+    config = task(dataset={"name": name}, model={"name_or_path": "./model"})
     before = names(config)
-    Store().remember(config.dataset)
-    for file in (workplace / "sums").iterdir():
-        file.unlink()
+    Store().write_run_file(config)
+    shutil.rmtree("sums")
+    shutil.rmtree("model")
     assert names(config) == before
 
 

@@ -106,7 +106,7 @@ class Store:
 
     @property
     def remembered(self) -> dict[str, str]:
-        """Path -> sha256 of local data files as last seen, so that a clone without them still knows its digests."""
+        """Path -> sha256 of local files (data, base models) as last seen: a clone without them still knows its digests."""
         if self._remembered is None:
             self._remembered = json.loads(self._ledger.read_text()) if self._ledger.is_file() else {}
         return self._remembered
@@ -116,8 +116,12 @@ class Store:
         if dataset.is_builtin or dataset.is_hub:
             return
         files = sources.local.files_by_split(dataset, self.remembered)
-        seen = {str(path): sources.local.sha256(path, self.remembered) for parts in files.values() for _, path in parts}
+        self._note([path for parts in files.values() for _, path in parts])
+
+    def _note(self, files: Sequence[Path]) -> None:
+        seen = {str(path): sources.local.sha256(path, self.remembered) for path in files}
         if not seen.items() <= self.remembered.items():
+            self._remembered = None  # another stage may have noted its own meanwhile
             self._remembered = dict(sorted({**self.remembered, **seen}.items()))
             self._ledger.parent.mkdir(parents=True, exist_ok=True)
             replace_text(self._ledger, json.dumps(self._remembered, indent=1) + "\n")
@@ -143,13 +147,18 @@ class Store:
         name = model.name_or_path
         if name.startswith("builtin:"):
             return {"builtin": self.base_model(name).name}
-        folder = Path(name).expanduser()
-        if folder.is_dir():
-            files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".md")
-            return {"files": {path.name: sources.local.sha256(path, {}) for path in files}}
+        if (files := self._model_files(model)) is not None:
+            return {"files": {path.name: sources.local.sha256(path, self.remembered) for path in files}}
         if name.startswith((".", "/", "~")):
             raise ConfigError(f"model.name_or_path: there is no folder {name}.")
         return {"hub": name, "revision": model.revision}
+
+    def _model_files(self, model: ModelConfig) -> list[Path] | None:
+        """The files of a base model in a folder; None of a builtin one or a hub's."""
+        if model.name_or_path.startswith("builtin:"):
+            return None
+        listed = sources.local.files_in(Path(model.name_or_path).expanduser(), self.remembered)
+        return listed and [path for path in listed if not path.is_dir() and path.suffix != ".md"]
 
     # -- what is made --------------------------------------------------------------------------------------------
 
@@ -326,12 +335,15 @@ class Store:
 
     def write_run_file(self, config: RunConfig, run: str | None = None) -> Path:
         """The run file of a config, written where it is missing or says something else."""
+        self.remember(config.dataset)
+        self._note(self._model_files(config.model) or [])
         path = self.run_file(run or self.run_name(config))
         replace_text(path, write_yaml(config.model_dump(exclude={"evaluation", "merge"})))
         return path
 
     def write_evaluation_file(self, evaluation: Evaluation) -> Path:
         """The evaluation file, written where it is missing or says something else."""
+        self.remember(evaluation.dataset)
         path = self.evaluation_file(evaluation.name)
         replace_text(path, write_yaml(evaluation.plain()))
         return path

@@ -40,8 +40,8 @@ def files_by_split(dataset: DatasetConfig, remembered: Mapping[str, str]) -> dic
             )
         roles = {"train": dataset.train_split, "validation": "validation", "test": dataset.eval_split}
         return {roles[split]: [_known(file, dataset, remembered) for file in files] for split, files in name.items()}
-    if isinstance(name, str) and Path(name).expanduser().is_dir():
-        return _folder(Path(name).expanduser(), dataset)
+    if isinstance(name, str) and (listed := files_in(Path(name).expanduser(), remembered)) is not None:
+        return _folder(Path(name).expanduser(), listed, dataset)
     names = [name] if isinstance(name, str) else name
     files = [_known(file, dataset, remembered) for file in names]
     under = dataset.train_split
@@ -54,7 +54,7 @@ def _known(file: str, dataset: DatasetConfig, remembered: Mapping[str, str]) -> 
     path = Path(file).expanduser()
     if path.is_dir():
         raise DataError(f"dataset.name: {file} is a folder; among several files, name files.")
-    if not path.is_file() and file not in remembered:
+    if not path.is_file() and str(path) not in remembered:
         hint = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"dataset.name: there is no file {file}.{hint}")
     kind = dataset.file_kind or file_kind(path)
@@ -66,18 +66,25 @@ def _known(file: str, dataset: DatasetConfig, remembered: Mapping[str, str]) -> 
     return kind, path
 
 
-def _folder(folder: Path, dataset: DatasetConfig) -> dict[str, list[tuple[str, Path]]]:
+def files_in(folder: Path, remembered: Mapping[str, str]) -> list[Path] | None:
+    """The paths in a folder, or its files as remembered where it is not on this machine; None where neither is known."""
+    if folder.is_dir():
+        return sorted(folder.iterdir())
+    return None if folder.exists() else [path for path in map(Path, remembered) if path.parent == folder] or None
+
+
+def _folder(folder: Path, listed: list[Path], dataset: DatasetConfig) -> dict[str, list[tuple[str, Path]]]:
     """A folder's files by split, found by their names: train.jsonl, dev.tsv, test-00000.parquet …"""
     found: dict[str, list[tuple[str, Path]]] = {}
     wanted = dict.fromkeys(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split, *STEMS)))
     for split in wanted:
         stems = {split.lower(), *STEMS.get(split, ()), *ALSO_CALLED.get(split, ())}
-        for path in sorted(folder.iterdir()):
-            kind = dataset.file_kind or file_kind(path) if path.is_file() else None
+        for path in listed:
+            kind = None if path.is_dir() else dataset.file_kind or file_kind(path)
             if kind and path.name.split(".")[0].split("-")[0].lower() in stems:
                 found.setdefault(split, []).append((kind, path))
     if not found:
-        names = ", ".join(sorted(path.name for path in folder.iterdir())[:10]) or "nothing"
+        names = ", ".join(path.name for path in listed[:10]) or "nothing"
         raise DataError(
             f"dataset.name: folder {folder} holds no file named after a split (train, dev, test …); it holds {names}."
         )

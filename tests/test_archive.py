@@ -1,0 +1,103 @@
+"""The archive of a finished study: whole, checked by its own sums, and enough to make the tables again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import lora_ns
+
+from lora_ns import record
+from lora_ns.archive import archive
+from lora_ns.errors import DamagedError, LoraNsError
+from lora_ns.experiment import load_experiment
+from lora_ns.store import Store
+
+EXPERIMENT = Path("experiment.yaml")
+
+
+def entities(folder: Path) -> dict[str, dict]:
+    graph = json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]
+    return {entity["@id"]: entity for entity in graph}
+
+
+def test_an_archive_holds_all_but_weights_and_data_and_its_sums_hold(study: Path) -> None:
+    folder = archive(EXPERIMENT, Store())
+    assert folder == Path("archive/sums")
+    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    experiment = load_experiment(EXPERIMENT)
+    for run in experiment.runs:
+        assert {f"results/runs/{run.name}.yaml", *map(str, run.scores)} <= held
+        assert f"records/results/adapters/{run.name}/record.json" in held
+    assert {"experiment.yaml", "task.yaml", "Snakefile", "requirements.lock", "environment.yml", "README.md"} <= held
+    assert {"results/tables/sums/main.tex", "src/lora_ns/train.py", "workflow/rules/train.smk"} <= held
+    assert not [name for name in held if name.endswith((".safetensors", ".parquet", ".arrow"))]
+    done = subprocess.run(
+        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert len((folder / "SHA256SUMS").read_text().splitlines()) == len(held) - 1
+
+
+def test_the_tables_are_made_again_from_the_archive_to_the_byte(study: Path, tmp_path: Path) -> None:
+    folder = archive(EXPERIMENT, Store(), tmp_path / "deposit")
+    before = {path.name: path.read_bytes() for path in (folder / "results/tables/sums").iterdir()}
+    shutil.rmtree(folder / "results/tables")
+    done = lora_ns("tables", "experiment.yaml", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert {path.name: path.read_bytes() for path in (folder / "results/tables/sums").iterdir()} == before
+
+
+def test_the_crate_describes_every_file_and_every_stage_that_left_a_record(study: Path) -> None:
+    from rocrate.rocrate import ROCrate
+
+    folder = archive(EXPERIMENT, Store(), licence="https://creativecommons.org/licenses/by/4.0/", authors=["A. Author"])
+    assert ROCrate(folder).mainEntity["programmingLanguage"]["name"] == "Snakemake"
+    found = entities(folder)
+    root = found["./"]
+    profiles = {entity["@id"] for entity in root["conformsTo"]}
+    assert {"https://w3id.org/ro/wfrun/process/0.5", "https://w3id.org/ro/wfrun/workflow/0.5"} <= profiles
+    assert root["license"] == {"@id": "https://creativecommons.org/licenses/by/4.0/"}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    described = {name for name, entity in found.items() if "File" in entity["@type"]}
+    assert described == files - {"ro-crate-metadata.json", "SHA256SUMS"}
+    mentioned = [found[entity["@id"]] for entity in root["mentions"]]
+    assert {entity["@type"] for entity in mentioned} == {"CreateAction"}
+    experiment = load_experiment(EXPERIMENT)
+    trained = [run for run in experiment.runs if run.config.peft.method != "none"]
+    names = {entity["@id"] for entity in mentioned}
+    assert {"#study", *(f"#train-{run.name}" for run in trained)} <= names
+    assert len(names) == 1 + len({run.name for run in experiment.runs}) + sum(
+        len(run.scores) for run in experiment.runs
+    )
+    for entity in mentioned:
+        assert all(part["@id"] in found for key in ("object", "result") for part in entity.get(key, []))
+    score = experiment.runs[0].scores[0]
+    (made,) = [e for e in mentioned if {"@id": str(score)} in e["result"] and e["@id"] != "#study"]
+    content = json.loads(score.read_text())
+    assert made["endTime"] == content["circumstances"]["finished"]
+    assert str(content["code"]["commit"] or "unknown") in made["description"]
+
+
+def test_what_is_unfinished_damaged_or_there_already_is_refused_and_leaves_nothing(study: Path) -> None:
+    store = Store()
+    score = load_experiment(EXPERIMENT).runs[0].scores[0]
+    text = score.read_text()
+    score.unlink()
+    with pytest.raises(LoraNsError, match="1 of 4 scores are missing"):
+        archive(EXPERIMENT, store)
+    content = json.loads(text)
+    content["metrics"] = dict.fromkeys(content["metrics"], 1.0)
+    score.write_text(json.dumps(content))
+    with pytest.raises(DamagedError, match=score.name):
+        archive(EXPERIMENT, store)
+    assert not Path("archive").exists() or not list(Path("archive").iterdir())
+    score.write_text(text)
+    archive(EXPERIMENT, store)
+    before = record.sha256_file(Path("archive/sums/SHA256SUMS"))
+    done = lora_ns("archive", "experiment.yaml")
+    assert done.returncode == 1 and "archive/sums is there already" in done.stderr
+    assert record.sha256_file(Path("archive/sums/SHA256SUMS")) == before
