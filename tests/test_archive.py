@@ -24,6 +24,10 @@ def entities(folder: Path) -> dict[str, dict]:
     return {entity["@id"]: entity for entity in graph}
 
 
+def listed(value: list | dict) -> list:
+    return value if isinstance(value, list) else [value]
+
+
 def test_an_archive_holds_all_but_weights_and_data_and_its_sums_hold(study: Path) -> None:
     folder = archive(EXPERIMENT, Store())
     assert folder == Path("archive/sums")
@@ -74,9 +78,9 @@ def test_the_crate_describes_every_file_and_every_stage_that_left_a_record(study
         len(run.scores) for run in experiment.runs
     )
     for entity in mentioned:
-        assert all(part["@id"] in found for key in ("object", "result") for part in entity.get(key, []))
+        assert all(part["@id"] in found for key in ("object", "result") for part in listed(entity.get(key, [])))
     score = experiment.runs[0].scores[0]
-    (made,) = [e for e in mentioned if {"@id": str(score)} in e["result"] and e["@id"] != "#study"]
+    (made,) = [e for e in mentioned if {"@id": str(score)} in listed(e["result"]) and e["@id"] != "#study"]
     content = json.loads(score.read_text())
     assert made["endTime"] == content["circumstances"]["finished"]
     assert str(content["code"]["commit"] or "unknown") in made["description"]

@@ -133,8 +133,10 @@ def doctor(as_json: JsonOption = False) -> None:
 def archive(
     experiment: Annotated[Path, typer.Argument(help="Experiment file.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="Folder to write; archive/<experiment> by default.")] = None,
+    author: Annotated[list[str] | None, typer.Option(help="Who made it; may be given again.")] = None,
+    licence: Annotated[str | None, typer.Option(help="An address, as of a Creative Commons licence, or words.")] = None,
 ) -> None:
     """One folder to deposit with a paper.  Example: lora-ns archive configs/experiments/demo.yaml --out archive/demo"""
     from lora_ns.archive import archive as write
 
-    typer.echo(write(experiment, Store(), out))
+    typer.echo(write(experiment, Store(), out, licence=licence, authors=author or ()))

@@ -56,7 +56,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) -> Path:
             folder / name,
             ignore=shutil.ignore_patterns("tmp", "cache", "config.local", "__pycache__"),
         )
-    for name in ("Snakefile", "environment.yml", "dvc.yaml", ".dvcignore", ".gitignore"):
+    for name in ("Snakefile", "Makefile", "environment.yml", "dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "sums").mkdir()
     for split, rows in {"train": sums(40), "test": sums(10, 45)}.items():
@@ -156,6 +156,34 @@ def test_a_damaged_adapter_is_named_after_a_pull(study: Path, clone: Path) -> No
     weights.write_bytes(content)
     done = lora_ns("verify", "--stored", cwd=clone)
     assert done.returncode == 1 and weights.name in done.stderr and weights.parent.name in done.stderr
+
+
+def restore(clone: Path) -> subprocess.CompletedProcess[str]:
+    """`make restore` with this environment as the one that is set up."""
+    words = [
+        "make",
+        f"VENV={BIN.parent}",
+        "-o",
+        f"{BIN.parent}/.ready",
+        "restore",
+        "EXPERIMENT=configs/experiments/tiny.yaml",
+    ]
+    return subprocess.run(
+        words, cwd=clone, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
+    )  # fmt: skip
+
+
+def test_make_restore_brings_all_back_and_finds_nothing_to_do_and_never_takes_damage_for_good(
+    study: Path, clone: Path
+) -> None:
+    run(clone, "dvc", "remote", "add", "--local", "--default", "store", str(study.parent / "store"))
+    done = restore(clone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "are as their records say" in done.stdout and "Job stats" not in done.stdout + done.stderr
+    assert files_below(clone / "results/adapters") == files_below(study / "results/adapters")
+    (clone / next(iter(clone.glob("results/scores/*/*.json")))).write_text("{}")
+    done = restore(clone)
+    assert done.returncode != 0 and "results/scores/" in done.stderr
 
 
 def test_the_repository_has_no_remote_of_its_own() -> None:

@@ -35,7 +35,8 @@ MEDIA = {
     ".html": "text/html",
     ".py": "text/x-python",
 }
-COMPLETED = {"@id": "http://schema.org/CompletedActionStatus"}
+COMPLETED = "http://schema.org/CompletedActionStatus"
+BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 
 
 def write_crate(out: Path, experiment: Experiment, about: Mapping[str, Any]) -> None:
@@ -58,8 +59,9 @@ def write_crate(out: Path, experiment: Experiment, about: Mapping[str, Any]) -> 
         crate.add(Person(crate, f"#author-{i}", {"name": name})) for i, name in enumerate(about["authors"], start=1)
     ]
     if people:
-        root["author"] = people
+        root["author"] = _single(people)
     files = _add_files(crate, out)
+    files["README.md"]["about"] = root
     workflow = _add_workflow(crate, out, root["license"], about)
     software = crate.add(
         SoftwareApplication(
@@ -111,6 +113,7 @@ def _add_workflow(crate: ROCrate, out: Path, licence: Any, about: Mapping[str, A
         "encodingFormat": "text/plain",
         "license": licence,
         "version": about["version"],
+        "conformsTo": _profile(crate, BIOSCHEMAS, "Bioschemas ComputationalWorkflow", "1.0-RELEASE"),
     }
     return crate.add_workflow(out / "Snakefile", "Snakefile", main=True, lang="snakemake", properties=facts)
 
@@ -127,8 +130,8 @@ def _add_study(
         "@type": "CreateAction",
         "name": f"snakemake --config experiment={about['experiment_file']}",
         "instrument": workflow,
-        "object": given,
-        "result": [entity for name, entity in files.items() if name.startswith(made)],
+        "object": _single(given),
+        "result": _single([entity for name, entity in files.items() if name.startswith(made)]),
         "startTime": about["started"],
         "endTime": about["date"],
         "actionStatus": COMPLETED,
@@ -160,6 +163,11 @@ def _name(path: Path) -> str:
     return "/".join(parts[start:])
 
 
+def _single(entities: list[Any]) -> Any:
+    """One entity by itself, as RO-Crate 1.1 wants it; several as a list."""
+    return entities[0] if len(entities) == 1 else entities
+
+
 def _add_action(
     crate: ROCrate,
     identity: str,
@@ -180,8 +188,8 @@ def _add_action(
         "name": title,
         "description": f"commit {content['code']['commit'] or 'unknown'}; {machine}; {versions}",
         "instrument": software,
-        "object": given,
-        "result": made,
+        "object": _single(given),
+        "result": _single(made),
         "endTime": around["finished"],
         "actionStatus": COMPLETED,
         **({"agent": people[0]} if people else {}),
