@@ -82,7 +82,7 @@ def test_the_crate_describes_every_file_and_every_stage_that_left_a_record(study
     score = experiment.runs[0].scores[0]
     (made,) = [e for e in mentioned if {"@id": str(score)} in listed(e["result"]) and e["@id"] != "#study"]
     content = json.loads(score.read_text())
-    assert made["endTime"] == content["circumstances"]["finished"]
+    assert made["endTime"] == content["circumstances"]["finished"].replace("Z", "+00:00")
     assert str(content["code"]["commit"] or "unknown") in made["description"]
 
 

@@ -132,8 +132,8 @@ def _add_study(
         "instrument": workflow,
         "object": _single(given),
         "result": _single([entity for name, entity in files.items() if name.startswith(made)]),
-        "startTime": about["started"],
-        "endTime": about["date"],
+        "startTime": _moment(about["started"]),
+        "endTime": _moment(about["date"]),
         "actionStatus": COMPLETED,
         **({"agent": people[0]} if people else {}),
     }
@@ -163,6 +163,11 @@ def _name(path: Path) -> str:
     return "/".join(parts[start:])
 
 
+def _moment(utc: str) -> str:
+    """A record's time with the offset written out, as Process Run Crate wants it."""
+    return utc.removesuffix("Z") + "+00:00" if utc.endswith("Z") else utc
+
+
 def _single(entities: list[Any]) -> Any:
     """One entity by itself, as RO-Crate 1.1 wants it; several as a list."""
     return entities[0] if len(entities) == 1 else entities
@@ -190,7 +195,7 @@ def _add_action(
         "instrument": software,
         "object": _single(given),
         "result": _single(made),
-        "endTime": around["finished"],
+        "endTime": _moment(around["finished"]),
         "actionStatus": COMPLETED,
         **({"agent": people[0]} if people else {}),
     }
