@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from support import REPOSITORY
+from support import REPOSITORY, Run
 
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
@@ -21,24 +17,6 @@ ELSEWHERE = {
 }
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that git tracks or would track, in a place of their own, with this environment as its .venv."""
-    folder = tmp_path_factory.mktemp("clone") / "lora-ns"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in listed.splitlines():
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.prefix))
-    if (REPOSITORY / "data/models").is_dir():  # a base model once made need not be made again
-        shutil.copytree(REPOSITORY / "data/models", folder / "data/models", dirs_exist_ok=True)
-    return folder
-
-
 def runnable(block: str) -> str:
     """The block without the lines that run elsewhere; Snakemake only plans."""
     lines = [line for line in block.splitlines() if not line.startswith("make ")]
@@ -46,12 +24,8 @@ def runnable(block: str) -> str:
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.strip().splitlines()[0][:40] for block in BLOCKS])
-def test_the_readmes_commands_run(clone: Path, block: str) -> None:
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    script = "set -euo pipefail\n" + runnable(block)
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+def test_the_readmes_commands_run(run: Run, block: str) -> None:
+    done = run(runnable(block))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
