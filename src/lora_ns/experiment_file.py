@@ -20,14 +20,18 @@ class Entry(Section):
     """A task or method of an experiment: a file, and what is set otherwise here."""
 
     config: str
+    """The file."""
     name: str | None = None
+    """Another name in paths and tables than the file's."""
     overrides: dict[str, Any] = {}
+    """Settings over the file's, for this entry."""
 
 
 class MethodEntry(Entry):
     """A method, with a grid of its own where the experiment's does not suit it."""
 
     tune: Grid | None = None
+    """A grid of its own, of as many settings as the others'."""
     per_task: dict[str, dict[str, Any]] = {}
     """Settings of this method on one task, by its task_name; they win over all others."""
 
@@ -42,11 +46,17 @@ class ExperimentFile(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     """Names the folder of the tables."""
     title: str | None = None
+    """Of the tables."""
     caption: str | None = None
+    """Of the LaTeX table; None: the title and what the numbers are."""
     label: str | None = None
+    """Of the LaTeX table, to refer to it by."""
     tasks: list[Annotated[Entry, BeforeValidator(_as_entry)]] = Field(min_length=1)
+    """Task configs."""
     methods: list[Annotated[MethodEntry, BeforeValidator(_as_entry)]] = Field(min_length=1)
+    """Method files; every method is run on every task."""
     seeds: list[Seed] = Field(default=[0], min_length=1)
+    """Every run is made once a seed; three or more say how far a score moves by chance."""
     baseline: str | None = None
     """The method that the others are compared with."""
     overrides: dict[str, Any] = {}

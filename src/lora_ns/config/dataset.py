@@ -52,7 +52,9 @@ class DatasetConfig(Section):
     name: str | Files | dict[str, Files]
     """A hub name; a local file, list of files, folder, or {train: …, validation: …, test: …}; or `builtin:<name>`."""
     subset: str | None = None
+    """Which part of a hub set (GLUE's `mrpc`)."""
     revision: str | None = None
+    """The commit of a hub set; without it the result cannot be made again for sure, and the tables say so."""
     options: dict[str, Any] = {}
     """Settings of a builtin source, such as num_train."""
     file_kind: FileKind | None = None
@@ -62,17 +64,23 @@ class DatasetConfig(Section):
     columns: dict[str, str] = {}
     """New column name: column of the data, for templates written for other names; one that has the new name is fine."""
     train_split: str = "train"
+    """What the data calls the rows to learn from."""
     validation_split: str | None = None
+    """What it calls the rows to choose settings on; None: `validation`, where there is one."""
     eval_split: str = "test"
+    """What it calls the rows to be tested on."""
     validation_size: float | int | None = Field(default=None, gt=0)
     """Rows (or share below 1) to hold out of train for choosing settings, where the data has no validation split."""
     eval_size: float | int = Field(default=0.1, gt=0)
     """Rows (or share below 1) to hold out of train where the data has no eval split; the record says so."""
     split_seed: int = 0
+    """Of every choice of rows: held out, sampled."""
     max_samples: int | None = Field(default=None, gt=0)
     """At most so many training rows: a seeded sample, never the first ones."""
     max_validation_samples: int | None = Field(default=None, gt=0)
+    """At most so many validation rows, a seeded sample."""
     max_eval_samples: int | None = Field(default=None, gt=0)
+    """At most so many test rows, a seeded sample."""
     streaming: bool = False
     """Reads a hub set row by row up to `max_samples`, for what does not fit on the disk."""
     overlap: Literal["report", "drop", "fail"] = "report"
@@ -85,10 +93,13 @@ class DatasetConfig(Section):
     file.  Conversations take `tokenizer` where nothing is said; for `plain` and `alpaca` rows it makes prompt and
     response one user's and one assistant's turn."""
     prompt_template: str | None = None
+    """What is asked, with columns in braces; None: the model starts from nothing."""
     response_template: str | None = None
+    """What the model learns to answer, with columns in braces; the end of sequence is added."""
     text_columns: list[str] | None = Field(default=None, min_length=1, max_length=2)
     """Classification and regression: the one or two columns that are read; format `text`: the one (default: text)."""
     label_column: str = "label"
+    """Classification and regression: the column of the class or the number."""
     labels: list[str] | None = Field(default=None, min_length=2)
     """Classification: the classes in the order of their numbers."""
     max_length: int = Field(default=1024, gt=0)

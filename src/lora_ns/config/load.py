@@ -198,20 +198,20 @@ def _type_fault(value: Any, kind: Any) -> str | None:
     try:
         _adapter(kind).validate_python(value)
     except ValidationError:
-        return f"expected {_type_name(kind)}"
+        return f"expected {type_name(kind)}"
     return None
 
 
-def _type_name(kind: Any) -> str:
+def type_name(kind: Any) -> str:
     if kind is type(None):
         return "nothing"
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_type_name(a) for a in arguments if a is not type(None))
+        return " or ".join(type_name(a) for a in arguments if a is not type(None))
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if arguments:
-        return f"{origin.__name__} of {', '.join(_type_name(a) for a in arguments)}"
+        return f"{origin.__name__} of {', '.join(type_name(a) for a in arguments)}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "keys and values"}
     return names.get(kind, getattr(kind, "__name__", str(kind)))
 

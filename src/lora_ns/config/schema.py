@@ -22,9 +22,13 @@ class ModelConfig(Section):
     revision: str | None = None
     """The commit of a hub model; without it the result cannot be made again for sure, and the tables say so."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the base model's weights."""
     quantization: Literal["none", "4bit", "8bit"] = "none"
+    """The base in 4 bits (nf4, as QLoRA) or 8, by bitsandbytes, where memory is short."""
     attn_implementation: str | None = None
+    """As transformers has it (`sdpa`, `eager`, `flash_attention_2`); None: its own choice."""
     trust_remote_code: bool = False
+    """Runs code that comes with a model; only for a model that you trust by name."""
 
 
 OUR_PEFT_FIELDS: dict[str, Any] = {"calibration_rows": int}
@@ -37,6 +41,7 @@ class PeftSection(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
     method: str = "lora"
+    """Any of PEFT's methods, `none` (the base model as it is) or `full` (all weights)."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -59,14 +64,21 @@ class TrainingConfig(BaseModel):
     per_device_train_batch_size: int | None = Field(default=None, gt=0)
     """At most so many examples at once on one device; outside every digest."""
     num_train_epochs: float = Field(default=3.0, gt=0)
+    """Passes over the training rows, where max_steps is not given."""
     max_steps: int = -1
+    """Optimiser steps; -1: as many as num_train_epochs takes."""
     learning_rate: float = Field(default=2e-4, gt=0)
+    """The greatest of the schedule.  By itself 2e-4 for generation, 3e-4 for classification and regression."""
     lr_scheduler_type: str = "cosine"
+    """As transformers has it: cosine, linear, constant_with_warmup …"""
     warmup_steps: float = Field(default=0.05, ge=0)
     """A share of all steps where below 1."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of the trained weights."""
     max_grad_norm: float = Field(default=1.0, ge=0)
+    """Gradients are clipped to this norm; 0: never."""
     optim: str = "adamw_torch"
+    """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -81,6 +93,7 @@ class MergedAdapter(Section):
     adapter: str
     """A run's name, or a folder that holds a PEFT adapter of the same base."""
     weight: float = 1.0
+    """What its update is multiplied by."""
     sha256: str | None = None
     """Of a folder's weights; found by `lora-ns merge`.  A run's name says its content already."""
 
@@ -108,7 +121,9 @@ class RunConfig(Section):
     """One configuration, complete: it runs alone."""
 
     task_name: str = Field(min_length=1)
+    """Names the results."""
     task_type: TaskType
+    """What the model does: write text, choose a class, or say a number."""
     model: ModelConfig
     method_name: str | None = None
     """The method's name in paths and tables; peft.method where it is not given."""
@@ -118,6 +133,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     merge: MergeConfig = MergeConfig()
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the model's and the adapter's initialisation, the order of the data, and dropout."""
 
     @property
     def method(self) -> str:
