@@ -62,7 +62,8 @@ class Reader:
 
     @property
     def heading(self) -> str:
-        return self.one("h1").text
+        # read in one go: an element that is looked up and then read may be gone between the two
+        return self.script("return document.querySelector('h1')?.innerText ?? ''")
 
     def complaints(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser")]
