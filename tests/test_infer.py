@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from support import causal_task, lora_ns, write_config
 
+from lora_ns.answering.talking import Printer, answer, converse
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.fetch import fetch
 from lora_ns.infer import Subject, infer_file, load_subject, prompt_from, row_of
 from lora_ns.store import Store
-from lora_ns.talking import Printer, answer, converse
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
 

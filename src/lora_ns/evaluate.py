@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns import record
-from lora_ns.asking import ask, probe_logits, room_warnings
+from lora_ns.answering.asking import ask, probe_logits, room_warnings
+from lora_ns.answering.exam import Exam, read_exam
+from lora_ns.answering.isolation import isolation_of, outcome_of, warnings_of
+from lora_ns.answering.kept import kept_answers
+from lora_ns.answering.verdicts import Outcome, judge
 from lora_ns.config import DatasetConfig, RunConfig
 from lora_ns.errors import EvaluationError
-from lora_ns.exam import Exam, read_exam
 from lora_ns.history import thinned_history
-from lora_ns.isolation import isolation_of, outcome_of, warnings_of
-from lora_ns.kept import kept_answers
 from lora_ns.methods import load_trained, without_adapter
 from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
 from lora_ns.overlap import seen_in_training, warning_of
 from lora_ns.store import Evaluation, Store, read_record, replace_text
-from lora_ns.verdicts import Outcome, judge
 
 CANARY_ROWS = 4
 TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_ns.answer_file import Answer, Journal, Row, output_line, read_rows
-from lora_ns.asking import head_logits
+from lora_ns.answering.answer_file import Answer, Journal, Row, output_line, read_rows
+from lora_ns.answering.asking import head_logits
+from lora_ns.answering.generation import generate
+from lora_ns.answering.talking import with_stops
 from lora_ns.chat import Chat, chat_of
 from lora_ns.config import (
     CHAT_FORMATS,
@@ -25,14 +27,12 @@ from lora_ns.config import (
 )
 from lora_ns.encoding import encode_prompts
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.generation import generate
 from lora_ns.machine import check_machine
 from lora_ns.methods import load_trained, put_on
 from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
 from lora_ns.prompts import NoConversation, Prompt, instructed, prompt_of, texts_of
 from lora_ns.record import sha256_file
 from lora_ns.store import Store, digest_of, exists
-from lora_ns.talking import with_stops
 
 Progress = Callable[[int, int], None]
 """Is told the number of rows just answered, and of all rows."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from lora_ns.cli.options import errors
 from lora_ns.errors import DataError, SandboxError
 
 app = typer.Typer()
-errors = Console(stderr=True, highlight=False)
 
 NAMED_LINES = 10
 
@@ -81,7 +80,7 @@ def sandbox_check(
     timeout: Annotated[float, typer.Option(help="Seconds a program.")] = 3.0,
 ) -> None:
     """Whether this machine can run a model's code safely.  Example: lora-ns sandbox-check --golds HumanEval.jsonl.gz"""
-    from lora_ns.isolation import named_report
+    from lora_ns.answering.isolation import named_report
 
     programs = {identity: program for file in golds or [] for identity, program in _golds_of(file, timeout)}
     report = named_report(programs, sandbox, {})
@@ -105,9 +104,9 @@ def sandbox_check(
 
 def _golds_of(file: Path, timeout: float) -> Iterator[tuple[str, Any]]:
     """(file:id, program) of each row, by the benchmark that its columns belong to."""
+    from lora_ns.answering.isolation import gold_programs
     from lora_ns.benchmarks import benchmark
     from lora_ns.config import DatasetConfig
-    from lora_ns.isolation import gold_programs
     from lora_ns.sources import local
 
     (table,) = local.load(DatasetConfig.model_validate({"name": {"test": str(file)}})).values()

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from lora_ns.cli.options import errors
 from lora_ns.config import parse_overrides
 
 app = typer.Typer()
-errors = Console(stderr=True, highlight=False)
 
 OutputOption = Annotated[Path | None, typer.Option("--output", help="Where the config is written.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Write over an existing file.")]

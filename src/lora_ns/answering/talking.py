@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from lora_ns.answering.generation import cut_at, generate
 from lora_ns.chat import Chat
 from lora_ns.config import GenerationConfig
 from lora_ns.encoding import encode_prompts
-from lora_ns.generation import cut_at, generate
 from lora_ns.prompts import Message, Prompt
 
 Write = Callable[[str], Any]

@@ -10,9 +10,9 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
+from lora_ns.answering.exam import Exam
 from lora_ns.benchmarks import Benchmark, Row
 from lora_ns.errors import ConfigError
-from lora_ns.exam import Exam
 from lora_ns.sandbox import Program, check_sandbox
 from lora_ns.store import Store, digest_of, replace_text
 

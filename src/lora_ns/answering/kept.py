@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_ns.asking import prompts_as_text
+from lora_ns.answering.asking import prompts_as_text
+from lora_ns.answering.exam import Exam
 from lora_ns.config import RunConfig
 from lora_ns.errors import DataError, EvaluationError
-from lora_ns.exam import Exam
 from lora_ns.models import load_tokenizer
 from lora_ns.prompts import texts_of
 from lora_ns.store import Store

@@ -1,10 +1,10 @@
-"""The verbs about models and methods: merge, infer, methods; and validate's advice."""
+"""The verbs about models and methods: merge, infer, methods."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,21 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lora_ns.config import RunConfig, load_config, parse_overrides
+from lora_ns.cli.options import ConfigOption, MethodOption, Overrides, QuietOption, errors
+from lora_ns.config import load_config, parse_overrides
 from lora_ns.config import merge as overlay
-from lora_ns.config.practice import departures
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError
 from lora_ns.store import Store
-from lora_ns.trackers import missing_trackers
 
 app = typer.Typer()
-errors = Console(stderr=True, highlight=False)
-
-ConfigOption = Annotated[Path, typer.Option("--config", help="Task config or run file.", show_default=False)]
-MethodOption = Annotated[Path | None, typer.Option("--method", help="Method file laid over the config.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", show_default=False)]
 
 
 @app.command()
@@ -129,8 +122,8 @@ def infer(
 
 def _say(subject: Any, texts: list[str]) -> None:
     """One answer on stdout: text as it comes, or the classes from the likeliest on."""
+    from lora_ns.answering.talking import answer
     from lora_ns.infer import classify, prompt_from, row_of, texts_from
-    from lora_ns.talking import answer
 
     if subject.raw and len(texts) != 1:
         raise ConfigError("--raw takes one --text.")
@@ -149,8 +142,8 @@ def _say(subject: Any, texts: list[str]) -> None:
 
 
 def _chat(subject: Any, system: str | None, quiet: bool) -> None:
+    from lora_ns.answering.talking import converse
     from lora_ns.chat import Chat
-    from lora_ns.talking import converse
 
     if not subject.is_causal:
         raise ConfigError(f"--chat: {subject.config.task_type} does not answer in text.")
@@ -222,38 +215,3 @@ def _tried() -> str:
 
     with tempfile.TemporaryDirectory() as folder:
         return page(list(survey(Path(folder))), Path("configs/methods"))
-
-
-# -- validate ----------------------------------------------------------------------------------------------------------
-
-
-def advice(found: Mapping[Path, Sequence[RunConfig]]) -> Iterator[str]:
-    """Where the valid configs of each file leave what is known to work; each remark once a file."""
-    for file, configs in found.items():
-        lines = (line for config in configs for line in (*departures(config), *missing_trackers(config)))
-        for line in dict.fromkeys(lines):
-            yield f"{file}: {line}"
-
-
-def check_with_peft(found: Mapping[Path, Sequence[RunConfig]]) -> None:
-    """Builds each method's own config class, which checks what no type says.  Raises ConfigError with its reasons."""
-    seen: dict[str, tuple[Path, RunConfig]] = {}
-    for file, configs in found.items():
-        for config in configs:
-            if config.peft.method not in ("none", "full"):
-                seen.setdefault(
-                    json.dumps([config.task_type, config.peft.model_dump()], sort_keys=True), (file, config)
-                )
-    if not seen:
-        return
-    prepare_engines(*(config for _, config in seen.values()))
-    from lora_ns.methods import build_peft_config
-
-    problems = []
-    for file, config in seen.values():
-        try:
-            build_peft_config(config, steps=1000)
-        except ConfigError as error:
-            problems += [f"{file}: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lora_ns.answering.exam import Exam
 from lora_ns.benchmarks import Benchmark, Verdict
 from lora_ns.errors import EvaluationError
-from lora_ns.exam import Exam
 from lora_ns.prompts import label_of, number_of
 
 Answer = Mapping[str, Any]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from lora_ns.answering.generation import cut_at, generate
 from lora_ns.config import GenerationConfig
-from lora_ns.generation import cut_at, generate
 
 PROMPTS = ["Question: what is 3 plus 4?\nAnswer:", "the cat", "the cat sat on the mat #### 12 " * 3, "7", "on the mat"]
 

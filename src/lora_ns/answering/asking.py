@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lora_ns.answering.exam import Exam
+from lora_ns.answering.generation import generate
+from lora_ns.answering.likelihood import counted_tokens, log_likelihoods
 from lora_ns.chat import chat_of
 from lora_ns.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, texts_to_ask
 from lora_ns.errors import DataError, EvaluationError
-from lora_ns.exam import Exam
-from lora_ns.generation import generate
-from lora_ns.likelihood import counted_tokens, log_likelihoods
 from lora_ns.prompts import texts_of
 
 Answer = dict[str, Any]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from lora_ns.cli.options import ExperimentArgument
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import load_experiment
 from lora_ns.store import Store
 
 app = typer.Typer()
-
-ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file.", show_default=False)]
 
 
 @app.command()

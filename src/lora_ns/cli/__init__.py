@@ -1,0 +1,35 @@
+"""`lora-ns VERB`: argv to a stage.  Data on stdout, progress and messages on stderr; 0 done, 1 failed, 2 wrong input."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from lora_ns.cli import checking, importing, models, planning, provenance, scoring, stages, tables
+from lora_ns.cli.options import errors
+from lora_ns.errors import LoraNsError
+
+app = typer.Typer(
+    name="lora-ns",
+    help="Which parameter-efficient fine-tuning method is better on your task, by how much, at what cost.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+for part in (checking, planning, stages, models, tables, provenance, scoring, importing):
+    app.add_typer(part.app)
+
+
+def main() -> None:
+    """Runs a verb; a LoraNsError becomes one paragraph and its exit status."""
+    try:
+        app()
+    except LoraNsError as error:
+        label = "Wrong input" if error.exit_status == 2 else "Failed"
+        errors.print(f"[bold red]{label}:[/bold red]", end=" ")
+        errors.print(str(error), markup=False, soft_wrap=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        errors.print("Interrupted.")
+        sys.exit(130)

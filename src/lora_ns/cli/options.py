@@ -1,0 +1,18 @@
+"""Words that several verbs take, and the console for messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+ConfigOption = Annotated[Path, typer.Option("--config", help="Task config or run file.", show_default=False)]
+MethodOption = Annotated[Path | None, typer.Option("--method", help="Method file laid over the config.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", show_default=False)]
+ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file.", show_default=False)]
+
+errors = Console(stderr=True, highlight=False)
+"""Where messages go; data goes to stdout."""
