@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
 LAYERS = [
-    {"errors", "metric_names"},
+    {"errors", "metric_names", "processes"},
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
@@ -35,6 +35,7 @@ LAYERS = [
         "parity",
         "combine",
         "model_card",
+        "training",
         "importing",
         "answering",
     },

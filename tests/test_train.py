@@ -11,7 +11,8 @@ from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.fetch import fetch
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
-from lora_ns.train import split_batch, train
+from lora_ns.train import train
+from lora_ns.training.sizes import split_batch
 
 
 def task(model: Path, **changes: object) -> RunConfig:
@@ -69,27 +70,33 @@ def test_a_seed_changes_initialisation_order_and_dropout_each_by_itself(workplac
     """The trap of published suites: a seed that is set somewhere and reaches nothing."""
     import torch
 
-    from lora_ns.methods import attach
-    from lora_ns.models import load_base, load_tokenizer, make_deterministic
-    from lora_ns.train import _trainer
-
-    def parts(seed: int) -> tuple[torch.Tensor, list[int], torch.Tensor]:
-        config, store = task(tiny_causal, seed=seed), Store()
-        make_deterministic(config.seed)
-        model = attach(load_base(config, store), config)
-        initial = next(p.detach().clone() for name, p in model.named_parameters() if "lora_A" in name)
-        dropout = torch.nn.functional.dropout(torch.ones(64))
-        from datasets import Dataset
-
-        tokens = Dataset.from_file(str(store.tokens(config) / "train.arrow"))
-        trainer = _trainer(config, model, tokens, load_tokenizer(config.model, store), Path("scratch"), [], True)
-        order = [int(batch["input_ids"].sum()) for batch in trainer.get_train_dataloader()]
-        return initial, order, dropout
+    from lora_ns.models import make_deterministic
+    from lora_ns.training.batches import epoch_batches
+    from lora_ns.training.rows import TokenRows
+    from lora_ns.training.start import starting_model
 
     trained(task(tiny_causal))
+    rows = TokenRows(Store().tokens(task(tiny_causal)) / "train.arrow")
+
+    def parts(seed: int) -> tuple[torch.Tensor, list[list[int]], torch.Tensor]:
+        model = starting_model(task(tiny_causal, seed=seed), Store(), rows, None, 3)
+        initial = next(p.detach().clone() for name, p in model.named_parameters() if "lora_A" in name)
+        order = epoch_batches(rows.lengths, 8, seed=seed, epoch=0, strategy="group_by_length")
+        make_deterministic(seed)
+        return initial, [batch.tolist() for batch in order], torch.nn.functional.dropout(torch.ones(64))
+
     (a, order_a, drop_a), (b, order_b, drop_b), (c, order_c, drop_c) = parts(0), parts(1), parts(0)
     assert torch.equal(a, c) and order_a == order_c and torch.equal(drop_a, drop_c)
     assert not torch.equal(a, b) and order_a != order_b and not torch.equal(drop_a, drop_b)
+
+
+def test_a_run_takes_its_order_and_its_dropout_from_its_own_seed(workplace: Path, tiny_causal: Path) -> None:
+    """Seeds that differ in one thing only, as a run sees them: order by the record, dropout by the losses."""
+    frozen = {"peft": {"lora_dropout": 0.5}, "training": {"max_steps": 2}}
+    first, second = (trained(task(tiny_causal, **frozen, seed=seed)) for seed in (0, 1))
+    orders = [read_record(folder)["training"]["order_sha256"] for folder in (first, second)]
+    assert orders[0] != orders[1]
+    assert [line["loss"] for line in history(first)] != [line["loss"] for line in history(second)]
 
 
 def test_the_same_global_batch_split_otherwise_is_the_same_training(workplace: Path, tiny_causal: Path) -> None:

@@ -7,7 +7,9 @@ LoraNsError            exit 1: the work failed
 ├── DamagedError       an artefact is not what its record says
 ├── TrainingError      a loss that is not finite, a method that changed nothing
 ├── EvaluationError    scoring could not be done (never: the model answered wrongly)
-└── SandboxError       generated code could not be isolated
+├── SandboxError       generated code could not be isolated
+├── Busy               another process is at this very work
+└── Interrupted        exit 75: told to stop; what was done is kept, and called again the work goes on
 """
 
 
@@ -49,3 +51,13 @@ class EvaluationError(LoraNsError):
 
 class SandboxError(LoraNsError):
     """Generated code could not be isolated, or the isolation itself failed."""
+
+
+class Busy(LoraNsError):
+    """Another process is at this very work."""
+
+
+class Interrupted(LoraNsError):
+    """The process was told to stop; what was done is kept."""
+
+    exit_status = 75

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lora_ns import record
-from lora_ns.errors import LoraNsError
+from lora_ns.errors import Busy, Interrupted, LoraNsError
 from lora_ns.store import Store, replace_text
 
 
@@ -17,6 +17,8 @@ def noting(store: Store, run: str, stage: str) -> Iterator[None]:
     """Writes results/failures/<run>.json where the stage inside fails; takes it away where it succeeds."""
     try:
         yield
+    except (Busy, Interrupted):
+        raise  # neither says anything about the run
     except Exception as error:
         own = isinstance(error, LoraNsError)
         reason = str(error) if own else f"{type(error).__name__}: {error}"

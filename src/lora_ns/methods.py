@@ -144,14 +144,18 @@ def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
     return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(model).items()}
 
 
-def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None) -> None:
+def save_trained(
+    model: Any, folder: Path, initial: dict[str, Any] | None = None, weights: dict[str, Any] | None = None
+) -> None:
     """The trained weights as safetensors, without the empty model card that PEFT adds.
+
+    weights: of all the model, where the model itself holds a part of them only.
 
     initial: what `initial_factors` gave.  Then W_rest + s·B·A = W + s·(B·A − B₀·A₀), so the adapter is saved with twice
     the rank, as [A; A₀] and [B, −B₀]: it fits the base as it is, on any machine, where PEFT would have to take the same
     part out again, which needs the same random numbers or the same data.
     """
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     (folder / "README.md").unlink(missing_ok=True)
     _check_saved(model, folder)
     if initial is not None:

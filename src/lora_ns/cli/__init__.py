@@ -1,4 +1,5 @@
-"""`lora-ns VERB`: argv to a stage.  Data on stdout, progress and messages on stderr; 0 done, 1 failed, 2 wrong input."""
+"""`lora-ns VERB`: argv to a stage.  Data on stdout, progress and messages on stderr; 0 done, 1 failed, 2 wrong input,
+75 told to stop with what was done kept."""
 
 from __future__ import annotations
 
@@ -20,13 +21,16 @@ app = typer.Typer(
 for part in (checking, planning, stages, models, tables, provenance, scoring, importing):
     app.add_typer(part.app)
 
+LABELS = {2: "Wrong input", 75: "Stopped"}
+"""Exit status -> what the paragraph begins with."""
+
 
 def main() -> None:
     """Runs a verb; a LoraNsError becomes one paragraph and its exit status."""
     try:
         app()
     except LoraNsError as error:
-        label = "Wrong input" if error.exit_status == 2 else "Failed"
+        label = LABELS.get(error.exit_status, "Failed")
         errors.print(f"[bold red]{label}:[/bold red]", end=" ")
         errors.print(str(error), markup=False, soft_wrap=True)
         sys.exit(error.exit_status)

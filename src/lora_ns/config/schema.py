@@ -77,6 +77,9 @@ class TrainingConfig(BaseModel):
     """Of the trained weights."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are clipped to this norm; 0: never."""
+    train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = "group_by_length"
+    """Which rows make a batch: of like length out of fifty batches' worth of shuffled rows, so that little of it is padding;
+    any; or in the order of the data."""
     optim: str = "adamw_torch"
     """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 

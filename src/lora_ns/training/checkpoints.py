@@ -1,0 +1,83 @@
+"""Checkpoints of a run: written whole or not at all, and believed only where every file is what was written.
+
+A checkpoint is made in `saving/`, listed with its checksums in manifest.json, and only then moved to its name; so a kill
+at any moment leaves the last one as it was.  Two are kept, in case the newest was damaged on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lora_ns import record
+
+KEPT = 2
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def saving_place(scratch: Path) -> Path:
+    """Where a checkpoint is made before it counts."""
+    return scratch / "saving"
+
+
+def seal(made: Path, scratch: Path) -> Path:
+    """The finished folder `saving/checkpoint-<step>` becomes a checkpoint; older ones beyond two go.  Returns its place."""
+    for path in made.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    record.write_json(made / MANIFEST, record.checksums(made))
+    target = scratch / made.name
+    shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
+    made.rename(target)
+    _sync_folder(scratch)
+    for old in [*_by_step(scratch)][KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def newest(scratch: Path) -> Path | None:
+    """The newest checkpoint that verifies; None where there is none.  Removes what was cut short or damaged."""
+    shutil.rmtree(saving_place(scratch), ignore_errors=True)
+    for folder in [*_by_step(scratch)]:
+        if is_whole(folder):
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether every file of a checkpoint is there and has the checksum of its manifest."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = record.checksums(folder)
+    except (OSError, ValueError):
+        return False
+    found.pop(MANIFEST, None)
+    return bool(listed) and found == listed
+
+
+def step_of(folder: Path) -> int:
+    """Optimiser steps behind a checkpoint."""
+    found = _NAME.fullmatch(folder.name)
+    assert found is not None, folder
+    return int(found[1])
+
+
+def _by_step(scratch: Path) -> Iterator[Path]:
+    """Checkpoints, newest first."""
+    folders = [path for path in scratch.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
+    yield from sorted(folders, key=step_of, reverse=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,53 @@
+"""Being told to stop: a first SIGTERM, SIGUSR1 or Ctrl-C lets training keep what it has; then the process ends with 75.
+
+75 is EX_TEMPFAIL of sysexits.h: not done, not broken; called again, the run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lora_ns.errors import Interrupted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Interruption:
+    """Whether the process was told to stop."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+    def raised(self, what: str) -> Interrupted:
+        """The error to raise once all is kept.  what: what was kept."""
+        assert self.signal is not None
+        return Interrupted(f"stopped by {self.signal.name}: {what}. Called again, the run goes on from there.")
+
+
+@contextmanager
+def noticing() -> Iterator[Interruption]:
+    """Inside, a signal is only noted, for the loop to act on; a second one of the same kind acts at once."""
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption  # signals reach the main thread alone
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: Any) -> None:
+        interruption.signal = signal.Signals(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in SIGNALS:
+        signal.signal(number, note)
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

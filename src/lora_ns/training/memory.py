@@ -1,0 +1,40 @@
+"""Memory that runs out: found out at once with the longest rows, and answered by smaller shares of the same batch."""
+
+from __future__ import annotations
+
+import gc
+
+from lora_ns.errors import TrainingError
+
+
+class OutOfMemory(Exception):
+    """A forward and backward pass did not fit; the next try takes fewer rows at once."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the machine."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "CUDA out of memory" in said)
+
+
+def smaller(size: int) -> int:
+    """Rows at once for the next try.  Raises TrainingError where one row did not fit."""
+    if size > 1:
+        return next(n for n in range(size // 2, 0, -1) if size % n == 0)
+    raise TrainingError(
+        "memory ran out with a single row at once. Set training.gradient_checkpointing: true (a third slower, a fraction "
+        "of the memory), model.quantization: 4bit, a shorter dataset.max_length, or a smaller model."
+    )
+
+
+def release() -> None:
+    """Gives back what a failed try still holds."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,293 @@
+"""The loop: transformers' Trainer, with our batches, our loss, our checkpoints, and an end where a run was told to stop."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from lora_ns.config import RunConfig
+from lora_ns.config.rules import OPTIMIZERS_OF_LORA
+from lora_ns.errors import ConfigError, TrainingError
+from lora_ns.optimizers import lora_optimizer
+from lora_ns.training import checkpoints
+from lora_ns.training.batches import RunBatches
+from lora_ns.training.collate import Collate
+from lora_ns.training.interruption import Interruption
+from lora_ns.training.loss import CausalLoss, LabelLoss
+from lora_ns.training.memory import OutOfMemory, is_out_of_memory
+
+SAVE_EVERY_SECONDS = 600
+"""A run that says nothing of save_steps keeps a checkpoint so often; a short one keeps none."""
+
+HISTORY = "history.jsonl"
+
+
+def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: int, quiet: bool) -> TrainingArguments:
+    """What the Trainer is told.  size: rows at once on one device.  Raises ConfigError with transformers' own reason."""
+    settings: dict[str, Any] = {
+        "report_to": "none",
+        "run_name": scratch.name,
+        "save_strategy": "no",
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "disable_tqdm": quiet or not sys.stderr.isatty(),
+        **config.training.arguments,
+        "output_dir": str(scratch),
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": accumulation,
+        "remove_unused_columns": False,
+        "logging_nan_inf_filter": False,
+        "save_total_limit": None,
+        "label_names": ["labels"],
+        "dataloader_drop_last": False,
+    }
+    if config.training.optim in OPTIMIZERS_OF_LORA:
+        settings |= {"optim": "adamw_torch", "optim_args": None}
+    try:
+        arguments = TrainingArguments(**settings)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"training: transformers refuses these settings: {error}") from error
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one process computes on one device; more devices, more processes
+    return arguments
+
+
+class RunTrainer(Trainer):
+    """One run's training over its batches.
+
+    history: one line a step, kept with every checkpoint.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Any,
+        arguments: TrainingArguments,
+        rows: Sequence[dict[str, Any]],
+        batches: RunBatches,
+        collate: Collate,
+        loss: CausalLoss | LabelLoss,
+        interruption: Interruption,
+    ):
+        self.scratch = Path(str(arguments.output_dir))
+        self.batches = batches
+        self.history: list[dict[str, Any]] = []
+        self._row_losses = loss
+        self._judged: list[Any] = []
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=rows,  # type: ignore[arg-type]
+            data_collator=collate,
+            callbacks=[_KeepHistory(self), _Pauses(self, interruption)],
+            optimizers=(lora_optimizer(model.to(arguments.device), config) if _own(config) else None, None),  # type: ignore[arg-type]
+        )
+        if hasattr(getattr(model, "base_model", None), "update_and_allocate"):
+            self.add_callback(_ReallocateRanks())
+        if arguments.disable_tqdm:
+            self.remove_callback(PrinterCallback)
+
+    # -- batches and loss ------------------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> DataLoader:
+        return DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_sampler=self.batches,  # type: ignore[arg-type]
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=self.args.dataloader_persistent_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            generator=torch.Generator().manual_seed(self.args.seed),  # else each epoch would draw from dropout's stream
+        )
+
+    def _run_epoch(self, **named: Any) -> None:  # type: ignore[override]
+        self.batches.epoch = named["epoch"]
+        super()._run_epoch(**named)
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
+        """What the loss of one optimiser step is divided by, over all shares and processes."""
+        items = sum(self._row_losses.count(share) for share in batch_samples).to(device)
+        return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
+
+    def compute_loss(  # type: ignore[override]
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The share's part of the batch's mean loss, over all its shares and processes."""
+        losses = self._row_losses(model, inputs)
+        if losses.correct is not None:
+            self._judged.append(torch.stack([losses.correct, losses.counts.sum()]))
+        return losses.sums.sum() / num_items_in_batch * self.args.world_size  # processes average their gradients
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: transformers walks over all parameters for it at every step."""
+        return 0
+
+    def accuracy(self) -> dict[str, float]:
+        """Share of the tokens (classes) since the last call of which the label was the likeliest, under its name."""
+        judged, self._judged = self._judged, []
+        if not judged:
+            return {}
+        correct, counted = self.accelerator.reduce(torch.stack(judged).sum(0)).tolist()
+        return {self._row_losses.accuracy: correct / counted} if counted else {}
+
+    def probe(self) -> None:
+        """One forward and backward pass over the longest rows, which leaves nothing behind.  Raises OutOfMemory."""
+        assert self.model is not None
+        batch = self.data_collator([self.train_dataset[i] for i in self.batches.longest()])  # type: ignore[index, arg-type]
+        batch = self._prepare_inputs(batch)
+        items = self._row_losses.count(batch)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            try:
+                self.model.train()
+                with self.accelerator.autocast():
+                    loss = self.compute_loss(self.model, batch, num_items_in_batch=items)
+                loss.backward()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemory from error
+            finally:
+                self._judged = []
+                self.model.zero_grad(set_to_none=True)
+
+    def fit(self, checkpoint: str | None) -> None:
+        """Trains to the end, or to where the process is told to stop.  Raises OutOfMemory where that can be tried again."""
+        try:
+            self.train(resume_from_checkpoint=checkpoint)
+        except Exception as error:
+            if self.args.world_size > 1 or not is_out_of_memory(error):
+                raise
+            raise OutOfMemory from error
+
+    def whole_weights(self) -> dict[str, Any] | None:
+        """The weights gathered from all processes that hold a part of them, on the first; None where each has all."""
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
+
+    @property
+    def loss_kind(self) -> str:
+        """How the loss is computed: fused, compact or whole."""
+        return self._row_losses.kind
+
+    def plain_model(self) -> Any:
+        """The model without what several processes wrap it in."""
+        return self.accelerator.unwrap_model(self.model)
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------------
+
+    def resume_point(self) -> str | None:
+        """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
+        folder = checkpoints.newest(self.scratch) if self.is_world_process_zero() else None
+        folder = _of_rank_zero(folder, self.args.world_size)
+        if folder is None:
+            return None
+        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
+        self.history[:] = [json.loads(line) for line in lines]
+        return str(folder)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(checkpoints.saving_place(self.scratch))
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
+        if self.is_world_process_zero():
+            shutil.rmtree(made.parent, ignore_errors=True)
+            made.mkdir(parents=True)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.is_world_process_zero():
+            lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
+            (made / HISTORY).write_text("".join(lines), encoding="utf-8")
+            checkpoints.seal(made, self.scratch)
+        self.accelerator.wait_for_everyone()
+
+
+def _own(config: RunConfig) -> bool:
+    return config.training.optim in OPTIMIZERS_OF_LORA
+
+
+def _of_rank_zero(value: Any, processes: int) -> Any:
+    """What the first process found, for all."""
+    if processes == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    return broadcast_object_list([value])[0]
+
+
+class _KeepHistory(TrainerCallback):
+    """Keeps each logged step, and stops at a loss that is not finite."""
+
+    def __init__(self, trainer: RunTrainer):
+        self.trainer = trainer
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        accuracy = self.trainer.accuracy()
+        if not math.isfinite(logs["loss"]):
+            raise TrainingError(
+                f"the loss became {logs['loss']} at step {state.global_step}: training stopped and nothing was kept but the "
+                "checkpoints before. Try a lower training.learning_rate, longer warmup_steps, or dtype bfloat16 instead of "
+                "float16."
+            )
+        figures = {key: float(logs[key]) for key in _LOGGED if key in logs}
+        self.trainer.history.append({"step": state.global_step, **figures, **accuracy})
+
+
+_LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
+
+
+class _Pauses(TrainerCallback):
+    """Keeps a checkpoint now and then, and at once where the process was told to stop, which it then does."""
+
+    def __init__(self, trainer: RunTrainer, interruption: Interruption):
+        self.trainer, self.interruption = trainer, interruption
+        self._saved = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        stated = args.save_strategy != "no"
+        due = not stated and time.monotonic() - self._saved >= SAVE_EVERY_SECONDS
+        due, told = self._agreed(due, bool(self.interruption))
+        if told and state.global_step < state.max_steps:
+            control.should_save = control.should_training_stop = True
+        elif due and state.global_step < state.max_steps:
+            control.should_save = True
+        elif state.global_step >= state.max_steps:
+            control.should_save = False  # what follows is the adapter itself
+
+    def _agreed(self, due: bool, told: bool) -> tuple[bool, bool]:
+        """The same answer on every process: due by the first one's clock, told by anyone's signal."""
+        if self.trainer.args.world_size == 1:
+            return due, told
+        import torch.distributed as group
+
+        flags = torch.tensor([due and group.get_rank() == 0, told], dtype=torch.int32, device=self.trainer.args.device)
+        group.all_reduce(flags, op=group.ReduceOp.MAX)
+        return bool(flags[0]), bool(flags[1])
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._saved = time.monotonic()
+
+
+class _ReallocateRanks(TrainerCallback):
+    """For methods that move rank between layers (AdaLoRA, AdaMSS), while the gradients are still there."""
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        model.base_model.update_and_allocate(state.global_step + 1)

@@ -1,0 +1,164 @@
+"""Logits only where there is loss: the same loss and the same gradients as with all of them, whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from torch.testing import assert_close
+
+from lora_ns.training.collate import IGNORED
+from lora_ns.training.loss import CausalLoss, LabelLoss
+
+SMALL = {
+    "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2,
+}  # fmt: skip
+ARCHITECTURES: dict[str, Callable[[], Any]] = {
+    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)),
+    "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL, tie_word_embeddings=True)),
+    "gemma2": lambda: transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**SMALL, final_logit_softcapping=0.5)),
+    "cohere": lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**SMALL, logit_scale=3.0)),
+    "gpt2": lambda: transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2,
+                                attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0)
+    ),
+    "opt": lambda: transformers.OPTForCausalLM(
+        transformers.OPTConfig(vocab_size=97, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+                               max_position_embeddings=64, word_embed_proj_dim=32, pad_token_id=0, dropout=0.0)
+    ),
+}  # fmt: skip
+
+
+def batch() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    ids = torch.randint(3, 97, (3, 12))
+    attention, labels = torch.ones_like(ids), ids.clone()
+    labels[:, :5] = IGNORED
+    for row, length in enumerate((12, 9, 7)):
+        ids[row, length:], attention[row, length:], labels[row, length:] = 0, 0, IGNORED
+    return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+
+
+def expected(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Sum of each row's losses from all logits."""
+    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    logits = model(**rest).logits[:, -inputs["labels"].size(1) :][:, :-1].float()
+    targets = inputs["labels"][:, 1:]
+    each = torch.nn.functional.cross_entropy(
+        logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
+    )
+    return each.sum(-1)
+
+
+def gradients(model: Any, sums: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    sums.sum().backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def check_same(model: Any, kind: str = "compact") -> None:
+    model.eval()
+    wanted = expected(model, batch())
+    wanted_gradients = gradients(model, wanted)
+    loss = CausalLoss(model)
+    assert loss.kind == kind
+    found = loss(model, batch())
+    assert_close(found.sums, wanted, rtol=1e-5, atol=1e-5)
+    assert found.counts.tolist() == [7, 4, 2] and loss.count(batch()) == 13
+    found_gradients = gradients(model, found.sums)
+    assert found_gradients.keys() == wanted_gradients.keys() and found_gradients
+    for name, gradient in wanted_gradients.items():
+        assert_close(found_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_supervised_positions_alone_give_the_loss_of_all(architecture: str) -> None:
+    torch.manual_seed(0)
+    check_same(ARCHITECTURES[architecture]())
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+        LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"),
+        LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM"),
+        PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+        PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+    ],
+    ids=["lora", "lora on the output layer", "output layer saved", "prompt tuning", "prefix tuning"],
+)  # fmt: skip
+def test_it_holds_with_an_adapter_before_or_around_the_model(adapter: Any) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(ARCHITECTURES["llama"](), adapter)
+    check_same(model)
+
+
+def test_the_output_layer_sees_the_supervised_positions_only() -> None:
+    model = ARCHITECTURES["llama"]()
+    loss, seen = CausalLoss(model), []
+    model.lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
+    loss(model, batch())
+    assert seen == [(1, 13, 32)]
+
+
+def test_generation_still_has_all_its_logits() -> None:
+    model = ARCHITECTURES["llama"]().eval()
+    before = model(input_ids=batch()["input_ids"]).logits
+    CausalLoss(model)(model, batch())
+    assert_close(model(input_ids=batch()["input_ids"]).logits, before)
+
+
+def test_rows_without_a_supervised_token_carry_no_loss_and_no_gradient() -> None:
+    model = ARCHITECTURES["llama"]()
+    inputs = batch()
+    inputs["labels"][:] = IGNORED
+    found = CausalLoss(model)(model, inputs)
+    assert found.sums.tolist() == [0.0] * 3 and found.counts.tolist() == [0] * 3
+    assert all(not gradient.any() for gradient in gradients(model, found.sums).values())
+
+
+def test_label_smoothing_is_the_trainers() -> None:
+    from transformers.trainer_pt_utils import LabelSmoother
+
+    model, inputs = ARCHITECTURES["llama"]().eval(), batch()
+    output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+    wanted = LabelSmoother(epsilon=0.1)(output, inputs["labels"], shift_labels=True)
+    found = CausalLoss(model, label_smoothing=0.1)(model, inputs)
+    assert_close(found.sums.sum() / found.counts.sum(), wanted)
+
+
+def test_a_model_of_experts_keeps_its_own_loss() -> None:
+    model = transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(**{**SMALL, "head_dim": None}, num_local_experts=2, output_router_logits=True)
+    )
+    assert CausalLoss(model).kind == "whole"
+
+
+class Classifier(torch.nn.Module):
+    def __init__(self, logits: torch.Tensor):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, **_: Any) -> Any:
+        return transformers.modeling_outputs.SequenceClassifierOutput(logits=self.logits)
+
+
+def test_classes_and_numbers_have_the_usual_losses_and_a_row_of_nothing_has_none() -> None:
+    logits = torch.randn(3, 4)
+    labels = torch.tensor([2, 0, IGNORED])
+    loss = LabelLoss(regression=False)
+    found = loss(Classifier(logits), {"labels": labels})
+    assert_close(found.sums[:2], torch.nn.functional.cross_entropy(logits[:2], labels[:2], reduction="none"))
+    assert found.sums[2] == 0 and loss.count({"labels": labels}) == 2
+    numbers = torch.tensor([1.5, -100.0, float("nan")])
+    loss = LabelLoss(regression=True)
+    found = loss(Classifier(logits[:, :1]), {"labels": numbers})
+    assert_close(found.sums[:2], (logits[:2, 0] - numbers[:2]) ** 2)
+    assert found.sums[2] == 0 and loss.count({"labels": numbers}) == 2
