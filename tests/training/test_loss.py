@@ -50,9 +50,7 @@ def expected(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     rest = {name: value for name, value in inputs.items() if name != "labels"}
     logits = model(**rest).logits[:, -inputs["labels"].size(1) :][:, :-1].float()
     targets = inputs["labels"][:, 1:]
-    each = torch.nn.functional.cross_entropy(
-        logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED
-    )
+    each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
     return each.sum(-1)
 
 
@@ -74,7 +72,9 @@ def check_same(model: Any, kind: str = "compact") -> None:
     found_gradients = gradients(model, found.sums)
     assert found_gradients.keys() == wanted_gradients.keys() and found_gradients
     for name, gradient in wanted_gradients.items():
-        assert_close(found_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}")
+        assert_close(
+            found_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}"
+        )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from lora_ns.errors import Busy
+from lora_ns.training import lock
+from lora_ns.training.lock import holding
+
+
+def test_a_second_trainer_beside_a_living_one_is_told_who_it_is(tmp_path: Path) -> None:
+    with holding(tmp_path / "run"):
+        with pytest.raises(Busy, match=f"run is being trained by process {os.getpid()} on"):
+            with holding(tmp_path / "run"):
+                raise AssertionError("two trainers")
+        assert (tmp_path / "run/lock").exists(), "the first still holds it"
+    assert not (tmp_path / "run/lock").exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        with holding(tmp_path / "run"):
+            os._exit(9)  # as a kill: nothing is cleaned up
+    os.waitpid(child, 0)
+    assert json.loads((tmp_path / "run/lock").read_text())["pid"] == child
+    with holding(tmp_path / "run"):
+        assert json.loads((tmp_path / "run/lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_number_that_another_process_has_by_now_is_no_holder(tmp_path: Path) -> None:
+    with holding(tmp_path / "run"):
+        content = json.loads((tmp_path / "run/lock").read_text())
+    (tmp_path / "run/lock").write_text(json.dumps({**content, "started": content["started"] - 100}))
+    with holding(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize(("silent", "alive"), [(1, True), (lock.SILENT_SECONDS + 5, False)])
+def test_on_another_machine_a_holder_lives_as_long_as_it_touches_the_lock(
+    tmp_path: Path, silent: int, alive: bool
+) -> None:
+    path = tmp_path / "lock"
+    path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "job": None}))
+    os.utime(path, (time.time() - silent,) * 2)
+    holder = lock.holder_of(path)
+    assert holder is not None and lock.is_alive(holder, path) is alive
+
+
+def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "job": "77"}))
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    with holding(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["job"] == "77"
+
+
+def test_a_lock_that_cannot_be_read_holds_nobody_up(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("")
+    with holding(tmp_path):
+        pass

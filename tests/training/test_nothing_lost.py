@@ -1,0 +1,229 @@
+"""Killed, told to stop, out of memory: the run goes on where it was, to the bits of one that nobody touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support import causal_task
+
+from lora_ns.config import RunConfig, check, merge
+from lora_ns.errors import Interrupted, TrainingError
+from lora_ns.fetch import fetch
+from lora_ns.store import Store, exists, read_record
+from lora_ns.tokenize import tokenize
+from lora_ns.train import train
+from lora_ns.training import checkpoints
+from lora_ns.training.interruption import Interruption
+
+LONG = {"training": {"max_steps": 12, "global_batch_size": 8, "per_device_train_batch_size": 4, "save_steps": 2,
+                     "save_strategy": "steps", "learning_rate": 1e-2}}  # fmt: skip
+"""Five steps an epoch, two shares a step, a checkpoint every other step."""
+
+
+def task(model: Path, **changes: object) -> RunConfig:
+    return check(
+        merge(merge(causal_task(model, peft={"method": "lora", "r": 2, "lora_dropout": 0.1}), LONG), changes), "test"
+    )
+
+
+def ready(config: RunConfig) -> Store:
+    store = Store()
+    fetch(config.dataset, store)
+    tokenize(config, store)
+    return store
+
+
+def outcome(config: RunConfig, store: Store) -> tuple[dict[str, str], list[dict]]:
+    """Checksums of the adapter's files, and its history."""
+    folder = store.adapter(store.run_name(config))
+    sums = {name: facts["sha256"] for name, facts in read_record(folder)["outputs"].items()}
+    return sums, [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def untouched(workplace: Path, tiny_causal: Path) -> tuple[RunConfig, Store, tuple[dict[str, str], list[dict]]]:
+    """A run, its store without the adapter, and what it came to when nobody touched it."""
+    config = task(tiny_causal)
+    store = ready(config)
+    train(config, store, quiet=True)
+    found = outcome(config, store)
+    shutil.rmtree(workplace / "results")
+    return config, store, found
+
+
+def in_a_process(work: Callable[[], object]) -> int:
+    """The work in a forked process, which ends with 0, or with 75 where it was told to stop; returns its number."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    with suppress(BaseException):
+        try:
+            work()
+            status = 0
+        except Interrupted as error:
+            status = error.exit_status
+    os._exit(status)
+
+
+def status_of(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def until(condition: Callable[[], bool], child: int, seconds: float = 60) -> bool:
+    """Waits for the condition; False where the process ended before."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return False
+        time.sleep(0.001)
+    raise AssertionError("nothing happened")
+
+
+def moments(scratch: Path) -> Iterator[tuple[str, Callable[[], bool], signal.Signals]]:
+    """When to strike, and how."""
+    yield "before the first checkpoint", lambda: (scratch / "lock").exists(), signal.SIGKILL
+    yield "while a checkpoint is written", lambda: any((scratch / "saving").glob("*/*")), signal.SIGKILL
+    yield "after a checkpoint", lambda: (scratch / "checkpoint-4").exists(), signal.SIGKILL
+    yield "told to stop in an epoch", lambda: (scratch / "checkpoint-6").exists(), signal.SIGTERM
+    yield "while another is written", lambda: any((scratch / "saving").glob("checkpoint-8/*")), signal.SIGKILL
+    yield "told to stop near the end", lambda: (scratch / "checkpoint-10").exists(), signal.SIGTERM
+
+
+def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(untouched) -> None:
+    config, store, expected = untouched
+    scratch, struck = store.scratch(store.run_name(config)), []
+    for name, moment, how in moments(scratch):
+        child = in_a_process(lambda: train(config, store, quiet=True))
+        if until(moment, child):
+            os.kill(child, how)
+            struck.append(name)
+        assert status_of(child) in (0, 75, -signal.SIGKILL)
+        if exists(store.adapter(store.run_name(config))):
+            break
+    assert len(struck) >= 4, struck
+    train(config, store, quiet=True)
+    assert outcome(config, store) == expected
+    resumed = read_record(store.adapter(store.run_name(config)))["circumstances"]["resumed_from"]
+    assert resumed is not None and not scratch.exists()
+
+
+@pytest.mark.parametrize("step", [1, 5, 7])
+def test_told_to_stop_at_any_step_it_keeps_that_step(untouched, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of an epoch, at its edge, in the next."""
+    config, store, expected = untouched
+
+    def told(self: Interruption) -> bool:
+        asked.append(True)
+        if len(asked) == step:
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    asked: list[bool] = []
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match=f"step {step} of 12 is kept"):
+        patched.setattr(Interruption, "__bool__", told)
+        train(config, store, quiet=True)
+    run = store.run_name(config)
+    assert not store.adapter(run).exists() and not (store.scratch(run) / "lock").exists()
+    train(config, store, quiet=True)
+    assert outcome(config, store) == expected
+    assert read_record(store.adapter(run))["circumstances"]["resumed_from"] == f"checkpoint-{step}"
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(untouched) -> None:
+    config, store, expected = untouched
+    scratch = store.scratch(store.run_name(config))
+    child = in_a_process(lambda: train(config, store, quiet=True))
+    assert until(lambda: (scratch / "checkpoint-6").exists(), child)
+    os.kill(child, signal.SIGKILL)
+    status_of(child)
+    damaged = sorted(scratch.glob("checkpoint-*"), key=checkpoints.step_of)[-1]
+    content = bytearray((damaged / "optimizer.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (damaged / "optimizer.pt").write_bytes(content)
+    before = checkpoints.step_of(damaged) - 2
+    train(config, store, quiet=True)
+    assert outcome(config, store) == expected
+    assert read_record(store.adapter(store.run_name(config)))["circumstances"]["resumed_from"] == f"checkpoint-{before}"
+
+
+def test_two_checkpoints_are_kept_and_one_cut_short_is_none(tmp_path: Path) -> None:
+    for step in (2, 4, 6):
+        made = checkpoints.saving_place(tmp_path) / f"checkpoint-{step}"
+        made.mkdir(parents=True)
+        (made / "weights").write_text(str(step))
+        checkpoints.seal(made, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    cut = checkpoints.saving_place(tmp_path) / "checkpoint-8"
+    cut.mkdir(parents=True)
+    (cut / "weights").write_text("8")
+    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-6" and not cut.exists()
+    (tmp_path / "checkpoint-6/weights").unlink()
+    assert checkpoints.newest(tmp_path) == tmp_path / "checkpoint-4"
+    (tmp_path / "checkpoint-4/more").write_text("not listed")
+    assert checkpoints.newest(tmp_path) is None
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_that_runs_out_is_found_before_the_first_step_and_answered(
+    untouched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from lora_ns.training import loss
+
+    config, store, _ = untouched
+    whole = loss.CausalLoss.__call__
+    tried = []
+
+    def short_of_memory(self, model, inputs):
+        tried.append(tuple(inputs["input_ids"].shape))
+        if len(inputs["input_ids"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return whole(self, model, inputs)
+
+    monkeypatch.setattr(loss.CausalLoss, "__call__", short_of_memory)
+    folder = train(config, store, quiet=True)
+    longest = max(length for _, length in tried)
+    assert tried[:3] == [(4, longest), (2, longest), (1, longest)], "the longest rows come first"
+    how = read_record(folder)["circumstances"]
+    assert how["rows_at_once"] == 1 and how["accumulation"] == 8 and len(how["memory"]) == 2
+    assert len(tried) == 3 + 12 * 8, "the same global batch"
+
+
+def test_fewer_rows_at_once_are_the_same_run(workplace: Path, tiny_causal: Path) -> None:
+    def losses(size: int) -> list[float]:
+        config = task(tiny_causal, peft={"lora_dropout": 0.0}, training={"per_device_train_batch_size": size})
+        store = ready(config)
+        train(config, store, quiet=True)
+        _, history = outcome(config, store)
+        shutil.rmtree("results")
+        return [line["loss"] for line in history]
+
+    assert losses(1) == pytest.approx(losses(8), rel=1e-4)
+
+
+def test_memory_that_holds_not_one_row_fails_with_what_to_change(untouched, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_ns.training import loss
+
+    config, store, _ = untouched
+
+    def no_memory(self, model, inputs):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(loss.CausalLoss, "__call__", no_memory)
+    with pytest.raises(TrainingError, match="gradient_checkpointing"):
+        train(config, store, quiet=True)
+    assert not store.adapter(store.run_name(config)).exists()
