@@ -29,6 +29,7 @@ LAYERS = [
         "experiment",
         "experiment_file",
         "failure",
+        "fusing",
         "history",
     },
     {
@@ -40,7 +41,7 @@ LAYERS = [
         "answering",
     },
     {"fetch", "pretrain", "tokenize", "train", "evaluate", "merge", "infer", "choose", "trial", "tables", "report"},
-    {"base_model", "dag", "method_survey", "chain", "provenance", "difference", "verify", "archive", "doctor"},
+    {"base_model", "sweep", "dag", "method_survey", "chain", "provenance", "difference", "verify", "archive", "doctor"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,26 +1,49 @@
-"""Each stage after whatever it needs: the way from a config to its tokens, adapter or score, made where it is missing."""
+"""Each stage after whatever it needs: the way from a config to its tokens, adapter or score, made where it is missing.
+
+Where several processes share a run, the first makes what goes before, and the others wait for it.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lora_ns.config import RunConfig
+from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.failure import noting
-from lora_ns.store import Evaluation, Store, exists
+from lora_ns.processes import Processes
+from lora_ns.store import Evaluation, Store, exists, read_record
+
+WAIT_SECONDS = 0.2
 
 
 def make_base(config: RunConfig, store: Store, *, quiet: bool = False) -> None:
     """The base model, where it is one of the project's own."""
-    if config.model.name_or_path.startswith("builtin:"):
+    if not config.model.name_or_path.startswith("builtin:"):
+        return
+    folder = store.base_model(config.model.name_or_path)
+    if Processes.here().is_first:
         from lora_ns.base_model import make_base_model
 
         make_base_model(config.model.name_or_path, store, quiet=quiet)
+    else:
+        _await(folder)
+
+
+def _await(folder: Path) -> None:
+    """Waits for an artefact that the first process makes; the launcher ends all where that one fails."""
+    while not exists(folder):
+        time.sleep(WAIT_SECONDS)
 
 
 def make_tokens(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     """Rows, base model and tokens; returns the tokens' folder."""
     folder = store.tokens(config)
     if exists(folder):
+        return folder
+    if not Processes.here().is_first:
+        _await(folder)
         return folder
     from lora_ns.fetch import fetch
     from lora_ns.tokenize import tokenize
@@ -39,12 +62,56 @@ def make_adapter(config: RunConfig, store: Store, *, quiet: bool = False) -> Pat
     from lora_ns.train import train
 
     check_machine(config)
+    _make_ready(config, store, quiet)
+    with noting(store, folder.name, "train"):
+        return train(config, store, quiet=quiet)
+
+
+def _make_ready(config: RunConfig, store: Store, quiet: bool) -> None:
+    """What an adapter is made from."""
     make_base(config, store, quiet=quiet)
     if config.peft.method != "none":
         make_tokens(config, store, quiet=quiet)
-    store.write_run_file(config)
-    with noting(store, folder.name, "train"):
-        return train(config, store, quiet=quiet)
+    if Processes.here().is_first:
+        store.write_run_file(config)
+
+
+def make_adapters(
+    configs: Sequence[RunConfig],
+    store: Store,
+    done: Callable[[RunConfig, Path | LoraNsError], None],
+    *,
+    trial: bool = False,
+    max_members: int | None = None,
+    quiet: bool = False,
+) -> None:
+    """The adapters of many configs in this process, those that can be trained at once together.
+
+    done: told of every run, its adapter's folder or why there is none.  trial: a loss that is not finite is a result.
+    """
+    from lora_ns.sweep import MAX_MEMBERS, train_all
+
+    def settle(config: RunConfig, outcome: Path | LoraNsError) -> None:
+        if trial and isinstance(outcome, TrainingError):
+            from lora_ns.trial import keep_divergence
+
+            outcome = keep_divergence(config, store, str(outcome))
+        elif not isinstance(outcome, LoraNsError):
+            try:
+                read_record(outcome, diverged_too=trial)
+            except LoraNsError as error:
+                outcome = error
+        done(config, outcome)
+
+    ready = []
+    for config in configs:
+        try:
+            if not exists(store.adapter(store.run_name(config))):
+                _make_ready(config, store, quiet)
+            ready.append(config)
+        except LoraNsError as error:
+            settle(config, error)
+    train_all(ready, store, settle, max_members=max_members or MAX_MEMBERS, quiet=quiet)
 
 
 def make_score(config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False) -> Path:

@@ -162,6 +162,15 @@ def save_trained(
         _save_as_difference(folder, initial)
 
 
+def write_weights(folder: Path, weights: dict[str, Any], initial: dict[str, Any] | None = None) -> None:
+    """Other values for an adapter that `save_trained` has saved.  weights: name in its file -> tensor.  initial: as there."""
+    from safetensors.torch import save_file
+
+    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    if initial is not None:
+        _save_as_difference(folder, initial)
+
+
 def _check_saved(model: Any, folder: Path) -> None:
     """Raises TrainingError where PEFT's file holds nothing of what was trained."""
     from safetensors import safe_open

@@ -50,7 +50,7 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     processes, meter = Processes.here(), record.Meter()
     with _writing(target, store.scratch(run), processes) as (folder, notes), noticing() as interruption:
         facts = _train_into(folder, config, store, meter, processes, interruption, quiet)
-        notes |= _described(config, store, meter, facts)
+        notes |= described(config, store, meter, facts)
     return target
 
 
@@ -74,11 +74,12 @@ def _count_only(config: RunConfig, store: Store) -> Path:
             make_deterministic(config.seed)
             trainable, total = count_parameters(attach(load_base(config, store), config))
         facts = {"parameters": {"trainable": trainable, "total": total}, "steps": 0, "training": None}
-        notes |= _described(config, store, meter, facts)
+        notes |= described(config, store, meter, facts)
     return target
 
 
-def _described(config: RunConfig, store: Store, meter: record.Meter, facts: dict[str, Any]) -> dict[str, Any]:
+def described(config: RunConfig, store: Store, meter: record.Meter, facts: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run's training.  facts: what it has to say, with `circumstances` for what may vary."""
     run, circumstances = store.run_name(config), facts.pop("circumstances", {})
     described = record.describe(
         "train",

@@ -12,6 +12,7 @@ from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_mo
 from torch.testing import assert_close
 
 from lora_ns.training.collate import IGNORED
+from lora_ns.training.entropy import token_entropy
 from lora_ns.training.loss import CausalLoss, LabelLoss
 
 SMALL = {
@@ -66,10 +67,10 @@ def check_same(model: Any, kind: str = "compact") -> None:
     wanted_gradients = gradients(model, wanted)
     loss = CausalLoss(model)
     assert loss.kind == kind
-    found = loss(model, batch())
-    assert_close(found.sums, wanted, rtol=1e-5, atol=1e-5)
-    assert found.counts.tolist() == [7, 4, 2] and loss.count(batch()) == 13
-    found_gradients = gradients(model, found.sums)
+    found, _ = loss.by_owner(model, batch(), torch.arange(3), 3)
+    assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+    assert loss.count(batch()) == len(loss(model, batch()).values) == 13
+    found_gradients = gradients(model, found)
     assert found_gradients.keys() == wanted_gradients.keys() and found_gradients
     for name, gradient in wanted_gradients.items():
         assert_close(
@@ -108,6 +109,39 @@ def test_the_output_layer_sees_the_supervised_positions_only() -> None:
     assert seen == [(1, 13, 32)]
 
 
+def test_which_tokens_were_the_likeliest_is_counted() -> None:
+    model, inputs = ARCHITECTURES["llama"]().eval(), batch()
+    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    said = model(**rest).logits.argmax(-1)
+    inputs["labels"][0, 6:9] = said[0, 5:8]
+    right = (said[:, :-1] == inputs["labels"][:, 1:]).sum(-1)
+    assert right[0] >= 3
+    _, found = CausalLoss(model).by_owner(model, inputs, torch.arange(3), 3)
+    assert found.tolist() == right.tolist()
+
+
+def test_tokens_see_no_padding_though_no_mask_is_given() -> None:
+    """The same rows beside longer ones, and by themselves."""
+    model, inputs = ARCHITECTURES["llama"]().eval(), batch()
+    loss = CausalLoss(model)
+    together, _ = loss.by_owner(model, inputs, torch.arange(3), 3)
+    for row, length in enumerate((12, 9, 7)):
+        alone = {name: value[row : row + 1, :length] for name, value in inputs.items()}
+        assert_close(loss(model, alone).values.sum(), together[row], rtol=1e-5, atol=1e-5)
+
+
+def test_token_entropy_is_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(7, 50, dtype=torch.float64, requires_grad=True), torch.randint(50, (7,))
+    wanted = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    weights = torch.randn(7, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((wanted * weights).sum(), logits)
+    found = token_entropy(logits * 1.0, targets)
+    assert_close(found, wanted)
+    (found_gradient,) = torch.autograd.grad((found * weights).sum(), logits)
+    assert_close(found_gradient, gradient)
+
+
 def test_generation_still_has_all_its_logits() -> None:
     model = ARCHITECTURES["llama"]().eval()
     before = model(input_ids=batch()["input_ids"]).logits
@@ -119,9 +153,9 @@ def test_rows_without_a_supervised_token_carry_no_loss_and_no_gradient() -> None
     model = ARCHITECTURES["llama"]()
     inputs = batch()
     inputs["labels"][:] = IGNORED
-    found = CausalLoss(model)(model, inputs)
-    assert found.sums.tolist() == [0.0] * 3 and found.counts.tolist() == [0] * 3
-    assert all(not gradient.any() for gradient in gradients(model, found.sums).values())
+    found, _ = CausalLoss(model).by_owner(model, inputs, torch.arange(3), 3)
+    assert found.tolist() == [0.0] * 3
+    assert all(not gradient.any() for gradient in gradients(model, found).values())
 
 
 def test_label_smoothing_is_the_trainers() -> None:
@@ -130,8 +164,7 @@ def test_label_smoothing_is_the_trainers() -> None:
     model, inputs = ARCHITECTURES["llama"]().eval(), batch()
     output = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
     wanted = LabelSmoother(epsilon=0.1)(output, inputs["labels"], shift_labels=True)
-    found = CausalLoss(model, label_smoothing=0.1)(model, inputs)
-    assert_close(found.sums.sum() / found.counts.sum(), wanted)
+    assert_close(CausalLoss(model, label_smoothing=0.1)(model, inputs).values.mean(), wanted)
 
 
 def test_a_model_of_experts_keeps_its_own_loss() -> None:
@@ -155,10 +188,11 @@ def test_classes_and_numbers_have_the_usual_losses_and_a_row_of_nothing_has_none
     labels = torch.tensor([2, 0, IGNORED])
     loss = LabelLoss(regression=False)
     found = loss(Classifier(logits), {"labels": labels})
-    assert_close(found.sums[:2], torch.nn.functional.cross_entropy(logits[:2], labels[:2], reduction="none"))
-    assert found.sums[2] == 0 and loss.count({"labels": labels}) == 2
+    assert found.places.tolist() == [0, 1]
+    assert_close(found.values, torch.nn.functional.cross_entropy(logits[:2], labels[:2], reduction="none"))
+    assert loss.count({"labels": labels}) == 2
     numbers = torch.tensor([1.5, -100.0, float("nan")])
     loss = LabelLoss(regression=True)
     found = loss(Classifier(logits[:, :1]), {"labels": numbers})
-    assert_close(found.sums[:2], (logits[:2, 0] - numbers[:2]) ** 2)
-    assert found.sums[2] == 0 and loss.count({"labels": numbers}) == 2
+    assert_close(found.values, (logits[:2, 0] - numbers[:2]) ** 2)
+    assert loss.count({"labels": numbers}) == 2

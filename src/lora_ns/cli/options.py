@@ -9,6 +9,10 @@ import typer
 from rich.console import Console
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Task config or run file.", show_default=False)]
+ConfigsOption = Annotated[
+    list[Path],
+    typer.Option("--config", help="Task config or run file; more than once for several.", show_default=False),
+]
 MethodOption = Annotated[Path | None, typer.Option("--method", help="Method file laid over the config.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", show_default=False)]

@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
-from lora_ns.chain import make_adapter, make_tokens
-from lora_ns.cli.options import ConfigOption, MethodOption, Overrides, QuietOption
+from lora_ns.chain import make_adapter, make_adapters, make_tokens
+from lora_ns.cli.options import ConfigOption, ConfigsOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.engines import prepare_engines
-from lora_ns.errors import ConfigError, TrainingError
+from lora_ns.errors import ConfigError, LoraNsError
 from lora_ns.failure import noting
-from lora_ns.store import Evaluation, Store, read_evaluation, read_record
+from lora_ns.processes import Processes
+from lora_ns.store import Evaluation, Store, read_evaluation
 
 app = typer.Typer()
 
@@ -57,27 +58,35 @@ def tokenize(config: ConfigOption, overrides: Overrides = None, method: MethodOp
 
 @app.command()
 def train(
-    config: ConfigOption,
+    config: ConfigsOption,
     overrides: Overrides = None,
     method: MethodOption = None,
     trial: Annotated[
         bool, typer.Option("--trial", help="A loss that is not finite is a result, not a failure.")
     ] = False,
+    max_members: Annotated[
+        int | None, typer.Option("--max-members", min=1, help="Of several runs, at most so many at once.")
+    ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train one adapter.  Example: lora-ns train --config configs/gsm8k.yaml training.learning_rate=1e-4 seed=1"""
-    settings, store = _config(config, method, overrides), Store()
-    prepare_engines(settings)
-    try:
-        folder = make_adapter(settings, store, quiet=quiet)
-        read_record(folder, diverged_too=trial)
-    except TrainingError as error:
-        if not trial:
-            raise
-        from lora_ns.trial import keep_divergence
+    """Train an adapter, or several in one process.  Example: lora-ns train --config configs/gsm8k.yaml seed=1"""
+    configs, store = [_config(file, method, overrides) for file in config], Store()
+    prepare_engines(*configs)
+    failed: list[LoraNsError] = []
 
-        folder = keep_divergence(settings, store, str(error))
-    typer.echo(folder)
+    def done(settings: RunConfig, outcome: Path | LoraNsError) -> None:
+        if isinstance(outcome, LoraNsError):
+            failed.append(outcome)
+            if len(configs) > 1:
+                errors.print(f"{store.run_name(settings)}: {outcome}", markup=False, soft_wrap=True)
+        elif Processes.here().is_first:
+            typer.echo(outcome)
+
+    make_adapters(configs, store, done, trial=trial, max_members=max_members, quiet=quiet)
+    if failed and len(configs) == 1:
+        raise failed[0]
+    if failed:
+        raise LoraNsError(f"{len(failed)} of {len(configs)} runs failed; each says above why.")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What training makes small: the loss of each row of a batch, with logits only at the places that carry loss.
+"""What training makes small: the loss of a batch, with logits only at the places that carry loss.
 
 Four in five positions of a batch are prompt or padding.  Their hidden states are dropped before the output layer, which
 for a large vocabulary is a third of the whole computation; on GPUs TRL's fused output layer does the same in tiles.
@@ -12,22 +12,24 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED
+from lora_ns.training.entropy import token_entropy
 
 
 @dataclass(frozen=True)
-class RowLosses:
-    """Of each row of a batch: sums [B] float32 (nats; squared errors), counts [B] of what was summed.
+class Losses:
+    """Of each supervised token of a batch, or of each labelled row: values [N] float32 (nats; squared errors).
 
-    correct: how many of the batch's counted tokens (rows, for classes) were the likeliest; None for regression.
+    places [N]: where each is in the batch's owners, flattened.  correct [N]: whether its label was the likeliest; None for
+    numbers.
     """
 
-    sums: Any
-    counts: Any
+    values: Any
+    places: Any
     correct: Any
 
 
 class CausalLoss:
-    """Next-token cross-entropy (nats) of each row's supervised tokens."""
+    """Next-token cross-entropy (nats) of each supervised token."""
 
     accuracy = "mean_token_accuracy"
 
@@ -43,37 +45,45 @@ class CausalLoss:
             add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
         elif self.kind == "compact":
             self._compact = _CompactHead(base)
+        self._masks = self.kind == "whole" or not _looks_back_only(model, base)
 
     def count(self, inputs: dict[str, Any]) -> Any:
         """What the mean over a batch divides by, of a part of it: its supervised tokens."""
         return (inputs["labels"][:, 1:] != IGNORED).sum()
 
-    def __call__(self, model: Any, inputs: dict[str, Any]) -> RowLosses:
+    def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
         """The losses of a batch.  model: wrapped or not."""
         import torch
 
+        labels = inputs["labels"]
+        if not self._masks:  # padding stands on the right, where no token looks: without a mask attention is quicker
+            inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
+        carried = labels[:, 1:] != IGNORED
+        places = (torch.arange(labels.numel(), device=labels.device).view_as(labels)[:, 1:])[carried]
         if self.kind == "fused" and not self.label_smoothing:
             output = model(**inputs, use_cache=False, fused_lm_head=True)
-            counts = output.label_mask.sum(-1)
-            return RowLosses(-output.log_probs.float().sum(-1), counts, output.is_top1.sum())
-        labels = inputs["labels"]
+            width = carried.size(1)  # a trained prompt stands before the tokens
+            return Losses(-output.log_probs[:, -width:][carried].float(), places, output.is_top1[:, -width:][carried])
         if self.kind == "compact":
-            logits, targets, rows = self._compact(model, inputs)
+            logits, targets = self._compact(model, inputs)
         else:
             rest = {name: value for name, value in inputs.items() if name != "labels"}
-            # a trained prompt stands before the tokens
-            logits = model(**rest, use_cache=False).logits[:, -labels.size(1) :][:, :-1]
-            carried = labels[:, 1:] != IGNORED
-            logits, targets, rows = logits[carried], labels[:, 1:][carried], carried.nonzero()[:, 0]
+            logits = model(**rest, use_cache=False).logits[:, -labels.size(1) :][:, :-1][carried]
+            targets = labels[:, 1:][carried]
         logits = logits.float()
-        each = torch.nn.functional.cross_entropy(
-            logits, targets, reduction="none", label_smoothing=self.label_smoothing
-        )
-        sums = each.new_zeros(len(labels)).index_add(0, rows, each)
-        counts = torch.bincount(rows, minlength=len(labels))
         with torch.no_grad():
-            likeliest = logits.gather(1, targets[:, None])[:, 0] >= logits.amax(-1) if len(targets) else targets
-        return RowLosses(sums, counts, likeliest.sum())
+            correct = logits.gather(1, targets[:, None])[:, 0] >= logits.amax(-1) if len(targets) else targets
+        if self.label_smoothing:
+            smooth: dict[str, Any] = {"reduction": "none", "label_smoothing": self.label_smoothing}
+            return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), places, correct)
+        return Losses(token_entropy(logits, targets), places, correct)
+
+    def by_owner(self, model: Any, inputs: dict[str, Any], owners: Any, count: int) -> tuple[Any, Any]:
+        """(sum of losses, number of right answers) [count] of each owner of a batch's tokens.  owners: shape of labels, or
+        [B]."""
+        losses = self(model, inputs)
+        owners = owners if owners.dim() == 2 else owners[:, None].expand_as(inputs["labels"])
+        return _summed(losses, owners.reshape(-1), count)
 
 
 def _kind_of(base: Any) -> str:
@@ -88,6 +98,14 @@ def _kind_of(base: Any) -> str:
     return "compact" if is_usual else "whole"
 
 
+def _looks_back_only(model: Any, base: Any) -> bool:
+    """Whether each position's output hangs on those before it alone, whatever a mask says of those behind."""
+    prompted = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
+    kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    usual = getattr(base, "_supports_attention_backend", False) and kinds <= {"full_attention", "sliding_attention"}
+    return usual and not prompted
+
+
 class _CompactHead:
     """Hooks by which the model's own forward computes logits, scaled and capped as it does, of chosen positions only."""
 
@@ -99,8 +117,8 @@ class _CompactHead:
         base.loss_function = self._keep_logits
         self._head: Any = None
 
-    def __call__(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """(logits [N, V], targets [N], rows [N]) of the N supervised positions."""
+    def __call__(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
+        """(logits [N, V], targets [N]) of the N supervised positions, row by row."""
         head = self._base.get_output_embeddings()  # PEFT may have put another in its place
         if head is not self._head:
             head.register_forward_pre_hook(self._drop_positions)
@@ -120,7 +138,7 @@ class _CompactHead:
 
     def _keep_logits(self, logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
         carried = labels[:, 1:] != IGNORED
-        self._kept = (logits[0], labels[:, 1:][carried], carried.nonzero()[:, 0])
+        self._kept = (logits.squeeze(0), labels[:, 1:][carried])
         return logits.new_zeros(())
 
 
@@ -135,23 +153,37 @@ class LabelLoss:
 
     def count(self, inputs: dict[str, Any]) -> Any:
         """What the mean over a batch divides by, of a part of it: its rows with a label."""
-        labels = inputs["labels"]
-        return (~labels.isnan() if self.regression else labels != IGNORED).sum()
+        return self._counted(inputs["labels"]).sum()
 
-    def __call__(self, model: Any, inputs: dict[str, Any]) -> RowLosses:
+    def _counted(self, labels: Any) -> Any:
+        return ~labels.isnan() if self.regression else labels != IGNORED
+
+    def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
         """The losses of a batch.  model: wrapped or not."""
         import torch
 
         labels = inputs["labels"]
         logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.float()
+        places = self._counted(labels).nonzero()[:, 0]
+        logits, labels = logits[places], labels[places]
         if self.regression:
-            counted = ~labels.isnan()
-            each = torch.where(counted, (logits[:, 0] - labels.nan_to_num()) ** 2, 0.0)
-            return RowLosses(each, counted.long(), None)
-        each = torch.nn.functional.cross_entropy(
-            logits, labels, reduction="none", ignore_index=IGNORED, label_smoothing=self.label_smoothing
+            return Losses((logits[:, 0] - labels) ** 2, places, None)
+        values = torch.nn.functional.cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.label_smoothing
         )
-        return RowLosses(each, (labels != IGNORED).long(), (logits.argmax(-1) == labels).sum())
+        return Losses(values, places, logits.argmax(-1) == labels)
+
+    def by_owner(self, model: Any, inputs: dict[str, Any], owners: Any, count: int) -> tuple[Any, Any]:
+        """(sum of losses, number of right answers) [count] of each owner of a batch's rows.  owners: [B]."""
+        return _summed(self(model, inputs), owners, count)
+
+
+def _summed(losses: Losses, owners: Any, count: int) -> tuple[Any, Any]:
+    mine = owners[losses.places]
+    right = losses.values.new_zeros(count)
+    if losses.correct is not None:
+        right = right.index_add(0, mine, losses.correct.to(right.dtype))
+    return losses.values.new_zeros(count).index_add(0, mine, losses.values), right
 
 
 def loss_of(config: RunConfig, model: Any) -> CausalLoss | LabelLoss:

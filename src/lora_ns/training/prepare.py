@@ -15,6 +15,7 @@ from lora_ns.training.batches import RunBatches, Share
 from lora_ns.training.collate import collate_of
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import loss_of
+from lora_ns.training.lowrank import quicken
 from lora_ns.training.rows import TokenRows
 from lora_ns.training.sizes import count_steps, split_batch
 from lora_ns.training.start import starting_model
@@ -57,6 +58,8 @@ def prepare(
     collate = collate_of(config, load_tokenizer(config.model, store))
     model = starting_model(config, store, rows, collate, count_steps(config, len(rows)))
     initial = initial_factors(model, config)
+    if processes.count == 1 and config.peft.method == "lora":
+        quicken(model)
     batches = RunBatches(
         rows.lengths,
         config.training.global_batch_size,

@@ -85,7 +85,7 @@ class RunTrainer(Trainer):
         self.scratch = Path(str(arguments.output_dir))
         self.batches = batches
         self.history: list[dict[str, Any]] = []
-        self._row_losses = loss
+        self._losses = loss
         self._judged: list[Any] = []
         super().__init__(
             model=model,
@@ -120,17 +120,19 @@ class RunTrainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
         """What the loss of one optimiser step is divided by, over all shares and processes."""
-        items = sum(self._row_losses.count(share) for share in batch_samples).to(device)
+        items = sum(self._losses.count(share) for share in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
 
     def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The share's part of the batch's mean loss, over all its shares and processes."""
-        losses = self._row_losses(model, inputs)
+        losses = self._losses(model, inputs)
         if losses.correct is not None:
-            self._judged.append(torch.stack([losses.correct, losses.counts.sum()]))
-        return losses.sums.sum() / num_items_in_batch * self.args.world_size  # processes average their gradients
+            self._judged.append(
+                torch.stack([losses.correct.sum(), torch.tensor(len(losses.correct)).to(losses.places)])
+            )
+        return losses.values.sum() / num_items_in_batch * self.args.world_size  # processes average their gradients
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: transformers walks over all parameters for it at every step."""
@@ -142,14 +144,14 @@ class RunTrainer(Trainer):
         if not judged:
             return {}
         correct, counted = self.accelerator.reduce(torch.stack(judged).sum(0)).tolist()
-        return {self._row_losses.accuracy: correct / counted} if counted else {}
+        return {self._losses.accuracy: correct / counted} if counted else {}
 
     def probe(self) -> None:
         """One forward and backward pass over the longest rows, which leaves nothing behind.  Raises OutOfMemory."""
         assert self.model is not None
         batch = self.data_collator([self.train_dataset[i] for i in self.batches.longest()])  # type: ignore[index, arg-type]
         batch = self._prepare_inputs(batch)
-        items = self._row_losses.count(batch)
+        items = self._losses.count(batch)
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             try:
                 self.model.train()
@@ -182,7 +184,7 @@ class RunTrainer(Trainer):
     @property
     def loss_kind(self) -> str:
         """How the loss is computed: fused, compact or whole."""
-        return self._row_losses.kind
+        return self._losses.kind
 
     def plain_model(self) -> Any:
         """The model without what several processes wrap it in."""

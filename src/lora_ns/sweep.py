@@ -1,0 +1,204 @@
+"""Several adapters in one process: those that can share a forward pass trained at once, the others one after another.
+
+Each run keeps its own artefact and digest, and fails or finishes by itself; that it was trained beside others is in its
+record's circumstances only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from lora_ns import record
+from lora_ns.config import RunConfig
+from lora_ns.errors import Busy, Interrupted, LoraNsError
+from lora_ns.failure import noting
+from lora_ns.fusing import groups_of
+from lora_ns.integrity import intact
+from lora_ns.machine import check_machine
+from lora_ns.processes import Processes
+from lora_ns.store import Store, exists, making
+from lora_ns.train import described, train
+from lora_ns.training.batches import order_digest
+from lora_ns.training.interruption import Interruption, noticing
+from lora_ns.training.lock import holding
+from lora_ns.training.memory import OutOfMemory, release, smaller
+
+MAX_MEMBERS = 8
+"""Runs that are trained at once where nothing else is said."""
+
+Done = Callable[[RunConfig, Path | LoraNsError], None]
+
+
+def train_all(
+    configs: Sequence[RunConfig], store: Store, done: Done, *, max_members: int = MAX_MEMBERS, quiet: bool = False
+) -> None:
+    """Makes the adapters that are missing.  done: told of every run, its adapter's folder or why there is none.
+
+    Raises Interrupted where the process was told to stop.
+    """
+    missing = []
+    for config in configs:
+        folder = store.adapter(store.run_name(config))
+        if exists(folder):
+            done(config, folder)
+        else:
+            missing.append(config)
+    alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
+    for group in groups_of(missing, store, 1 if alone else max_members):
+        if len(group) > 1:
+            group = _at_once(group, store, done, quiet)
+        for config in group:
+            done(config, _one(config, store, quiet))
+
+
+def _one(config: RunConfig, store: Store, quiet: bool) -> Path | LoraNsError:
+    try:
+        with noting(store, store.run_name(config), "train"):
+            return train(config, store, quiet=quiet)
+    except Interrupted:
+        raise
+    except LoraNsError as error:
+        return error
+
+
+def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
+    """Trains the group in one loop; returns the runs that have to be trained by themselves after all."""
+    from lora_ns.training.fused.sweep import Unfusable
+
+    try:
+        for config in group:
+            check_machine(config)
+        with ExitStack() as held, noticing() as interruption:
+            for config in group:
+                held.enter_context(holding(store.scratch(store.run_name(config))))
+            _train_at_once(group, store, interruption, done, quiet)
+    except (Unfusable, Busy):
+        return list(group)  # each says by itself what is the matter with it
+    except Interrupted:
+        raise
+    except LoraNsError:
+        return list(group)
+    return []
+
+
+def _train_at_once(
+    group: Sequence[RunConfig], store: Store, interruption: Interruption, done: Done, quiet: bool
+) -> None:
+    per_device, notes, meter = group[0].training.per_device_train_batch_size, [], record.Meter()
+    scratch = _scratch_of(group, store)
+    while True:
+        with _starts(scratch, len(group)) as starts:
+            try:
+                with meter.part("loading"):
+                    sweep, members, size = _prepared(group, store, starts, scratch, per_device, quiet)
+                    resumed = sweep.resume()
+                with meter.part("training"):
+                    sweep.run(interruption)
+            except OutOfMemory:
+                per_device = smaller(size)
+                notes.append(f"memory ran out with {size} rows of each run at once; {per_device} were taken instead")
+                del sweep, members
+                release()
+                continue
+            facts = {"rows_at_once": size, "memory": notes, "resumed_from": resumed, "loss": sweep.loss.kind}
+            facts["fused_with"] = [member.run for member in members]
+            for config, member, started in zip(group, members, starts, strict=True):
+                done(config, _kept(config, member, started, store, meter, facts, sweep.rows))
+        shutil.rmtree(scratch, ignore_errors=True)
+        return
+
+
+def _prepared(
+    group: Sequence[RunConfig], store: Store, starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
+) -> tuple[Any, Any, int]:
+    """(the sweep, its members, rows of each at once), before the first step."""
+    from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
+    from lora_ns.training.collate import collate_of
+    from lora_ns.training.fused.members import join
+    from lora_ns.training.fused.sweep import Sweep
+    from lora_ns.training.rows import TokenRows
+    from lora_ns.training.sizes import split_batch
+    from lora_ns.training.trainer import arguments_of
+
+    first = group[0]
+    size, accumulation = split_batch(first.training.global_batch_size, 1, per_device)
+    intact(store.tokens(first))
+    rows = TokenRows(store.tokens(first) / "train.arrow")
+    collate = collate_of(first, load_tokenizer(first.model, store))
+    make_deterministic(first.seed)
+    base: Any = load_base(first, store)
+    base = base.to(best_device())
+    members, arguments = [], []
+    for number, (config, started) in enumerate(zip(group, starts, strict=True)):
+        arguments.append(arguments_of(config, scratch, size=size, accumulation=accumulation, quiet=quiet))
+        members.append(join(number, config, store, base, rows, collate, arguments[-1], started))
+    sweep = Sweep(base, members, rows, collate, size=size, scratch=scratch, arguments=arguments[0])
+    return sweep, members, size
+
+
+def _kept(
+    config: RunConfig, member: Any, started: Path, store: Store, meter: record.Meter, facts: dict[str, Any], rows: Any
+) -> Path | LoraNsError:
+    """The member's adapter put in its place; or why there is none."""
+    target = store.adapter(member.run)
+    try:
+        with noting(store, member.run, "train"):
+            if member.failure is not None:
+                raise member.failure
+            with making(target) as (folder, notes):
+                member.save(started, folder)
+                losses = [line["loss"] for line in member.history]
+                said = {
+                    "parameters": member.parameters,
+                    "steps": member.steps,
+                    "training": {
+                        "final_loss": losses[-1],
+                        "mean_loss": math.fsum(losses) / len(losses),
+                        "tokens_seen": int(sum(rows.lengths[batch].sum() for batch in member.order)),
+                        "epochs": member.history[-1]["epoch"],
+                        "order_sha256": order_digest(member.order),
+                    },
+                    "circumstances": facts,
+                }
+                notes |= described(config, store, _share_of(meter, len(facts["fused_with"])), said)
+    except LoraNsError as error:
+        return error
+    shutil.rmtree(store.scratch(member.run), ignore_errors=True)
+    return target
+
+
+def _share_of(meter: record.Meter, members: int) -> record.Meter:
+    """What one of so many members took: its share of the seconds, and the memory of all."""
+    share = record.Meter()
+    share.figures = {
+        **meter.figures,
+        "seconds": {k: round(v / members, 3) for k, v in meter.figures["seconds"].items()},
+    }
+    share.not_deterministic = meter.not_deterministic
+    return share
+
+
+def _scratch_of(group: Sequence[RunConfig], store: Store) -> Path:
+    """Where the checkpoints of these runs together lie."""
+    names = json.dumps([store.run_name(config) for config in group])
+    return store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
+
+
+@contextmanager
+def _starts(scratch: Path, count: int) -> Iterator[list[Path]]:
+    """An empty folder for each member's files as they are at the start."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"starts-{os.getpid()}-", dir=scratch) as folder:
+        places = [Path(folder) / str(number) for number in range(count)]
+        for place in places:
+            place.mkdir()
+        yield places

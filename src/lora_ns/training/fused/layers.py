@@ -1,0 +1,195 @@
+"""A frozen linear layer that many members share, each with a low-rank part of its own.
+
+    y = W x + s·B·A·x                                LoRA    (Hu et al. 2021, arXiv 2106.09685)
+    y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; the norm held constant)
+    y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: what started the factors was taken out of W
+
+Two ways to the same numbers.  By weights: each member's own W + s·B·A is made once a step, and its rows go through that
+alone, which saves every pass over the rows that the factors would take; for small layers on a processor.  By factors: W is
+read once for all rows, and all members' factors stand side by side in two products in which each row is masked to its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from lora_ns.training.fused.layout import Layout
+
+LARGEST_OWN_WEIGHT = 4 * 2**20
+"""Numbers in a weight matrix up to which every member has its own sum of it."""
+
+
+@dataclass
+class LowRank:
+    """One member's part of one layer.  a [r, in], b [out, r], magnitude [out]."""
+
+    a: torch.nn.Parameter
+    b: torch.nn.Parameter
+    scaling: float
+    dropout: float = 0.0
+    magnitude: torch.nn.Parameter | None = None
+    taken: tuple[torch.Tensor, torch.Tensor] | None = None
+    """(a₀, b₀) that were taken out of the layer's weight."""
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        return [self.a, self.b, *([] if self.magnitude is None else [self.magnitude])]
+
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """(a, b) of the whole difference to the shared weight: [a; a₀], [b, −b₀]."""
+        if self.taken is None:
+            return self.a, self.b
+        return torch.cat([self.a, self.taken[0]]), torch.cat([self.b, -self.taken[1]], dim=1)
+
+    def weight(self, shared: torch.Tensor) -> torch.Tensor:
+        """The member's own weight [out, in]."""
+        a, b = self.factors()
+        own = torch.addmm(shared, b, a, alpha=self.scaling)
+        if self.magnitude is None:
+            return own
+        return (self.magnitude / own.detach().norm(dim=1))[:, None] * own
+
+
+class SharedLinear(torch.nn.Module):
+    """The layer.  parts: of each member that has one here, by its number."""
+
+    def __init__(self, base: Any, parts: dict[int, LowRank], layout: Layout):
+        super().__init__()
+        self.base, self.parts, self.layout = base, parts, layout
+        weight = base.weight
+        self.by_weights = (
+            weight.device.type == "cpu"
+            and weight.is_floating_point()
+            and weight.numel() <= LARGEST_OWN_WEIGHT
+            and all(part.dropout == 0.0 for part in parts.values())
+            and type(base) is torch.nn.Linear
+            and len({weight.dtype, *(part.a.dtype for part in parts.values())}) == 1
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., in] -> [..., out], each member's rows by its own part."""
+        flat = x.reshape(-1, x.size(-1))
+        sizes = self.layout.sizes(len(flat))
+        parts = [self.parts.get(member) for member in self.layout.members]
+        by_weights = self.by_weights and not torch.is_autocast_enabled(x.device.type)
+        out = self._by_weights(flat, sizes, parts) if by_weights else self._by_factors(flat, sizes, parts)
+        return out.view(*x.shape[:-1], -1)
+
+    def _by_weights(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
+        shared = self.base.weight
+        weights = [shared if part is None else part.weight(shared) for part in parts]
+        return _ByRows.apply(x, self.base.bias, sizes, *weights)
+
+    def _by_factors(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
+        result = self.base(x)
+        having = [(place, part) for place, part in enumerate(parts) if part is not None]
+        if not having:
+            return result
+        dtype = having[0][1].a.dtype
+        given = self._after_dropout(x.to(dtype), sizes, parts)
+        factors = [part.factors() for _, part in having]
+        own = [(place, part.scaling, len(a)) for (place, part), (a, _) in zip(having, factors, strict=True)]
+        inner = functional.linear(given, torch.cat([a for a, _ in factors])) * _own_columns(sizes, own, given)
+        low = functional.linear(inner, torch.cat([b for _, b in factors], dim=1))
+        if all(part.magnitude is None for _, part in having):
+            return (result + low).to(result.dtype)
+        return self._with_magnitudes(result, low, given, sizes, parts).to(result.dtype)
+
+    def _after_dropout(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
+        if not self.training or not any(part is not None and part.dropout for part in parts):
+            return x
+        pieces = list(x.split(sizes))
+        for place, part in enumerate(parts):
+            if part is not None and part.dropout:
+                pieces[place] = self.layout.dropped(place, pieces[place], part.dropout)
+        return torch.cat(pieces)
+
+    def _with_magnitudes(
+        self,
+        result: torch.Tensor,
+        low: torch.Tensor,
+        given: torch.Tensor,
+        sizes: list[int],
+        parts: list[LowRank | None],
+    ) -> torch.Tensor:
+        """DoRA's members scaled, as PEFT does it: what dropout took is taken from the frozen part's change too."""
+        from peft.utils.integrations import dequantize_module_weight
+
+        shared = dequantize_module_weight(self.base).to(low.dtype)
+        pieces = []
+        for part, whole, own, dropped in zip(
+            parts, result.split(sizes), low.split(sizes), given.split(sizes), strict=True
+        ):
+            if part is None or part.magnitude is None:
+                pieces.append(whole + own)
+                continue
+            with torch.no_grad():
+                norm = torch.addmm(shared, part.b, part.a, alpha=part.scaling).norm(dim=1)
+            scale = part.magnitude / norm
+            if part.dropout and self.training:
+                frozen = functional.linear(dropped, shared)
+            else:
+                frozen = whole if self.base.bias is None else whole - self.base.bias
+            pieces.append(whole + (scale - 1) * frozen + scale * own)
+        return torch.cat(pieces)
+
+
+def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: torch.Tensor) -> torch.Tensor:
+    """[positions, all ranks]: each position's own columns hold its member's scaling, others nothing."""
+    places = torch.repeat_interleave(torch.tensor(sizes)).to(like.device)
+    ranks = torch.tensor([rank for _, _, rank in columns])
+    owners = torch.repeat_interleave(torch.tensor([place for place, _, _ in columns]), ranks).to(like.device)
+    scales = torch.repeat_interleave(torch.tensor([scaling for _, scaling, _ in columns]), ranks).to(like)
+    return (places[:, None] == owners) * scales
+
+
+class _ByRows(torch.autograd.Function):
+    """Rows [n, in] in pieces of the given sizes, each through a weight of its own, without a copy of any."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, sizes: list[int], *weights: torch.Tensor
+    ) -> torch.Tensor:
+        out = x.new_empty(len(x), len(weights[0]))
+        for piece, weight, place in zip(x.split(sizes), weights, out.split(sizes), strict=True):
+            torch.mm(piece, weight.t(), out=place) if bias is None else torch.addmm(bias, piece, weight.t(), out=place)
+        ctx.save_for_backward(x, *weights)
+        ctx.sizes = sizes
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        x, *weights = ctx.saved_tensors
+        pieces = gradients[0].split(ctx.sizes)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.empty_like(x)
+            for piece, weight, place in zip(pieces, weights, to_x.split(ctx.sizes), strict=True):
+                torch.mm(piece, weight, out=place)
+        to_weights = [
+            piece.t() @ rows if wanted else None
+            for piece, rows, wanted in zip(pieces, x.split(ctx.sizes), ctx.needs_input_grad[3:], strict=True)
+        ]
+        return to_x, None, None, *to_weights
+
+
+class OwnModules(torch.nn.Module):
+    """A layer that each member trains whole (a classifier's head): its rows go through its own copy."""
+
+    def __init__(self, copies: dict[int, torch.nn.Module], layout: Layout):
+        super().__init__()
+        self.copies = torch.nn.ModuleDict({str(member): copy for member, copy in copies.items()})
+        self.layout = layout
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """x [rows of all members, ...]."""
+        pieces = x.split([rows for rows, _ in self.layout.shapes])
+        return torch.cat(
+            [
+                self.copies[str(member)](piece, *args, **kwargs)
+                for member, piece in zip(self.layout.members, pieces, strict=True)
+            ]
+        )

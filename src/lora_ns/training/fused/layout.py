@@ -1,0 +1,174 @@
+"""Whose rows are where in a joint batch.
+
+Members' rows stand one after another.  A causal model reads them flat, all tokens in one row without padding, and only its
+attention sees them apart; other models read them padded to the longest of all.  A member's dropout is drawn as when it is
+alone: from its own stream of random numbers, in the shape that its own padded batch has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from lora_ns.training.collate import IGNORED, Batch
+
+
+class Layout:
+    """The joint batch of the moment.  members: numbers of those that take part, in the order of their rows."""
+
+    def __init__(self, *, flat: bool) -> None:
+        self.flat = flat
+        self.members: list[int] = []
+        self.shapes: list[tuple[int, int]] = []
+        """(rows, padded length) of each member's own batch."""
+        self._real: list[torch.Tensor] = []
+        """Places of each member's tokens in its own padded batch, flattened."""
+        self._joint_length = 0
+        self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def join(self, members: Sequence[int], batches: Sequence[Batch], device: Any) -> tuple[Batch, torch.Tensor]:
+        """(the joint batch, place of each token's or row's member in `members`), on the device."""
+        self.members = list(members)
+        self.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
+        self._real = [batch["attention_mask"].reshape(-1).nonzero()[:, 0].to(device) for batch in batches]
+        self._joint_length = max(length for _, length in self.shapes)
+        joint, owners = self._flat(batches) if self.flat else self._padded(batches)
+        return {name: value.to(device) for name, value in joint.items()}, owners.to(device)
+
+    def _flat(self, batches: Sequence[Batch]) -> tuple[Batch, torch.Tensor]:
+        """Every token once: input_ids, position_ids, labels and owners [1, tokens]."""
+        parts: dict[str, list[torch.Tensor]] = {"input_ids": [], "position_ids": [], "labels": []}
+        owners = []
+        for place, batch in enumerate(batches):
+            real = batch["attention_mask"].bool()
+            labels = batch["labels"].clone()
+            labels[:, 0] = IGNORED  # what stands before a row's first token is another row's
+            positions = torch.arange(real.size(1)).expand_as(real)
+            for name, value in (("input_ids", batch["input_ids"]), ("position_ids", positions), ("labels", labels)):
+                parts[name].append(value[real])
+            owners.append(torch.full((int(real.sum()),), place))
+        return {name: torch.cat(pieces)[None] for name, pieces in parts.items()}, torch.cat(owners)[None]
+
+    def _padded(self, batches: Sequence[Batch]) -> tuple[Batch, torch.Tensor]:
+        """All rows [rows, longest of all], padded on the right; owners [rows]."""
+        joint: Batch = {}
+        for name, first in batches[0].items():
+            fill = IGNORED if name == "labels" else 0
+            pieces = [batch[name] for batch in batches]
+            if first.dim() == 2:
+                pads = [(0, self._joint_length - piece.size(1)) for piece in pieces]
+                fill = _padding_of(batches, name) if name == "input_ids" else fill
+                pieces = [torch.nn.functional.pad(p, pad, value=fill) for p, pad in zip(pieces, pads, strict=True)]
+            joint[name] = torch.cat(pieces)
+        rows = torch.tensor([rows for rows, _ in self.shapes])
+        return joint, torch.repeat_interleave(torch.arange(len(batches)), rows)
+
+    def sizes(self, count: int) -> list[int]:
+        """How many of so many flattened positions (tokens, or rows) each member has, in order."""
+        tokens = [len(real) for real in self._real]
+        if self.flat:
+            assert count == sum(tokens), "a layer that sees other positions than the tokens cannot be shared"
+            return tokens
+        rows = [rows for rows, _ in self.shapes]
+        each = count // sum(rows)
+        assert each * sum(rows) == count
+        return [each * n for n in rows]
+
+    # -- dropout -------------------------------------------------------------------------------------------------------
+
+    def seed(self, member: int, seed: int) -> None:
+        """A member's stream starts where `set_seed` would have it start."""
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed)
+            self._streams[member] = _state()
+
+    @property
+    def streams(self) -> dict[int, Any]:
+        """Where each member's stream stands."""
+        return dict(self._streams)
+
+    def restore(self, streams: dict[int, Any]) -> None:
+        """Puts streams back where they stood."""
+        self._streams = dict(streams)
+
+    @contextmanager
+    def _stream_of(self, member: int) -> Iterator[None]:
+        before = _state()
+        _set_state(self._streams[member])
+        yield
+        self._streams[member] = _state()
+        _set_state(before)
+
+    def dropped(self, place: int, part: torch.Tensor, share: float) -> torch.Tensor:
+        """A member's positions [n, width] after dropout.  place: of the member in `members`."""
+        rows, length = self.shapes[place]
+        width, is_tokens = part.size(1), part.size(0) != rows
+        shape = (rows, length, width) if is_tokens else (rows, width)
+        with self._stream_of(self.members[place]):
+            mask = torch.nn.functional.dropout(part.new_ones(shape), share)
+        if not is_tokens:
+            return part * mask
+        if self.flat:
+            return part * mask.view(-1, width)[self._real[place]]
+        pad = torch.nn.functional.pad(mask, (0, 0, 0, self._joint_length - length), value=1.0)
+        return part * pad.view(-1, width)
+
+    # -- attention -----------------------------------------------------------------------------------------------------
+
+    def attention(
+        self,
+        module: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any,
+        *,
+        scaling: float | None = None,
+        **_: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Causal attention within each row of a flat batch.  query [1, heads, tokens, width] -> [1, tokens, heads, width].
+
+        Padding stands behind a row's tokens, where causal attention never looks.
+        """
+        sizes = self.sizes(query.size(2))
+        apart = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
+        outputs = []
+        for place, (rows, length) in enumerate(self.shapes):
+            queries, keys, values = (self._in_rows(parts[place], place) for parts in apart)
+            seen = torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, values, is_causal=True, scale=scaling, enable_gqa=queries.size(1) != keys.size(1)
+            )
+            outputs.append(seen.transpose(1, 2).reshape(rows * length, *seen.shape[1::2])[self._real[place]])
+        return torch.cat(outputs)[None], None
+
+    def _in_rows(self, part: torch.Tensor, place: int) -> torch.Tensor:
+        """[tokens, heads, width] -> [rows, heads, length, width], zeros where a row has ended."""
+        rows, length = self.shapes[place]
+        room = part.new_zeros(rows * length, *part.shape[1:]).index_copy(0, self._real[place], part)
+        return room.view(rows, length, *part.shape[1:]).transpose(1, 2)
+
+
+def _padding_of(batches: Sequence[Batch], name: str) -> int:
+    """The padding token, as it stands in a batch that has any."""
+    for batch in batches:
+        padding = batch[name][batch["attention_mask"] == 0]
+        if len(padding):
+            return int(padding[0])
+    return 0
+
+
+def _state() -> Any:
+    if not torch.cuda.is_available():
+        return torch.get_rng_state()
+    return torch.get_rng_state(), torch.cuda.get_rng_state()
+
+
+def _set_state(state: Any) -> None:
+    if isinstance(state, tuple):
+        torch.set_rng_state(state[0])
+        torch.cuda.set_rng_state(state[1])
+    else:
+        torch.set_rng_state(state)

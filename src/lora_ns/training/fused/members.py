@@ -1,0 +1,210 @@
+"""A run as a member of a sweep: where it starts, what it takes when, and how it is saved.
+
+PEFT makes each member's start on the shared base, exactly as it does for the run alone; then its factors are taken off
+again, and the base is left as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_ns.config import RunConfig
+from lora_ns.config.rules import takes_out_of_base
+from lora_ns.errors import TrainingError
+from lora_ns.methods import count_parameters, initial_factors, save_trained, write_weights
+from lora_ns.models import load_base
+from lora_ns.store import Store
+from lora_ns.training.batches import Rows, RunBatches, Share
+from lora_ns.training.collate import Collate
+from lora_ns.training.fused.layers import LowRank
+from lora_ns.training.rows import TokenRows
+from lora_ns.training.sizes import count_steps
+from lora_ns.training.start import starting_model
+
+
+@dataclass
+class Member:
+    """One run among others."""
+
+    number: int
+    config: RunConfig
+    run: str
+    steps: int
+    rates: list[float]
+    """Learning rate of each step."""
+    largest_norm: float
+    order: list[Rows]
+    """The global batch of each step."""
+    parts: dict[str, LowRank]
+    """Layer of the base -> this member's part of it."""
+    heads: dict[str, torch.nn.Module]
+    """Layer of the base -> this member's own copy, trained whole."""
+    decays: list[tuple[torch.nn.Parameter, float]]
+    """Every trained parameter with its weight decay."""
+    saved_as: dict[str, torch.Tensor]
+    """Name in PEFT's file -> parameter."""
+    initial: dict[str, Any] | None
+    parameters: dict[str, int]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    failure: TrainingError | None = None
+
+    def save(self, started: Path, folder: Path) -> None:
+        """The trained adapter into the folder.  started: its files as they were at the start."""
+        for name, parameter in self.saved_as.items():
+            if not torch.isfinite(parameter).all():
+                raise TrainingError(f"training ended with weights that are not finite ({name}); nothing was kept.")
+        for path in started.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        write_weights(folder, {name: p.detach().cpu() for name, p in self.saved_as.items()}, self.initial)
+        lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
+        (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
+
+
+def join(
+    number: int,
+    config: RunConfig,
+    store: Store,
+    base: Any,
+    rows: TokenRows,
+    collate: Collate,
+    arguments: Any,
+    started: Path,
+) -> Member:
+    """The run as member `number`.  started: an empty folder for the adapter's files as they are at the start.
+
+    base: shared by all; it is as it was when this returns, but for its head where the seed makes one.
+    """
+    steps = count_steps(config, len(rows))
+    taken_from = _weights_of(base) if takes_out_of_base(config.peft.fields.get("init_lora_weights")) else {}
+    own = load_base(config, store) if config.task_type != "causal_lm" else base  # a head is drawn while loading
+    model = starting_model(config, store, rows, collate, steps, base=own)
+    initial = initial_factors(model, config)
+    save_trained(model, started)
+    trainable, total = count_parameters(model)
+    parts = _parts(model, initial)
+    heads = _heads(model)
+    member = Member(
+        number=number,
+        config=config,
+        run=store.run_name(config),
+        steps=steps,
+        rates=_rates(arguments, steps),
+        largest_norm=config.training.max_grad_norm,
+        order=list(_batches(config, rows).steps(steps)),
+        parts=parts,
+        heads=heads,
+        decays=_decays(model, config.training.weight_decay),
+        saved_as=_names(model),
+        initial=initial,
+        parameters={"trainable": trainable, "total": total},
+    )
+    model.unload()
+    with torch.no_grad():
+        for name, weight in taken_from.items():
+            own.get_parameter(name).copy_(weight)
+    return member
+
+
+def _batches(config: RunConfig, rows: TokenRows) -> RunBatches:
+    training = config.training
+    return RunBatches(
+        rows.lengths,
+        training.global_batch_size,
+        Share(training.global_batch_size),
+        seed=config.seed,
+        strategy=training.train_sampling_strategy,
+    )
+
+
+def _weights_of(base: Any) -> dict[str, torch.Tensor]:
+    """Copies of the weights that an initialisation takes something out of."""
+    return {
+        f"{name}.weight": module.weight.detach().clone()
+        for name, module in base.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+
+
+def _parts(model: Any, initial: dict[str, Any] | None) -> dict[str, LowRank]:
+    from peft.tuners.lora.layer import LoraLayer
+
+    parts: dict[str, LowRank] = {}
+    prefix = "base_model.model."
+    for name, found in model.named_modules():
+        layer: Any = found
+        if not isinstance(found, LoraLayer) or "default" not in layer.lora_A:
+            continue
+        taken = None
+        if initial is not None:
+            taken = (initial[f"{name}.lora_A.weight"].clone(), initial[f"{name}.lora_B.weight"].clone())
+        dropout = layer.lora_dropout["default"]
+        magnitude = layer.lora_magnitude_vector["default"].weight if len(layer.lora_magnitude_vector) else None
+        parts[name.removeprefix(prefix)] = LowRank(
+            a=layer.lora_A["default"].weight,
+            b=layer.lora_B["default"].weight,
+            scaling=float(layer.scaling["default"]),
+            dropout=float(getattr(dropout, "p", 0.0)),
+            magnitude=magnitude,
+            taken=taken,
+        )
+    return parts
+
+
+def _heads(model: Any) -> dict[str, torch.nn.Module]:
+    from peft.utils import ModulesToSaveWrapper
+
+    return {
+        name.removeprefix("base_model.model."): module.modules_to_save["default"]
+        for name, module in model.named_modules()
+        if isinstance(module, ModulesToSaveWrapper)
+    }
+
+
+def _decays(model: Any, decay: float) -> list[tuple[torch.nn.Parameter, float]]:
+    from transformers import Trainer
+
+    decaying = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return [(p, decay if name in decaying else 0.0) for name, p in trained]
+
+
+def _names(model: Any) -> dict[str, torch.Tensor]:
+    """Name in PEFT's file -> the very parameter."""
+    from peft import get_peft_model_state_dict
+
+    trained = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
+    state = get_peft_model_state_dict(model)
+    missing = [name for name, tensor in state.items() if tensor.data_ptr() not in trained]
+    assert not missing, f"PEFT saves what is not trained: {missing[:3]}"
+    return {name: trained[tensor.data_ptr()] for name, tensor in state.items()}
+
+
+def _rates(arguments: Any, steps: int) -> list[float]:
+    """The learning rate of each step, as transformers' schedule has it."""
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
+    schedule = get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=optimizer,
+        num_warmup_steps=arguments.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
+    )
+    rates = []
+    for _ in range(steps):
+        rates.append(float(schedule.get_last_lr()[0]))
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+def layers_of(members: Sequence[Member]) -> list[str]:
+    """Every layer of the base that some member has a part of."""
+    return list(dict.fromkeys(name for member in members for name in member.parts))

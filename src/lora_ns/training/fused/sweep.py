@@ -1,0 +1,254 @@
+"""The loop: every step, each member's next batch through the shared base, and one update for all."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lora_ns.config import RunConfig
+from lora_ns.errors import TrainingError
+from lora_ns.training import checkpoints
+from lora_ns.training.collate import Batch, Collate
+from lora_ns.training.fused.adamw import MembersAdamW
+from lora_ns.training.fused.layers import OwnModules, SharedLinear
+from lora_ns.training.fused.layout import Layout
+from lora_ns.training.fused.members import Member, layers_of
+from lora_ns.training.interruption import Interruption
+from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of
+from lora_ns.training.memory import OutOfMemory, is_out_of_memory
+from lora_ns.training.rows import TokenRows
+from lora_ns.training.trainer import SAVE_EVERY_SECONDS
+
+STATE = "state.pt"
+
+
+class Unfusable(Exception):
+    """The runs cannot be trained at once on this base; the message is the reason."""
+
+
+class Sweep:
+    """Members on their shared base, step by step.
+
+    size: rows of each member at once.  scratch: where its checkpoints lie.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        members: Sequence[Member],
+        rows: TokenRows,
+        collate: Collate,
+        *,
+        size: int,
+        scratch: Path,
+        arguments: Any,
+    ):
+        """base: to be changed, on the device that it is trained on.  arguments: of the first member's training."""
+        self.members = {member.number: member for member in members}
+        self.rows, self.collate, self.size, self.scratch = rows, collate, size, scratch
+        self.base, self.arguments, self.step = base, arguments, 0
+        self.layout = Layout(flat=reads_flat(base, members[0].config))
+        _refuse_dropout(base)
+        for member in members:
+            self.layout.seed(member.number, member.config.seed)
+        for name in layers_of(members):
+            parts = {member.number: member.parts[name] for member in members if name in member.parts}
+            _replace(base, name, SharedLinear(base.get_submodule(name), parts, self.layout))
+        for name in dict.fromkeys(name for member in members for name in member.heads):
+            _replace(base, name, OwnModules({member.number: member.heads[name] for member in members}, self.layout))
+        self.loss: CausalLoss | LabelLoss = loss_of(members[0].config, base)
+        self.optimizer = MembersAdamW(
+            {member.number: member.decays for member in members},
+            betas=(arguments.adam_beta1, arguments.adam_beta2),
+            epsilon=arguments.adam_epsilon,
+        )
+        base.train()
+        if arguments.gradient_checkpointing:
+            base.gradient_checkpointing_enable(arguments.gradient_checkpointing_kwargs or {"use_reentrant": False})
+            base.enable_input_require_grads()
+        if self.layout.flat:
+            _see_rows_apart(base, self.layout)
+
+    def run(self, interruption: Interruption) -> None:
+        """Trains to the end.  Raises Interrupted with a checkpoint kept, OutOfMemory, and what a member's data causes.
+
+        A member that fails is dropped with its reason in `failure`; the others go on.
+        """
+        steps = max(member.steps for member in self.members.values())
+        saved = time.monotonic()
+        while self.step < steps and self.living:
+            try:
+                self._take_step()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemory from error
+            if self.step < steps and (interruption or time.monotonic() - saved >= SAVE_EVERY_SECONDS):
+                self.save()
+                saved = time.monotonic()
+                if interruption:
+                    raise interruption.raised(f"step {self.step} of {steps} is kept as a checkpoint")
+
+    @property
+    def living(self) -> list[Member]:
+        """Members that have not failed."""
+        return [member for member in self.members.values() if member.failure is None]
+
+    # -- one step --------------------------------------------------------------------------------------------------------
+
+    def _take_step(self) -> None:
+        living = self.living
+        shares = [self._shares(member) for member in living]
+        items = torch.tensor([float(sum(self.loss.count(share) for share in of_member)) for of_member in shares])
+        items = items.to(self.base.device)
+        losses = torch.zeros(len(living), device=self.base.device)
+        judged = torch.zeros(len(living), device=self.base.device)
+        for batches in zip(*shares, strict=True):
+            found, right = self._pass([member.number for member in living], batches)
+            (found / items).sum().backward()
+            losses += found.detach() / items
+            judged += right
+        self.step += 1
+        norms = {member.number: self.optimizer.clip(member.number, member.largest_norm) for member in living}
+        rates = {member.number: member.rates[self.step - 1] for member in living}
+        self.optimizer.step(rates)
+        self._note(living, losses.tolist(), (judged / items).tolist(), norms, rates)
+
+    def _shares(self, member: Member) -> list[Batch]:
+        batch = member.order[self.step]
+        return [
+            self.collate([self.rows[row] for row in batch[i : i + self.size]]) for i in range(0, len(batch), self.size)
+        ]
+
+    def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(sum of losses, number of right answers) of each member's share."""
+        inputs, owners = self.layout.join(members, batches, self.base.device)
+        with torch.autocast(self.base.device.type, torch.bfloat16, enabled=bool(self.arguments.bf16)):
+            return self.loss.by_owner(self.base, inputs, owners, len(members))
+
+    def _note(
+        self,
+        living: list[Member],
+        losses: list[float],
+        right: list[float],
+        norms: dict[int, float],
+        rates: dict[int, float],
+    ) -> None:
+        an_epoch = -(-len(self.rows) // living[0].config.training.global_batch_size)
+        for member, loss, share in zip(living, losses, right, strict=True):
+            if not math.isfinite(loss):
+                member.failure = TrainingError(
+                    f"the loss became {loss} at step {self.step}: training stopped and nothing was kept. Try a lower "
+                    "training.learning_rate, longer warmup_steps, or dtype bfloat16 instead of float16."
+                )
+                self.optimizer.drop(member.number)
+                continue
+            figures = {
+                "step": self.step,
+                "loss": loss,
+                "grad_norm": norms[member.number],
+                "learning_rate": rates[member.number],
+                "epoch": self.step / an_epoch,
+            }
+            judged = {} if member.config.task_type == "regression" else {self.loss.accuracy: share}
+            member.history.append({**figures, **judged})
+
+    # -- checkpoints -----------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """A checkpoint of all members."""
+        made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.step}"
+        shutil.rmtree(made.parent, ignore_errors=True)
+        made.mkdir(parents=True)
+        state = {
+            "step": self.step,
+            "optimizer": self.optimizer.state(),
+            "streams": self.layout.streams,
+            "members": {
+                member.number: {
+                    "parameters": [p.detach() for p, _ in member.decays],
+                    "history": json.dumps(member.history),
+                    "failure": None if member.failure is None else str(member.failure),
+                }
+                for member in self.members.values()
+            },
+        }
+        torch.save(state, made / STATE)
+        checkpoints.seal(made, self.scratch)
+
+    def resume(self) -> str | None:
+        """Takes up the newest checkpoint that verifies; returns its name, None where there is none."""
+        folder = checkpoints.newest(self.scratch)
+        if folder is None:
+            return None
+        state = torch.load(folder / STATE, map_location=self.base.device, weights_only=True)
+        self.step = state["step"]
+        for number, kept in state["members"].items():
+            member = self.members[number]
+            member.history[:] = json.loads(kept["history"])
+            if kept["failure"] is not None:
+                member.failure = TrainingError(kept["failure"])
+                self.optimizer.drop(number)
+                continue
+            with torch.no_grad():
+                for (parameter, _), value in zip(member.decays, kept["parameters"], strict=True):
+                    parameter.copy_(value)
+        self.optimizer.restore(state["optimizer"])
+        self.layout.restore({number: _on_cpu(stream) for number, stream in state["streams"].items()})
+        return folder.name
+
+
+def _on_cpu(stream: Any) -> Any:
+    return tuple(part.cpu() for part in stream) if isinstance(stream, (tuple, list)) else stream.cpu()
+
+
+def _replace(base: Any, name: str, module: torch.nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(base.get_submodule(parent), child, module)
+
+
+def reads_flat(base: Any, config: RunConfig) -> bool:
+    """Whether the model can read all rows as one without padding, its attention alone seeing them apart."""
+    settings = base.config.get_text_config()
+    if config.task_type != "causal_lm" or not getattr(base, "_supports_attention_backend", False):
+        return False
+    sliding = getattr(settings, "sliding_window", None) is not None and getattr(settings, "use_sliding_window", True)
+    kinds = set(getattr(settings, "layer_types", None) or ["full_attention"])
+    capped = getattr(settings, "attn_logit_softcapping", None) is not None
+    positions = "position_ids" in inspect.signature(type(base).forward).parameters
+    return positions and not sliding and not capped and kinds == {"full_attention"}
+
+
+def _see_rows_apart(base: Any, layout: Layout) -> None:
+    """The base's attention is the layout's from now on."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    name = f"lora_ns_rows_{id(layout)}"
+    ALL_ATTENTION_FUNCTIONS.register(name, layout.attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(name, lambda *args, **kwargs: None)
+    base.config._attn_implementation = name
+    base.config.get_text_config()._attn_implementation = name
+
+
+def _refuse_dropout(base: Any) -> None:
+    """The base's own dropout falls on all rows at once, where each member alone would draw its own."""
+    layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
+    stated = [
+        key for key, value in base.config.to_dict().items() if _is_dropout(key) and isinstance(value, float) and value
+    ]
+    if layers or stated:
+        raise Unfusable(f"the base model itself has dropout ({', '.join([*stated, *layers][:3])})")
+
+
+def _is_dropout(key: str) -> bool:
+    """Whether a model's setting is dropout that falls inside the base (a classifier's own is a layer of it)."""
+    return ("dropout" in key or key.endswith("_pdrop")) and "classifier" not in key

@@ -1,0 +1,341 @@
+"""Many adapters trained at once: each is the one that it would have become alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import causal_task
+
+from lora_ns.config import RunConfig, check, merge
+from lora_ns.errors import Interrupted, LoraNsError, TrainingError
+from lora_ns.failure import failure_of
+from lora_ns.fetch import fetch
+from lora_ns.fusing import groups_of, why_alone
+from lora_ns.store import Store, exists, read_record
+from lora_ns.sweep import train_all
+from lora_ns.tokenize import tokenize
+from lora_ns.train import train
+from lora_ns.training.fused import sweep as fused
+from lora_ns.training.interruption import Interruption
+
+LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
+EVA = {"init_lora_weights": "eva", "calibration_rows": 16, "r": 2}
+
+
+def causal(model: Path, peft: dict[str, Any], **changes: Any) -> RunConfig:
+    training = {"max_steps": 6, "global_batch_size": 8, "per_device_train_batch_size": 4, "learning_rate": 1e-2}
+    content = causal_task(model, peft={**LORA, **peft}, training={**training, **changes.pop("training", {})})
+    return check(merge(content, changes), "test")
+
+
+def classes(model: Path, peft: dict[str, Any], **changes: Any) -> RunConfig:
+    for split in ("train", "test"):
+        rows = [{"a": f"text {'x' * (i % 5)} {i}", "b": "other", "label": i % 3 % 2} for i in range(20)]
+        Path(f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    content = {
+        "task_name": "pairs",
+        "task_type": "classification",
+        "model": {"name_or_path": str(model)},
+        "peft": {**LORA, **peft, "target_modules": ["query", "value", "dense"]},
+        "dataset": {"name": {"train": "train.jsonl", "test": "test.jsonl"}, "text_columns": ["a", "b"],
+                    "labels": ["no", "yes"]},
+        "training": {"max_steps": 4, "global_batch_size": 8, "learning_rate": 1e-2},
+    }  # fmt: skip
+    return check(merge(content, changes), "test")
+
+
+def ready(configs: list[RunConfig]) -> Store:
+    store = Store()
+    for config in configs:
+        fetch(config.dataset, store)
+        tokenize(config, store)
+    return store
+
+
+def together(configs: list[RunConfig], store: Store) -> dict[str, Path | LoraNsError]:
+    found: dict[str, Path | LoraNsError] = {}
+    train_all(configs, store, lambda config, outcome: found.update({store.run_name(config): outcome}), quiet=True)
+    return found
+
+
+def distance(first: Path, second: Path) -> float:
+    """Norm of the difference of two adapters, relative to the norm of the first."""
+    a, b = (load_file(folder / "adapter_model.safetensors") for folder in (first, second))
+    assert a.keys() == b.keys()
+    total = sum(float((a[name] - b[name]).double().square().sum()) for name in a) ** 0.5
+    return total / sum(float(tensor.double().square().sum()) for tensor in a.values()) ** 0.5
+
+
+def check_as_if_alone(configs: list[RunConfig], store: Store) -> None:
+    """Trains the configs at once and each alone, and compares adapters, histories, orders."""
+    assert len(groups_of(configs, store, 8)) == 1
+    found = together(configs, store)
+    Path("results/adapters").rename("fused")
+    for config in configs:
+        run = store.run_name(config)
+        assert found[run] == store.adapter(run), found[run]
+        record = read_record(Path("fused") / run)
+        assert sorted(record["circumstances"]["fused_with"]) == sorted(map(store.run_name, configs))
+        alone = train(config, store, quiet=True)
+        assert distance(alone, Path("fused") / run) < 1e-4
+        settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (alone, Path("fused") / run)]
+        assert settings[0] == settings[1]
+        curves = [
+            [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+            for folder in (alone, Path("fused") / run)
+        ]
+        assert [line.keys() for line in curves[0]] == [line.keys() for line in curves[1]]
+        for key in curves[0][0]:
+            assert [line[key] for line in curves[0]] == pytest.approx([line[key] for line in curves[1]], rel=2e-4), key
+        said = read_record(alone)
+        for key in ("parameters", "steps", "inputs", "config"):
+            assert said[key] == record[key], key
+        assert said["training"]["order_sha256"] == record["training"]["order_sha256"]
+        assert said["training"]["tokens_seen"] == record["training"]["tokens_seen"]
+
+
+METHODS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dropout": {"lora_dropout": 0.2},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "dora with dropout": {"use_dora": True, "lora_dropout": 0.2},
+    "pissa": {"init_lora_weights": "pissa"},
+    "olora": {"init_lora_weights": "olora"},
+    "eva": EVA,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_seeds_of_a_method(workplace: Path, tiny_causal: Path, method: str) -> None:
+    configs = [causal(tiny_causal, METHODS[method], seed=seed) for seed in (0, 1)]
+    check_as_if_alone(configs, ready(configs))
+
+
+def test_a_mix_of_all_that_members_may_differ_in(workplace: Path, tiny_causal: Path) -> None:
+    def config(method: str, seed: int, peft: dict[str, Any] | None = None, **training: Any) -> RunConfig:
+        return causal(tiny_causal, {**METHODS[method], **(peft or {})}, seed=seed, training=training)
+
+    configs = [
+        config("lora", 0, {"r": 2, "lora_alpha": 32}, learning_rate=1e-3),
+        config("dropout", 1, {"target_modules": ["q_proj", "v_proj"]}, weight_decay=0.1),
+        config("rslora", 2, max_grad_norm=0.05),
+        config("dora", 3, lr_scheduler_type="linear", warmup_steps=0.5),
+        config("pissa", 4, {"rank_pattern": {"q_proj": 3}}, lr_scheduler_type="constant"),
+        config("olora", 5, max_grad_norm=0.0),
+        config("eva", 6),
+        config("dora with dropout", 7),
+    ]
+    check_as_if_alone(configs, ready(configs))
+
+
+def test_classifiers_with_a_head_of_each_ones_own(workplace: Path, tiny_encoder_without_dropout: Path) -> None:
+    configs = [
+        classes(tiny_encoder_without_dropout, peft, seed=seed)
+        for seed, peft in enumerate([{}, {"lora_dropout": 0.2, "r": 2}, {"use_dora": True}])
+    ]
+    check_as_if_alone(configs, ready(configs))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_without_dropout(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "calm-encoder"
+    shutil.copytree(tiny_encoder, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    settings |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"gradient_checkpointing": True}},
+        {"training": {"label_smoothing_factor": 0.1}},
+        {"training": {"train_sampling_strategy": "random"}},
+        {"training": {"per_device_train_batch_size": 8}},
+        {"dataset": {"format": "text", "text_columns": ["answer"], "prompt_template": None, "response_template": None},
+         "evaluation": {"benchmarks": []}},
+    ],
+    ids=["checkpointing", "label smoothing", "random batches", "one share", "text"],
+)  # fmt: skip
+def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes: dict[str, Any]) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed, **changes) for seed in (0, 1)]
+    check_as_if_alone(configs, ready(configs))
+
+
+def test_both_ways_through_a_layer_give_the_same(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By weights of each member's own, as small layers go; by factors side by side, as large ones do."""
+    from lora_ns.training.fused import layers
+
+    configs = [causal(tiny_causal, METHODS[name], seed=2) for name in ("lora", "dora", "pissa")]
+    store = ready(configs)
+    together(configs, store)
+    Path("results/adapters").rename("by_weights")
+    monkeypatch.setattr(layers, "LARGEST_OWN_WEIGHT", 0)
+    together(configs, store)
+    for config in configs:
+        run = store.run_name(config)
+        assert distance(Path("by_weights") / run, store.adapter(run)) < 1e-4
+
+
+def test_a_padded_joint_batch_gives_what_a_flat_one_does(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fused, "reads_flat", lambda *_: False)
+    configs = [causal(tiny_causal, METHODS[name], seed=seed) for seed, name in enumerate(["dropout", "pissa"])]
+    check_as_if_alone(configs, ready(configs))
+
+
+# -- each for itself ---------------------------------------------------------------------------------------------------
+
+
+def test_a_member_whose_loss_is_no_number_fails_alone(workplace: Path, tiny_causal: Path) -> None:
+    wild = causal(tiny_causal, {}, training={"learning_rate": 1e30, "max_grad_norm": 0.0})
+    calm = [causal(tiny_causal, {}, seed=seed, training={"max_grad_norm": 0.0}) for seed in (1, 2)]
+    store = ready([wild])
+    found = together([wild, *calm], store)
+    assert isinstance(found[store.run_name(wild)], TrainingError)
+    assert "the loss became" in str(found[store.run_name(wild)])
+    assert not store.adapter(store.run_name(wild)).exists()
+    assert failure_of(store, store.run_name(wild))["stage"] == "train"
+    Path("results/adapters").rename("fused")
+    for config in calm:
+        alone = train(config, store, quiet=True)
+        assert distance(alone, Path("fused") / alone.name) < 1e-4
+
+
+def test_what_is_there_already_is_not_trained_again(workplace: Path, tiny_causal: Path) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
+    store = ready(configs)
+    first = train(configs[1], store, quiet=True)
+    before = (first / "record.json").stat().st_mtime_ns
+    together(configs, store)
+    assert (first / "record.json").stat().st_mtime_ns == before
+    record = read_record(store.adapter(store.run_name(configs[0])))
+    assert len(record["circumstances"]["fused_with"]) == 2
+
+
+def test_told_to_stop_it_goes_on_to_the_same_bits(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [causal(tiny_causal, METHODS[name], seed=seed) for seed, name in enumerate(["dropout", "dora", "pissa"])]
+    store = ready(configs)
+    together(configs, store)
+    names = [store.run_name(config) for config in configs]
+    expected = [read_record(store.adapter(name))["outputs"] for name in names]
+    shutil.rmtree("results")
+
+    def told(self: Interruption) -> bool:
+        asked.append(True)
+        if len(asked) == 3:
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    asked: list[bool] = []
+    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="step 3 of 6 is kept"):
+        patched.setattr(Interruption, "__bool__", told)
+        together(configs, store)
+    assert not any(exists(store.adapter(name)) for name in names)
+    assert not any((store.scratch(name) / "lock").exists() for name in names)
+    together(configs, store)
+    records = [read_record(store.adapter(name)) for name in names]
+    assert [record["outputs"] for record in records] == expected
+    assert records[0]["circumstances"]["resumed_from"] == "checkpoint-3"
+    assert not list(Path("results/scratch").iterdir())
+
+
+def test_a_kill_leaves_nothing_that_counts_as_done_and_the_rest_is_made(workplace: Path, tiny_causal: Path) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
+    store = ready(configs)
+    child = os.fork()
+    if not child:
+        import lora_ns.training.fused.adamw as adamw
+
+        step = adamw.MembersAdamW.step
+
+        def die(self, rates):
+            step(self, rates)
+            if self.steps == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        adamw.MembersAdamW.step = die  # type: ignore[method-assign]
+        together(configs, store)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert not any(exists(store.adapter(store.run_name(config))) for config in configs)
+    found = together(configs, store)
+    assert all(isinstance(folder, Path) and exists(folder) for folder in found.values())
+
+
+def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(
+    workplace: Path, tiny_causal: Path, monkeypatch
+) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
+    store = ready(configs)
+    join = fused.Layout.join
+
+    def short_of_memory(self, members, batches, device):
+        if len(batches[0]["input_ids"]) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return join(self, members, batches, device)
+
+    monkeypatch.setattr(fused.Layout, "join", short_of_memory)
+    together(configs, store)
+    how = read_record(store.adapter(store.run_name(configs[0])))["circumstances"]
+    assert how["rows_at_once"] == 2 and len(how["memory"]) == 1
+
+
+# -- who can be a member -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"peft": {"method": "ia3"}}, "peft.method ia3"),
+        ({"peft": {"lora_bias": True}}, "peft.lora_bias"),
+        ({"peft": {"bias": "all"}}, "peft.bias"),
+        ({"training": {"optim": "adafactor"}}, "training.optim adafactor"),
+        ({"training": {"lr_scheduler_type": "reduce_lr_on_plateau"}}, "training.lr_scheduler_type reduce_lr_on_plateau"),
+        ({"training": {"neftune_noise_alpha": 5.0}}, "training.neftune_noise_alpha"),
+        ({"training": {"gradient_checkpointing": True}, "peft": {"lora_dropout": 0.1}},
+         "training.gradient_checkpointing with peft.lora_dropout"),
+        ({"training": {"logging_steps": 5, "report_to": "none"}}, None),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_run_by_itself(tiny_causal: Path, changes: dict[str, Any], reason: str | None) -> None:
+    peft = changes.get("peft", {})
+    content = causal_task(tiny_causal, peft=peft if "method" in peft else {**LORA, **peft})
+    assert why_alone(check(merge(content, {k: v for k, v in changes.items() if k != "peft"}), "test")) == reason
+
+
+def test_groups_share_tokens_base_and_shape_and_keep_seeds_together(workplace: Path, tiny_causal: Path) -> None:
+    def config(**changes: Any) -> RunConfig:
+        return causal(tiny_causal, changes.pop("peft", {}), **changes)
+
+    rates = [config(seed=seed, training={"learning_rate": rate}) for rate in (1e-2, 1e-3, 1e-4) for seed in (0, 1)]
+    longer = config(training={"max_steps": 7})
+    other = config(dataset={"max_length": 60})
+    groups = groups_of([*rates, longer, other], Store(), 3)
+    assert sorted(map(len, groups)) == [1, 1, 3, 3]
+    assert all(len({member.seed for member in group}) == 1 for group in groups if len(group) == 3)
+    assert max(map(len, groups_of(rates, Store(), 4))) == 3, "even groups rather than one of four and one of two"
+
+
+def test_a_base_with_dropout_of_its_own_is_not_shared(workplace: Path, tiny_encoder: Path) -> None:
+    configs = [classes(tiny_encoder, {}, seed=seed) for seed in (0, 1)]
+    store = ready(configs)
+    found = together(configs, store)
+    for config in configs:
+        assert found[store.run_name(config)] == store.adapter(store.run_name(config))
+        assert "fused_with" not in read_record(store.adapter(store.run_name(config)))["circumstances"]

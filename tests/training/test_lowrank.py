@@ -1,0 +1,70 @@
+"""LoRA's quicker product gives PEFT's numbers, and keeps out of everything that it does not know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.testing import assert_close
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lora_ns.training.lowrank import quicken
+
+IDS = torch.arange(3, 33).view(3, 10)
+
+
+def model(bias: bool = False, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    shape = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+                        attention_bias=bias)  # fmt: skip
+    base = LlamaForCausalLM(shape)
+    made = get_peft_model(
+        base, LoraConfig(r=4, lora_alpha=12, task_type="CAUSAL_LM", **{"target_modules": "all-linear", **settings})
+    )
+    for name, parameter in made.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return made.train()
+
+
+def outcome(made: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    made.zero_grad()
+    logits = made(input_ids=IDS).logits
+    logits.square().mean().backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": True}, {"use_rslora": True}, {"target_modules": ["q_proj", "down_proj"]},
+                                      {"rank_pattern": {"q_proj": 2}}])  # fmt: skip
+def test_outputs_and_gradients_are_pefts(settings: dict[str, Any]) -> None:
+    made = model(**settings)
+    wanted, wanted_gradients = outcome(made)
+    assert quicken(made) > 0
+    found, gradients = outcome(made)
+    assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert gradients.keys() == wanted_gradients.keys()
+    for name, gradient in wanted_gradients.items():
+        assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("settings", [{"lora_dropout": 0.1}, {"use_dora": True}])
+def test_layers_of_another_kind_keep_pefts_forward(settings: dict[str, Any]) -> None:
+    made = model(**settings)
+    assert quicken(made) == 0
+
+
+def test_evaluation_merging_and_a_disabled_adapter_go_pefts_way() -> None:
+    made = model()
+    with torch.no_grad():
+        wanted = made.eval()(input_ids=IDS).logits
+        with made.disable_adapter():
+            plain = made(input_ids=IDS).logits
+        made.train()
+        quicken(made)
+        with made.disable_adapter():
+            assert_close(made(input_ids=IDS).logits, plain)
+        assert not torch.equal(plain, wanted)
+        made.merge_adapter()
+        assert_close(made(input_ids=IDS).logits, wanted, rtol=1e-4, atol=1e-5)
