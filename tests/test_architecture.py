@@ -30,6 +30,7 @@ LAYERS = [
         "experiment_file",
         "failure",
         "fusing",
+        "packing",
         "history",
     },
     {

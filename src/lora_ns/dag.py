@@ -17,6 +17,7 @@ from typing import Any
 
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.packing import Job, training_jobs
 from lora_ns.store import Evaluation, Store, exists
 
 Wildcards = Any
@@ -40,6 +41,9 @@ class Dag:
         self.base_models: dict[str, str] = {}
         self.evaluations: dict[str, Evaluation] = {}
         self.merged: dict[str, Run] = {}
+        self.jobs: dict[str, Job] = {}
+        """Runs that share a process, by the job's name."""
+        self._job_of: dict[str, Job] = {}
         self._add([trial.run for trial in self.experiment.trials])
         self._trials = set(self.runs)
         self._add_compared()
@@ -65,6 +69,10 @@ class Dag:
                     self.evaluations[evaluation.name] = evaluation
                     asked = shlex.quote(str(self.store.write_evaluation_file(evaluation)))
                     self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
+        jobs = training_jobs([run for run in runs if run.name not in self._job_of], self.store, self.experiment.sweep)
+        for job in (job for job in jobs if len(job.runs) > 1):
+            self.jobs[job.name] = job
+            self._job_of |= {run.name: job for run in job.runs}
 
     def _compared(self) -> list[Run]:
         """The runs that are compared.  While the choice is open, Snakemake is told to make it and to ask again."""
@@ -86,11 +94,13 @@ class Dag:
 
     def scores(self, wildcards: Wildcards) -> list[str]:
         """Every score file that the tables are made from."""
-        return [str(path) for run in self._compared() for path in run.scores]
+        return [
+            path for run in self._compared() for evaluation in run.evaluations for path in self._score(run, evaluation)
+        ]
 
     def adapters(self, wildcards: Wildcards) -> list[str]:
         """The record of every adapter that is compared."""
-        return [_record(self.store.adapter(run.name)) for run in self._compared()]
+        return [path for run in self._compared() for path in self._adapter(run)]
 
     def merged_records(self, wildcards: Wildcards) -> list[str]:
         """The records of the merged models that the experiment asks for."""
@@ -126,7 +136,13 @@ class Dag:
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
         """Tokens and base model."""
-        run = self.runs[wildcards.run]
+        return self._for_adapter(self.runs[wildcards.run])
+
+    def for_adapters(self, wildcards: Wildcards) -> list[str]:
+        """The same for all runs of a job."""
+        return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_adapter(run))
+
+    def _for_adapter(self, run: Run) -> list[str]:
         if exists(self.store.adapter(run.name)):
             return []
         tokens = [] if run.config.peft.method == "none" else [_record(self.store.tokens(run.config))]
@@ -134,22 +150,49 @@ class Dag:
 
     def for_score(self, wildcards: Wildcards) -> list[str]:
         """Adapter, the benchmark's rows, and base model."""
-        run, evaluation = self.runs[wildcards.run], self.evaluations[wildcards.evaluation]
+        return self._for_score(self.runs[wildcards.run], self.evaluations[wildcards.evaluation])
+
+    def for_scores(self, wildcards: Wildcards) -> list[str]:
+        """The same for all runs of a job."""
+        evaluation = self.evaluations[wildcards.evaluation]
+        return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_score(run, evaluation))
+
+    def _for_score(self, run: Run, evaluation: Evaluation) -> list[str]:
         if self.store.score(run.name, evaluation.name).is_file():
             return []
-        rows = self.store.rows(evaluation.dataset)
-        return [_record(self.store.adapter(run.name)), _record(rows), *self._base(run)]
+        return [*self._adapter(run), _record(self.store.rows(evaluation.dataset)), *self._base(run)]
+
+    def _adapter(self, run: Run) -> list[str]:
+        """What to ask for to have a run's adapter: its record, or that the runs of its job are done."""
+        folder = self.store.adapter(run.name)
+        if exists(folder) or run.name not in self._job_of:
+            return [_record(folder)]
+        return [self._marker(f"{self._job_of[run.name].name}.trained")]
+
+    def _score(self, run: Run, evaluation: Evaluation) -> list[str]:
+        """What to ask for to have a score: its file, or that all runs of its job have been asked."""
+        path = self.store.score(run.name, evaluation.name)
+        if path.is_file() or run.name not in self._job_of:
+            return [str(path)]
+        return [self._marker(f"{self._job_of[run.name].name}.{evaluation.name}.asked")]
+
+    def _marker(self, name: str) -> str:
+        """The marker of a job that lacks something; one that says otherwise is left from before something was lost."""
+        path = self.store.together(name)
+        path.unlink(missing_ok=True)
+        return str(path)
 
     def for_choice(self, wildcards: Wildcards) -> list[str]:
         """The score of every trial."""
-        return [str(trial.score) for trial in self.experiment.trials] if self.experiment.is_open else []
+        if not self.experiment.is_open:
+            return []
+        runs = [trial.run for trial in self.experiment.trials]
+        return _each_once(path for run in runs for path in self._score(run, run.evaluations[0]))
 
     def for_merged(self, wildcards: Wildcards) -> list[str]:
         """Adapter and base model."""
         run = self.merged[wildcards.merged]
-        return (
-            [] if exists(self.store.merged(run.config)) else [_record(self.store.adapter(run.name)), *self._base(run)]
-        )
+        return [] if exists(self.store.merged(run.config)) else [*self._adapter(run), *self._base(run)]
 
     def _base(self, run: Run) -> list[str]:
         return [] if run.base_model is None else [_record(self.store.base_model(run.config.model.name_or_path))]
@@ -163,9 +206,20 @@ class Dag:
         owners = self.tokens if hasattr(wildcards, "tokens") else self.merged
         return str(self.store.run_file(owners[getattr(wildcards, "tokens", None) or wildcards.merged].name))
 
+    def run_files_of(self, wildcards: Wildcards) -> str:
+        """`--config FILE` of every run of a job."""
+        files = [str(self.store.run_file(run.name)) for run in self.jobs[wildcards.job].runs]
+        return " ".join(f"--config {shlex.quote(file)}" for file in files)
+
+    @property
+    def max_members(self) -> int:
+        """Runs that are trained at once, at most."""
+        return self.experiment.sweep.largest
+
     def trial_flag_of(self, wildcards: Wildcards) -> str:
-        """`--trial` for a run of the search only, whose divergence is a result."""
-        return "--trial" if wildcards.run in self._trials else ""
+        """`--trial` for runs of the search only, whose divergence is a result."""
+        first = wildcards.run if hasattr(wildcards, "run") else self.jobs[wildcards.job].runs[0].name
+        return "--trial" if first in self._trials else ""
 
     def evaluation_file_of(self, wildcards: Wildcards) -> str:
         """The evaluation file that a score answers."""
@@ -178,6 +232,10 @@ class Dag:
     def base_model_of(self, wildcards: Wildcards) -> str:
         """`builtin:<name>` of a base model's folder."""
         return self.base_models[wildcards.base]
+
+
+def _each_once(paths: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(paths))
 
 
 def _record(folder: Path) -> str:

@@ -26,7 +26,7 @@ from lora_ns.config import (
 )
 from lora_ns.config.evaluation import BenchmarkEntry
 from lora_ns.errors import ConfigError, DataError, InputError
-from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry, read_experiment_file
+from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig, read_experiment_file
 from lora_ns.store import Evaluation, Store
 from lora_ns.tuning import Setting, settings_of, unequal_budgets, without_validation_rows
 
@@ -138,6 +138,7 @@ class Experiment:
     methods: list[str]
     seeds: list[int]
     merge: bool
+    sweep: SweepConfig
     store: Store
     cells: list[Cell]
     trials: list[Trial]
@@ -247,6 +248,7 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
         methods=names,
         seeds=given.seeds,
         merge=given.merge,
+        sweep=given.sweep,
         store=store,
         cells=cells,
         trials=trials,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -40,6 +40,22 @@ def _as_entry(value: Any) -> Any:
     return {"config": value} if isinstance(value, str) else value
 
 
+class SweepConfig(Section):
+    """Which runs share a process.  Outside every digest: it says how runs are made, not what they are."""
+
+    fuse: Literal["auto", "never"] = "auto"
+    """Trains runs of one base that differ in seed, rank, rate and the like at once, each exactly as if alone; or never."""
+    max_members: int = Field(default=8, ge=1)
+    """At most so many runs at once."""
+    in_turn: int | None = Field(default=None, ge=1)
+    """At most so many runs one after another in a process; by itself 6 for a small base, else 1."""
+
+    @property
+    def largest(self) -> int:
+        """Runs that are trained at once, at most."""
+        return self.max_members if self.fuse == "auto" else 1
+
+
 class ExperimentFile(Section):
     """What an experiment file may say."""
 
@@ -68,6 +84,8 @@ class ExperimentFile(Section):
     forgetting: StatedDataset | None = None
     """General text, as in `dataset` (a .txt file by its name will do): the loss of every adapter that generates is measured
     on it, against the base model's."""
+    sweep: SweepConfig = SweepConfig()
+    """Which runs share a process."""
     merge: bool = False
     """Whether the workflow also merges every adapter that can be merged."""
 

@@ -327,6 +327,10 @@ class Store:
         """results/scratch/<run>/: checkpoints, which no rule declares as output."""
         return self.root / "results/scratch" / run
 
+    def together(self, job: str) -> Path:
+        """results/scratch/together/<job>: that runs which share a process are done; taken away once that is known."""
+        return self.root / "results/scratch/together" / job
+
     def sandbox_report(self, host: str, digest: str) -> Path:
         """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
         return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"

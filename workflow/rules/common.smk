@@ -9,3 +9,4 @@ wildcard_constraints:
     base=r"[^/]+",
     merged=r"[^/]+",
     choice=r"[^/]+",
+    job=r"[^/]+",

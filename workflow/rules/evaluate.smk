@@ -1,4 +1,4 @@
-"""Scores.
+"""Scores, of one run a process or of several.
 
 READS   adapter, rows, results/evaluations/<benchmark>.yaml      WRITES  results/scores, results/predictions
 """
@@ -22,3 +22,24 @@ rule evaluate:
         evaluation=study.evaluation_file_of,
     shell:
         "exec {params.program} evaluate --config {params.run:q} --evaluation {params.evaluation:q} > {log:q} 2>&1"
+
+
+rule evaluate_together:
+    """Several trained models asked one benchmark, under one base model.  Each score is put in its place when it is there."""
+    input:
+        study.for_scores,
+    output:
+        done=temp("results/scratch/together/{job}.{evaluation}.asked"),
+    log:
+        "logs/evaluate/{job}/{evaluation}.log",
+    benchmark:
+        "logs/evaluate/{job}/{evaluation}.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        runs=study.run_files_of,
+        evaluation=study.evaluation_file_of,
+    shell:
+        "exec {params.program} evaluate --marker {output.done:q} --evaluation {params.evaluation:q} {params.runs}"
+        " > {log:q} 2>&1"

@@ -1,4 +1,4 @@
-"""Adapters.
+"""Adapters, one a process or several.
 
 READS   results/runs/<run>.yaml, tokens, base model      WRITES  results/adapters/<run>
 """
@@ -22,3 +22,28 @@ rule train:
         trial=study.trial_flag_of,
     shell:
         "exec {params.program} train {params.trial} --config {params.run:q} > {log:q} 2>&1"
+
+
+rule train_together:
+    """Several adapters in a process: at once where they can share a forward pass, else in turn.
+
+    Each is put in its place as soon as it is done; what is declared here says only that all are.
+    """
+    input:
+        study.for_adapters,
+    output:
+        done=temp("results/scratch/together/{job}.trained"),
+    log:
+        "logs/train/{job}.log",
+    benchmark:
+        "logs/train/{job}.benchmark.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        runs=study.run_files_of,
+        trial=study.trial_flag_of,
+        at_once=study.max_members,
+    shell:
+        "exec {params.program} train --marker {output.done:q} --max-members {params.at_once} {params.trial} {params.runs}"
+        " > {log:q} 2>&1"

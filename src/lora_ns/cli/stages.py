@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lora_ns.chain import make_adapter, make_adapters, make_tokens
-from lora_ns.cli.options import ConfigOption, ConfigsOption, MethodOption, Overrides, QuietOption, errors
+from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError, LoraNsError
@@ -67,6 +67,7 @@ def train(
     max_members: Annotated[
         int | None, typer.Option("--max-members", min=1, help="Of several runs, at most so many at once.")
     ] = None,
+    marker: MarkerOption = None,
     quiet: QuietOption = False,
 ) -> None:
     """Train an adapter, or several in one process.  Example: lora-ns train --config configs/gsm8k.yaml seed=1"""
@@ -87,6 +88,13 @@ def train(
         raise failed[0]
     if failed:
         raise LoraNsError(f"{len(failed)} of {len(configs)} runs failed; each says above why.")
+    _mark(marker)
+
+
+def _mark(marker: Path | None) -> None:
+    if marker is not None:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
 
 
 @app.command()

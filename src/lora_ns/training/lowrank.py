@@ -52,7 +52,7 @@ def quicken(model: Any) -> int:
     """
     from peft.tuners.lora.layer import Linear
 
-    layers = [layer for layer in model.modules() if type(layer) is Linear and _is_plain(layer)]
+    layers: list[Any] = [layer for layer in model.modules() if type(layer) is Linear and _is_plain(layer)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
     return len(layers)

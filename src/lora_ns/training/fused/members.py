@@ -18,7 +18,6 @@ from lora_ns.config import RunConfig
 from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import TrainingError
 from lora_ns.methods import count_parameters, initial_factors, save_trained, write_weights
-from lora_ns.models import load_base
 from lora_ns.store import Store
 from lora_ns.training.batches import Rows, RunBatches, Share
 from lora_ns.training.collate import Collate
@@ -78,12 +77,15 @@ def join(
 ) -> Member:
     """The run as member `number`.  started: an empty folder for the adapter's files as they are at the start.
 
-    base: shared by all; it is as it was when this returns, but for its head where the seed makes one.
+    base: shared by all; it is as it was when this returns.
     """
     steps = count_steps(config, len(rows))
-    taken_from = _weights_of(base) if takes_out_of_base(config.peft.fields.get("init_lora_weights")) else {}
-    own = load_base(config, store) if config.task_type != "causal_lm" else base  # a head is drawn while loading
-    model = starting_model(config, store, rows, collate, steps, base=own)
+    shared = (
+        base if config.task_type == "causal_lm" else None
+    )  # a head is drawn while loading, from the member's own seed
+    takes_out = shared is not None and takes_out_of_base(config.peft.fields.get("init_lora_weights"))
+    taken_from = _weights_of(base) if takes_out else {}
+    model = starting_model(config, store, rows, collate, steps, base=shared)
     initial = initial_factors(model, config)
     save_trained(model, started)
     trainable, total = count_parameters(model)
@@ -107,7 +109,7 @@ def join(
     model.unload()
     with torch.no_grad():
         for name, weight in taken_from.items():
-            own.get_parameter(name).copy_(weight)
+            base.get_parameter(name).copy_(weight)
     return member
 
 
