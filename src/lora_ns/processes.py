@@ -23,6 +23,14 @@ class Processes:
         """Whether this one writes: artefacts, records, and what a person reads."""
         return self.rank == 0
 
+    def meet(self) -> None:
+        """Waits until all processes have come here, where they have a way to know of one another."""
+        if self.count > 1:
+            import torch.distributed as group
+
+            if group.is_available() and group.is_initialized():
+                group.barrier()
+
 
 ALONE = Processes()
 """One process that shares its work with nobody."""

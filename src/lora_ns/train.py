@@ -51,6 +51,7 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     with _writing(target, store.scratch(run), processes) as (folder, notes), noticing() as interruption:
         facts = _train_into(folder, config, store, meter, processes, interruption, quiet)
         notes |= described(config, store, meter, facts)
+    processes.meet()  # the others find the adapter in its place
     return target
 
 

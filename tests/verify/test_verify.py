@@ -13,7 +13,7 @@ from support import REPOSITORY, lora_ns, write_config
 
 from lora_ns import record
 from lora_ns import store as store_module
-from lora_ns.chain import make_score
+from lora_ns.chain import make_adapters, make_score
 from lora_ns.config import expand_dotted, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import load_experiment
@@ -50,6 +50,17 @@ def test_an_experiment_made_again_is_identical_bit_for_bit(study: Path) -> None:
     for result in results:
         assert (result.state, states(result), result.environment) == ("identical", ALL_IDENTICAL, {})
     assert not list(Path("results/scratch").glob("verify-*"))
+
+
+def test_runs_that_were_trained_at_once_are_made_again_at_once(study: Path) -> None:
+    store = Store()
+    shutil.rmtree("results/adapters")
+    runs = load_experiment(Path("experiment.yaml"), store).runs
+    make_adapters([run.config for run in runs], store, lambda *_: None, quiet=True)
+    fused = [run.name for run in runs if run.config.peft.method == "lora"]
+    assert all(store_module.read_record(store.adapter(run))["circumstances"]["fused_with"] == fused for run in fused)
+    shutil.rmtree("results/scores")
+    assert [result.state for result in verified(*fused)] == ["identical"] * 2
 
 
 def test_a_clone_without_adapters_data_and_predictions_is_verified_by_what_git_keeps(study: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import sys
 import time
@@ -19,6 +20,7 @@ from lora_ns.config import RunConfig
 from lora_ns.config.rules import OPTIMIZERS_OF_LORA
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.optimizers import lora_optimizer
+from lora_ns.processes import Processes
 from lora_ns.training import checkpoints
 from lora_ns.training.batches import RunBatches
 from lora_ns.training.collate import Collate
@@ -53,6 +55,7 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         "label_names": ["labels"],
         "dataloader_drop_last": False,
     }
+    settings |= _on_processors()
     if config.training.optim in OPTIMIZERS_OF_LORA:
         settings |= {"optim": "adamw_torch", "optim_args": None}
     try:
@@ -61,6 +64,14 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         raise ConfigError(f"training: transformers refuses these settings: {error}") from error
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process computes on one device; more devices, more processes
     return arguments
+
+
+def _on_processors() -> dict[str, Any]:
+    """What several processes without GPUs have to be told, which accelerate does not find out by itself."""
+    if Processes.here().count == 1 or torch.cuda.is_available():
+        return {}
+    launched_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
+    return {"ddp_backend": "gloo", "use_cpu": not launched_deepspeed}
 
 
 class RunTrainer(Trainer):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_ns.chain import make_adapter, make_score
+from lora_ns.chain import make_adapter, make_adapters, make_score
 from lora_ns.comparing import (
     Part,
     compare_curves,
@@ -27,7 +27,7 @@ from lora_ns.comparing import (
     worst,
 )
 from lora_ns.config import RunConfig, load_config
-from lora_ns.errors import TrainingError
+from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.history import thinned_history
 from lora_ns.integrity import faults, intact, score_faults
 from lora_ns.store import Store, exists, read_evaluation
@@ -82,7 +82,7 @@ def verify(run: str, store: Store, scratch: Store, *, evaluations: Sequence[str]
         return Verified(run, "different", [Part("run file", "different", said)], _then_and_now(kept, None))
     with _threads(kept):
         try:
-            adapter = make_adapter(config, scratch, quiet=True)
+            adapter = _made_again(config, kept, store, scratch)
         except TrainingError as error:
             return _diverged(kept, str(error))
         parts = _compare_adapters(kept, adapter, tolerance)
@@ -112,6 +112,29 @@ def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = Fal
     finally:
         if not keep:
             shutil.rmtree(root)
+
+
+def _made_again(config: RunConfig, kept: Kept, store: Store, scratch: Store) -> Path:
+    """The run's adapter in the scratch store, trained beside the runs that it was trained beside, where it was."""
+    run = scratch.run_name(config)
+    beside = (kept.trained.get("circumstances") or {}).get("fused_with") or []
+    if not all(store.run_file(name).is_file() for name in beside):
+        beside = []
+    configs = [load_config(store.run_file(name)) for name in beside]
+    if run not in [scratch.run_name(other) for other in configs]:
+        return make_adapter(config, scratch, quiet=True)
+    outcomes: dict[str, Path | LoraNsError] = {}
+    make_adapters(
+        configs,
+        scratch,
+        lambda other, outcome: outcomes.update({scratch.run_name(other): outcome}),
+        max_members=len(configs),
+        quiet=True,
+    )
+    outcome = outcomes[run]
+    if isinstance(outcome, LoraNsError):
+        raise outcome
+    return outcome
 
 
 def _damage(run: str, store: Store, evaluations: Sequence[str]) -> list[Part]:
