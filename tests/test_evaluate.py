@@ -170,7 +170,7 @@ def test_rescore_judges_kept_predictions_again_without_the_model(
     path = Store().predictions(before["run"], before["evaluation"])
     changed = [{**line, "completions": [f"#### {line['reference'].split('#### ')[1]}"]} for line in lines]
     path.write_text("".join(json.dumps(line) + "\n" for line in changed))
-    monkeypatch.setattr("lora_ns.evaluate.load_trained", None)
+    monkeypatch.setattr("lora_ns.answering.bases.load_base", None)
     after, _ = scored(config, rescore=True)
     assert before["metrics"]["gsm8k_strict"] == 0.0 and after["metrics"]["gsm8k_strict"] == 1.0
     assert after["cost"]["evaluate_seconds"] == before["cost"]["evaluate_seconds"]

@@ -77,36 +77,36 @@ def test_a_text_file_gives_a_line_for_each_of_its_lines(subject: Subject) -> Non
 
 
 def test_going_on_answers_what_is_missing_and_nothing_twice(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that dies at any batch leaves a journal; the next one asks only for the rest."""
+    """A call that dies at any block leaves a journal; the next one asks only for the rest."""
     from lora_ns import infer
 
     write_rows(Path("in.jsonl"), 30)
-    infer_file(subject, Path("in.jsonl"), Path("whole.jsonl"), batch_size=4)
-    asked: list[int] = []
+    infer_file(subject, Path("in.jsonl"), Path("whole.jsonl"), batch_size=1)
+    asked: list[list[str]] = []
     complete = infer.complete
 
-    def die_at_the_fourth(subject: Subject, prompts: Any, batch: int) -> Any:
+    def die_at_the_fourth(subject: Subject, prompts: Any, keys: Any, size: Any) -> Any:
         if len(asked) == 3:
             raise KeyboardInterrupt
-        asked.append(batch)
-        return complete(subject, prompts, batch)
+        asked.append(keys)
+        return complete(subject, prompts, keys, size)
 
     monkeypatch.setattr(infer, "complete", die_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        infer_file(subject, Path("in.jsonl"), Path("out.jsonl"), batch_size=4)
+        infer_file(subject, Path("in.jsonl"), Path("out.jsonl"), batch_size=1)
     assert not Path("out.jsonl").exists()
     with Path("out.jsonl.part").open("a") as file:
         file.write('{"row": 3, "answ')  # what a kill in the middle of a line leaves
-    before = list(asked)
+    before = [key for keys in asked for key in keys]
 
-    def note(subject: Subject, prompts: Any, batch: int) -> Any:
-        asked.append(batch)
-        return complete(subject, prompts, batch)
+    def note(subject: Subject, prompts: Any, keys: Any, size: Any) -> Any:
+        asked.append(keys)
+        return complete(subject, prompts, keys, size)
 
     monkeypatch.setattr(infer, "complete", note)
-    infer_file(subject, Path("in.jsonl"), Path("out.jsonl"), batch_size=4)
+    infer_file(subject, Path("in.jsonl"), Path("out.jsonl"), batch_size=1)
     assert Path("out.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
-    assert sorted(asked) == list(range(8)) and before == [0, 1, 2]
+    assert sorted(int(key) for keys in asked for key in keys) == list(range(30)) and len(before) == 24
 
 
 def test_another_call_does_not_go_on_with_a_begun_file(subject: Subject) -> None:

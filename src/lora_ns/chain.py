@@ -8,12 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_ns.config import RunConfig
-from lora_ns.errors import LoraNsError, TrainingError
+from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.failure import noting
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, exists, read_record
+
+if TYPE_CHECKING:
+    from lora_ns.answering.bases import Bases
 
 WAIT_SECONDS = 0.2
 
@@ -116,14 +120,55 @@ def make_adapters(
 
 def make_score(config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False) -> Path:
     """The score of a config's adapter on one benchmark, and what it is made from; returns its file."""
-    path = store.score(store.run_name(config), evaluation.name)
-    if path.is_file():
-        return path
-    from lora_ns.evaluate import evaluate
-    from lora_ns.fetch import fetch
+    found = make_scores([config], evaluation, store, quiet=quiet)[store.run_name(config)]
+    if isinstance(found, Exception):
+        raise found
+    return found
 
-    make_adapter(config, store, quiet=quiet)
-    fetch(evaluation.dataset, store)
-    store.write_evaluation_file(evaluation)
-    with noting(store, store.run_name(config), "evaluate"):
-        return evaluate(config, evaluation, store, quiet=quiet)
+
+def make_scores(
+    configs: Sequence[RunConfig],
+    evaluation: Evaluation,
+    store: Store,
+    *,
+    quiet: bool = False,
+    rescore: bool = False,
+    bases: Bases | None = None,
+) -> dict[str, Path | Exception]:
+    """Run -> its score on one benchmark, made with all that it is made from, or why it has none; base models loaded once.
+
+    rescore: judges kept predictions again, also where the score is there.  bases: keeps a base model for the next call.
+    """
+    from lora_ns.machine import check_machine
+    from lora_ns.trial import score_divergence
+
+    found: dict[str, Path | Exception] = {}
+    trained: dict[str, RunConfig] = {}
+    for config in configs:
+        run = store.run_name(config)
+        path = store.score(run, evaluation.name)
+        if path.is_file() and not rescore:
+            found[run] = path
+            continue
+        try:
+            check_machine(config, training=False, backend=evaluation.backend)
+            make_adapter(config, store, quiet=quiet)
+            with noting(store, run, "evaluate"):
+                diverged = score_divergence(config, evaluation, store)
+        except Interrupted:
+            raise
+        except Exception as error:
+            found[run] = error
+        else:
+            found[run] = diverged or path
+            trained |= {} if diverged else {run: config}
+    if trained:
+        from lora_ns.answering.spreading import first_goes_first
+        from lora_ns.evaluate import evaluate_together
+        from lora_ns.fetch import fetch
+
+        with first_goes_first():
+            fetch(evaluation.dataset, store)
+            store.write_evaluation_file(evaluation)
+        found |= evaluate_together(list(trained.values()), evaluation, store, quiet=quiet, rescore=rescore, bases=bases)
+    return found

@@ -8,22 +8,26 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lora_ns import record
 from lora_ns.answering.asking import ask, probe_logits, room_warnings
+from lora_ns.answering.bases import Bases
 from lora_ns.answering.exam import Exam, read_exam
 from lora_ns.answering.isolation import isolation_of, outcome_of, warnings_of
 from lora_ns.answering.kept import kept_answers
+from lora_ns.answering.served import served_by_vllm
 from lora_ns.answering.verdicts import Outcome, judge
 from lora_ns.config import DatasetConfig, RunConfig
-from lora_ns.errors import EvaluationError
+from lora_ns.errors import EvaluationError, Interrupted
+from lora_ns.failure import noting
 from lora_ns.history import thinned_history
-from lora_ns.methods import load_trained, without_adapter
-from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
+from lora_ns.methods import without_adapter
+from lora_ns.models import best_device, load_base, make_deterministic
 from lora_ns.overlap import seen_in_training, warning_of
+from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, read_record, replace_text
 
 CANARY_ROWS = 4
@@ -37,24 +41,99 @@ def evaluate(
     """Makes the score file where it is missing; returns its path.
 
     rescore: judges kept predictions again, without the model, whether the score is there or not.
+    In several processes each row is answered in one of them, and the first one judges and writes.
     Raises EvaluationError where the trained model computes the same as its base or no predictions are kept, InputError
     where rows do not fit.
     """
-    run = store.run_name(config)
-    target = store.score(run, evaluation.name)
-    if target.is_file() and not rescore:
+    return _Sitting(evaluation, store, quiet, rescore).score(config)
+
+
+def evaluate_together(
+    configs: Sequence[RunConfig],
+    evaluation: Evaluation,
+    store: Store,
+    *,
+    quiet: bool = False,
+    rescore: bool = False,
+    bases: Bases | None = None,
+) -> dict[str, Path | Exception]:
+    """Run -> its score file, or why it has none, in the order of the configs: one evaluation put to several runs.
+
+    Rows and prompts are read once, and each base model once for all runs that share it, whose adapters are put on and
+    taken off in turn; every run's score is what `evaluate` alone makes.  One that fails does not stop the others; why it
+    did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
+    """
+    sitting = _Sitting(evaluation, store, quiet, rescore, bases)
+    found: dict[str, Path | Exception] = {store.run_name(config): EvaluationError("not asked") for config in configs}
+    for config in sorted(configs, key=_base_of):
+        run = store.run_name(config)
+        try:
+            with noting(store, run, "evaluate") if Processes.here().is_first else nullcontext():
+                found[run] = sitting.score(config)
+        except Interrupted:
+            raise
+        except Exception as error:
+            found[run] = error
+    return found
+
+
+def _base_of(config: RunConfig) -> tuple[str, ...]:
+    """Runs of one base model next to each other; those with weights of their own last."""
+    method = config.peft.method
+    return (str(method == "full"), config.model.model_dump_json(), config.task_type, str(config.seed))
+
+
+class _Sitting:
+    """One evaluation, put to one run after another."""
+
+    def __init__(self, evaluation: Evaluation, store: Store, quiet: bool, rescore: bool, bases: Bases | None = None):
+        self._evaluation = evaluation
+        self._store = store
+        self._quiet = quiet
+        self._rescore = rescore
+        self._bases = bases or Bases(store)
+        self._exams: dict[str, Exam] = {}
+
+    def score(self, config: RunConfig) -> Path:
+        """A run's score file, made where it is missing."""
+        store, evaluation = self._store, self._evaluation
+        run = store.run_name(config)
+        target = store.score(run, evaluation.name)
+        if target.is_file() and not self._rescore:
+            return target
+        trained = read_record(store.adapter(run))
+        meter = record.Meter()
+        exam = self._exam(config)
+        isolation = isolation_of(exam, store) if Processes.here().is_first else None
+        if self._rescore:
+            kept = kept_answers(config, exam, store)
+            answers, facts = kept.answers, kept.facts
+        else:
+            answers, facts = _asked(config, exam, self._bases, store, meter, self._quiet)
+        if Processes.here().is_first:
+            with meter.part("judging"):
+                outcome = judge(exam, answers)
+            _write_score(config, exam, outcome, trained, isolation, facts, store, meter)
         return target
-    trained = read_record(store.adapter(run))
-    meter = record.Meter()
-    exam = read_exam(config, evaluation, store)
-    isolation = isolation_of(exam, store)
-    if rescore:
-        kept = kept_answers(config, exam, store)
-        answers, facts = kept.answers, kept.facts
-    else:
-        answers, facts = _asked(config, exam, store, meter, quiet)
-    with meter.part("judging"):
-        outcome = judge(exam, answers)
+
+    def _exam(self, config: RunConfig) -> Exam:
+        if config.task_type not in self._exams:
+            self._exams[config.task_type] = read_exam(config, self._evaluation, self._store)
+        return self._exams[config.task_type]
+
+
+def _write_score(
+    config: RunConfig,
+    exam: Exam,
+    outcome: Outcome,
+    trained: dict[str, Any],
+    isolation: dict[str, Any] | None,
+    facts: dict[str, Any],
+    store: Store,
+    meter: record.Meter,
+) -> None:
+    """Predictions and score file, with all that the score stands on."""
+    run, evaluation = store.run_name(config), exam.evaluation
     predictions = store.predictions(run, evaluation.name)
     _write_lines(predictions, outcome.lines)
     overlap = _overlap(exam, config, store)
@@ -82,22 +161,28 @@ def evaluate(
     if isolation is not None:
         content["circumstances"]["sandbox"] = {"versions": isolation["versions"], **isolation["golds"]["seconds"]}
     content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], store.adapter(run))
+    target = store.score(run, evaluation.name)
     replace_text(target, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return target
 
 
 def _asked(
-    config: RunConfig, exam: Exam, store: Store, meter: record.Meter, quiet: bool
+    config: RunConfig, exam: Exam, bases: Bases, store: Store, meter: record.Meter, quiet: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
-    with meter.part("loading"):
-        make_deterministic(config.seed)
-        tokenizer = load_tokenizer(config.model, store)
-        model = load_trained(config, store, store.adapter(store.run_name(config))).to(best_device()).eval()
-    canary = _canary(model, config, store, tokenizer, exam)
-    facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
-    with meter.part("evaluating"), _progress(exam, quiet) as advance:
-        answers = ask(model, tokenizer, exam, advance)
+    served = None
+    if exam.evaluation.backend == "vllm" and exam.spec.kind == "generation":
+        served = served_by_vllm(config, store)
+    with ExitStack() as loaded:
+        with meter.part("loading"):
+            tokenizer = bases.tokenizer(config)
+            # vLLM takes the GPU's memory for itself
+            device = "cpu" if served is not None and served.why_not is None else best_device()
+            model = loaded.enter_context(bases.trained(config, device))
+        canary = _canary(model, config, store, tokenizer, exam)
+        facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
+        with meter.part("evaluating"), _progress(exam, quiet) as advance:
+            answers, how = ask(model, tokenizer, exam, advance, served)
+    meter.figures["answering"] = how
     return answers, facts
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from lora_ns.answering.answer_file import Answer, Journal, Row, output_line, read_rows
 from lora_ns.answering.asking import head_logits
-from lora_ns.answering.generation import generate
-from lora_ns.answering.talking import with_stops
+from lora_ns.answering.decoding import with_stops
+from lora_ns.answering.generation import Generator
 from lora_ns.chat import Chat, chat_of
 from lora_ns.config import (
     CHAT_FORMATS,
@@ -33,6 +33,9 @@ from lora_ns.models import best_device, load_base, load_tokenizer, make_determin
 from lora_ns.prompts import NoConversation, Prompt, instructed, prompt_of, texts_of
 from lora_ns.record import sha256_file
 from lora_ns.store import Store, digest_of, exists
+
+BLOCK = 8
+"""So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""
 
 Progress = Callable[[int, int], None]
 """Is told the number of rows just answered, and of all rows."""
@@ -212,12 +215,15 @@ def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
     return answers
 
 
-def complete(subject: Subject, prompts: Sequence[Prompt], batch: int) -> list[Answer]:
-    """{completion}, or {completions} where several are drawn, of each prompt.  batch: its number, for the seed."""
+def complete(subject: Subject, prompts: Sequence[Prompt], keys: Sequence[str], size: int | None = None) -> list[Answer]:
+    """{completion}, or {completions} where several are drawn, of each prompt.
+
+    keys: the rows' names, which drawn answers hang on beside the seed.  size: answers at a time.
+    """
     config, stop_ids = with_stops(subject.generation, subject.chat)
-    config = config.model_copy(update={"seed": (config.seed + batch) % 2**32})
     ids = encode_prompts(list(prompts), subject.tokenizer, subject.chat)
-    found = generate(subject.model, subject.tokenizer, ids, config, len(ids), stop_ids=stop_ids)
+    generator = Generator(subject.model, subject.tokenizer, config, stop_ids=stop_ids, size=size)
+    found = generator.texts(ids, keys)
     return [{"completion": one[0]} if len(one) == 1 else {"completions": one} for one in found]
 
 
@@ -235,7 +241,8 @@ def infer_file(
 ) -> int:
     """Answers every row of a .jsonl or line of a .txt file; returns their number.
 
-    Batches are of rows of like length, always the same ones, so that going on gives what one call would have given.
+    They are asked in blocks of rows of like length, always the same ones, so that going on gives what one call would have
+    given.
     Raises ConfigError where the output is there, or was begun by another call.
     """
     rows = read_rows(source, ["text"] if subject.raw else columns_read(subject.config))
@@ -243,21 +250,24 @@ def infer_file(
         asked: list[Any] = [prompt_from(row, subject, f"{source}, row {i + 1}") for i, row in enumerate(rows)]
     else:
         asked = [texts_from(row, subject, f"{source}, row {i + 1}") for i, row in enumerate(rows)]
-    batches = _batches(asked, batch_size)
+    blocks = _blocks(asked, batch_size * (BLOCK if subject.is_causal else 1))
     call = {**subject.identity, "input": sha256_file(source), "rows": len(rows), "batch_size": batch_size}
     journal = Journal(output, digest_of(call), overwrite=overwrite)
     answers = journal.answers
-    for number, batch in enumerate(batches):
-        if not all(i in answers for i in batch):
-            wanted = [asked[i] for i in batch]
-            found = complete(subject, wanted, number) if subject.is_causal else classify(subject, wanted)
-            journal.add(dict(zip(batch, found, strict=True)))
-        progress(len(batch), len(rows))
+    for block in blocks:
+        if not all(i in answers for i in block):
+            wanted = [asked[i] for i in block]
+            if subject.is_causal:
+                found = complete(subject, wanted, [str(i) for i in block], batch_size)
+            else:
+                found = classify(subject, wanted)
+            journal.add(dict(zip(block, found, strict=True)))
+        progress(len(block), len(rows))
     journal.finish([output_line(row, answers[i], output) for i, row in enumerate(rows)])
     return len(rows)
 
 
-def _batches(asked: Sequence[Any], size: int) -> list[list[int]]:
-    """Places of the rows, the longest first, cut into batches."""
+def _blocks(asked: Sequence[Any], size: int) -> list[list[int]]:
+    """Places of the rows, the longest first, cut into blocks."""
     order = sorted(range(len(asked)), key=lambda i: (-len(str(asked[i])), i))
     return [order[start : start + size] for start in range(0, len(order), size)]

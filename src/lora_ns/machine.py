@@ -22,12 +22,15 @@ def uses_bitsandbytes(config: RunConfig) -> bool:
     )
 
 
-def check_machine(config: RunConfig, *, training: bool = True) -> None:
+def check_machine(config: RunConfig, *, training: bool = True, backend: str | None = None) -> None:
     """Raises ConfigError with everything that the config asks for and this machine lacks.
 
-    training: also what only training needs; a model trained elsewhere may well be evaluated here.
+    training: also what only training needs; a model trained elsewhere may well be evaluated here.  backend: what
+    generates text, of an evaluation; a model evaluated elsewhere may well be trained here.
     """
     problems = _of_the_base(config) + (_of_training(config) if training else [])
+    if backend == "vllm" and find_spec("vllm") is None:
+        problems.append("evaluation.backend vllm needs vllm, which is not installed here.")
     if problems:
         raise ConfigError([f"this machine cannot run it: {problem}" for problem in problems])
 

@@ -247,6 +247,14 @@ def put_on(base: Any, adapter: Path, base_name: str, *, name: str = "default") -
         raise DataError(f"the adapter {adapter} cannot be put on {base_name}: {reason_of(error)}") from error
 
 
+def take_off(model: Any) -> None:
+    """Takes a PEFT adapter off again, so that its base stands alone."""
+    base = model.get_base_model()
+    if not model.active_peft_config.is_prompt_learning:
+        model.unload()
+    vars(base).pop("prepare_inputs_for_generation", None)  # PEFT's generate leaves a copy of the base's own there
+
+
 @contextmanager
 def without_adapter(model: Any) -> Iterator[Any]:
     """The model as its base alone, with the head it had before training; a model that is no PEFT model stays as it is."""

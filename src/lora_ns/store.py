@@ -76,7 +76,8 @@ class Evaluation:
     limit: int | None
     settings: dict[str, Any]
     sandbox: str
-    batch_size: int
+    batch_size: int | None
+    backend: str = "auto"
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for the file and the record."""
@@ -91,6 +92,7 @@ class Evaluation:
             "settings": self.settings,
             "sandbox": self.sandbox,
             "batch_size": self.batch_size,
+            "backend": self.backend,
         }
 
 
@@ -238,6 +240,7 @@ class Store:
             settings=dict(entry.settings),
             sandbox=config.evaluation.sandbox,
             batch_size=config.evaluation.batch_size,
+            backend=config.evaluation.backend,
         )
         return replace(request, name=f"{slug(entry.name)}-{self._evaluation_digest(request)}")
 

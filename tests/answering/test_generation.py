@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lora_ns.answering.generation import cut_at, generate
+from lora_ns.answering.decoding import cut_at
+from lora_ns.answering.generation import Generator
 from lora_ns.config import GenerationConfig
 
 PROMPTS = ["Question: what is 3 plus 4?\nAnswer:", "the cat", "the cat sat on the mat #### 12 " * 3, "7", "on the mat"]
@@ -24,7 +25,8 @@ def loaded(folder: Path) -> tuple[Any, Any]:
 def answers(folder: Path, prompts: list[str] = PROMPTS, batch_size: int = 2, **settings: Any) -> list[list[str]]:
     model, tokenizer = loaded(folder)
     config = GenerationConfig(**{"max_new_tokens": 12, **settings})
-    return generate(model, tokenizer, tokenizer(prompts)["input_ids"], config, batch_size)
+    keys = [prompt[:20] for prompt in prompts]
+    return Generator(model, tokenizer, config, size=batch_size).texts(tokenizer(prompts)["input_ids"], keys)
 
 
 def test_answers_come_in_the_order_of_the_prompts_and_padding_changes_none(tiny_causal: Path) -> None:
@@ -56,9 +58,9 @@ def test_the_end_of_sequence_and_a_further_stop_token_end_an_answer(tiny_causal:
     model, tokenizer = loaded(tiny_causal)
     encoded = tokenizer(PROMPTS[:1])["input_ids"]
     config = GenerationConfig(max_new_tokens=12)
-    free = generate(model, tokenizer, encoded, config, 1)[0][0]
+    free = Generator(model, tokenizer, config).texts(encoded, ["0"])[0][0]
     ids = tokenizer(free, add_special_tokens=False)["input_ids"]
-    stopped = generate(model, tokenizer, encoded, config, 1, stop_ids=[ids[3]])[0][0]
+    stopped = Generator(model, tokenizer, config, stop_ids=[ids[3]]).texts(encoded, ["0"])[0][0]
     assert free.startswith(stopped) and len(stopped) < len(free)
 
 
@@ -73,11 +75,11 @@ def test_stop_texts_end_an_answer_and_are_not_part_of_it(tiny_causal: Path) -> N
 def test_stop_texts_save_the_steps_after_them(tiny_causal: Path) -> None:
     model, tokenizer = loaded(tiny_causal)
     encoded = tokenizer(PROMPTS[:1])["input_ids"]
-    stop = generate(model, tokenizer, encoded, GenerationConfig(max_new_tokens=12), 1)[0][0][2:4]
+    stop = Generator(model, tokenizer, GenerationConfig(max_new_tokens=12)).texts(encoded, ["0"])[0][0][2:4]
     steps = []
     forward = model.forward
     model.forward = lambda *words, **named: steps.append(1) or forward(*words, **named)
-    generate(model, tokenizer, encoded, GenerationConfig(max_new_tokens=60, stop=[stop]), 1)
+    Generator(model, tokenizer, GenerationConfig(max_new_tokens=60, stop=[stop])).texts(encoded, ["0"])
     assert 0 < len(steps) < 30
 
 

@@ -10,30 +10,56 @@ regression      {"texts": ["…", "…"], "prediction": 3.25}
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from lora_ns.answering.decoding import with_stops
 from lora_ns.answering.exam import Exam
-from lora_ns.answering.generation import generate
+from lora_ns.answering.fitting import in_batches, rows_at_a_time
+from lora_ns.answering.generation import Generator
 from lora_ns.answering.likelihood import counted_tokens, log_likelihoods
+from lora_ns.answering.served import Served
+from lora_ns.answering.spreading import spread
 from lora_ns.chat import chat_of
 from lora_ns.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, texts_to_ask
 from lora_ns.errors import DataError, EvaluationError
 from lora_ns.prompts import texts_of
 
 Answer = dict[str, Any]
+Facts = dict[str, Any]
 Progress = Callable[[int], None]
 
 
-def ask(model: Any, tokenizer: Any, exam: Exam, progress: Progress = lambda done: None) -> list[Answer]:
-    """One answer a row, in the order of the rows.  Raises DataError for a row that cannot be asked."""
-    askers: dict[str, Callable[..., list[Answer]]] = {
-        "generation": _generate,
+def ask(
+    model: Any,
+    tokenizer: Any,
+    exam: Exam,
+    progress: Progress = lambda done: None,
+    served: Served | None = None,
+) -> tuple[list[Answer], Facts]:
+    """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
+
+    served: the model as vLLM is told of it, where that is to generate text.
+    In several processes each row is asked in one of them, and all return all answers.
+    """
+    askers: dict[str, Callable[..., tuple[list[Answer], Facts]]] = {
+        "generation": partial(_generate, served=served),
         "choice": _choose,
         "perplexity": _measure,
         "classification": _classify,
         "regression": _classify,
     }
-    return askers[exam.spec.kind](model, tokenizer, exam, progress)
+    facts: Facts = {}
+
+    def of_places(places: list[int]) -> list[Answer]:
+        if not places:
+            return []
+        part = exam if len(places) == len(exam.rows) else exam.part(places)
+        answers, found = askers[exam.spec.kind](model, tokenizer, part, progress)
+        facts.update(found)
+        return answers
+
+    return spread(len(exam.rows), of_places), facts
 
 
 def prompts_as_text(exam: Exam, tokenizer: Any) -> list[str]:
@@ -63,7 +89,7 @@ def room_warnings(model: Any, tokenizer: Any, exam: Exam) -> list[str]:
     room = getattr(config, "max_position_embeddings", None)
     if exam.spec.kind != "generation" or room is None:
         return []
-    encoded = encode_prompts(exam.prompts, tokenizer, chat_of(exam.dataset.chat_template, tokenizer))
+    encoded = exam.prompt_ids(tokenizer)
     new = exam.evaluation.generation.max_new_tokens
     long = [identity for identity, ids in zip(exam.ids, encoded, strict=True) if len(ids) + new > room]
     if not long:
@@ -79,31 +105,41 @@ def room_warnings(model: Any, tokenizer: Any, exam: Exam) -> list[str]:
     return [said]
 
 
-def _generate(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
-    config, chat = exam.evaluation.generation, chat_of(exam.dataset.chat_template, tokenizer)
-    encoded = encode_prompts(exam.prompts, tokenizer, chat)
-    stop_ids, stop_texts = chat.stops() if chat else ([], [])
-    config = config.model_copy(update={"stop": [*config.stop, *(s for s in stop_texts if s not in config.stop)]})
-    completions = generate(model, tokenizer, encoded, config, exam.evaluation.batch_size, progress, stop_ids)
+def _generate(
+    model: Any, tokenizer: Any, exam: Exam, progress: Progress, served: Served | None
+) -> tuple[list[Answer], Facts]:
+    evaluation = exam.evaluation
+    config, stop_ids = with_stops(evaluation.generation, chat_of(exam.dataset.chat_template, tokenizer))
+    generator = Generator(
+        model,
+        tokenizer,
+        config,
+        stop_ids=stop_ids,
+        backend=evaluation.backend,
+        size=evaluation.batch_size,
+        served=served,
+    )
+    completions = generator.texts(exam.prompt_ids(tokenizer), exam.ids, progress)
     texts = prompts_as_text(exam, tokenizer)
-    return [{"prompt": p, "completions": c} for p, c in zip(texts, completions, strict=True)]
+    answers = [{"prompt": p, "completions": c} for p, c in zip(texts, completions, strict=True)]
+    return answers, generator.facts
 
 
-def _choose(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+def _choose(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
     assert exam.spec.choices is not None
     choices = [exam.spec.choices(row, exam.evaluation.settings)[0] for row in exam.rows]
     chat = chat_of(exam.dataset.chat_template, tokenizer)
     flat = [(prompt, choice) for prompt, of_row in zip(exam.prompts, choices, strict=True) for choice in of_row]
     encoded = encode_continuations([p for p, _ in flat], [c for _, c in flat], tokenizer, chat)
-    found = iter(log_likelihoods(model, encoded, tokenizer.pad_token_id, exam.evaluation.batch_size))
-    answers = []
+    sums, facts = log_likelihoods(model, encoded, tokenizer.pad_token_id, exam.evaluation.batch_size)
+    found, answers = iter(sums), []
     for prompt, of_row in zip(prompts_as_text(exam, tokenizer), choices, strict=True):
         answers.append({"prompt": prompt, "choices": of_row, "log_likelihoods": [next(found) for _ in of_row]})
         progress(1)
-    return answers
+    return answers, facts
 
 
-def _measure(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+def _measure(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
     examples, owners = [], []
     answers: list[Answer] = []
     for number, result in enumerate(encode_rows(exam.rows, exam.dataset, tokenizer)):
@@ -118,27 +154,30 @@ def _measure(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list
             answers[-1]["bytes"] += len(text.encode())
             examples.append((ids, spans))
             owners.append(number)
-    sums = log_likelihoods(model, examples, tokenizer.pad_token_id, exam.evaluation.batch_size, progress)
+    sums, facts = log_likelihoods(model, examples, tokenizer.pad_token_id, exam.evaluation.batch_size, progress)
     for owner, value in zip(owners, sums, strict=True):
         answers[owner]["log_likelihood"] += value
-    return answers
+    return answers, facts
 
 
-def _classify(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> list[Answer]:
+def _classify(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
     texts = [texts_of(row, exam.dataset) for row in exam.rows]
     answers: list[Answer] = [{"texts": text} for text in texts]
-    order = sorted(range(len(texts)), key=lambda i: (-sum(map(len, texts[i])), i))
-    for start in range(0, len(order), exam.evaluation.batch_size):
-        chosen = order[start : start + exam.evaluation.batch_size]
-        logits = head_logits(model, tokenizer, [texts[i] for i in chosen], exam.dataset.max_length).float()
+    columns, limit = [list(column) for column in zip(*texts, strict=True)], exam.dataset.max_length
+    lengths = [len(ids) for ids in tokenizer(*columns, truncation=True, max_length=limit)["input_ids"]]
+
+    def of_batch(batch: list[int]) -> None:
+        logits = head_logits(model, tokenizer, [texts[i] for i in batch], limit).float()
         if exam.spec.kind == "regression":
-            for i, value in zip(chosen, logits[:, 0].tolist(), strict=True):
+            for i, value in zip(batch, logits[:, 0].tolist(), strict=True):
                 answers[i]["prediction"] = value
         else:
-            for i, row in zip(chosen, logits.softmax(-1).tolist(), strict=True):
+            for i, row in zip(batch, logits.softmax(-1).tolist(), strict=True):
                 answers[i]["probabilities"] = [round(p, 6) for p in row]
-        progress(len(chosen))
-    return answers
+        progress(len(batch))
+
+    order = sorted(range(len(texts)), key=lambda i: (-lengths[i], i))
+    return answers, in_batches(order, rows_at_a_time(model, exam.evaluation.batch_size), of_batch)
 
 
 def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> Any:
@@ -146,6 +185,8 @@ def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_
     import torch
 
     columns = [list(column) for column in zip(*texts, strict=True)]
-    batch = tokenizer(*columns, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+    batch = tokenizer(
+        *columns, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
+    )
     with torch.inference_mode():
         return model(**batch.to(model.device)).logits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,9 @@ import pyarrow as pa
 
 from lora_ns import sources
 from lora_ns.benchmarks import Benchmark, benchmark
+from lora_ns.chat import chat_of
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig
+from lora_ns.encoding import encode_prompts
 from lora_ns.errors import DataError
 from lora_ns.integrity import intact
 from lora_ns.prompts import (
@@ -33,6 +35,7 @@ from lora_ns.store import Evaluation, Store
 class Exam:
     """What is asked, row by row.
 
+    ids: the row's own id where it has one that is unique, else its number.
     examples: the solved rows before each question; example_numbers: their numbers in the split that they come from.
     """
 
@@ -40,21 +43,19 @@ class Exam:
     evaluation: Evaluation
     task_type: str
     rows: list[Row]
+    ids: list[str]
     examples: list[Row]
     example_numbers: list[int] | None
+    _encoded: list[Any] = field(default_factory=list, repr=False)
 
     @property
     def dataset(self) -> DatasetConfig:
         return self.evaluation.dataset
 
-    @cached_property
-    def ids(self) -> list[str]:
-        """The row's own id where it has one that is unique, else its number."""
-        for key in ("id", "idx", "task_id", "unique_id"):
-            values = [str(row.get(key)) for row in self.rows]
-            if key in self.rows[0] and len(set(values)) == len(values):
-                return values
-        return [str(number) for number in range(len(self.rows))]
+    def part(self, places: Sequence[int]) -> Exam:
+        """Some of its rows."""
+        rows, ids = [self.rows[place] for place in places], [self.ids[place] for place in places]
+        return replace(self, rows=rows, ids=ids, _encoded=[])
 
     @cached_property
     def is_instructed(self) -> bool:
@@ -66,6 +67,13 @@ class Exam:
         """What the model goes on from, solved examples first.  Raises DataError for a row that asks nothing."""
         examples = [(self._question(row), self._answer(row)) for row in self.examples]
         return [with_examples(self._question(row), examples) for row in self.rows]
+
+    def prompt_ids(self, tokenizer: Any) -> list[list[int]]:
+        """The prompts as tokens; kept for the next model that is asked in the same tokens."""
+        if not self._encoded or self._encoded[0] is not tokenizer:
+            chat = chat_of(self.dataset.chat_template, tokenizer)
+            self._encoded[:] = [tokenizer, encode_prompts(self.prompts, tokenizer, chat)]
+        return self._encoded[1]
 
     def _question(self, row: Row) -> Prompt:
         if self.is_instructed:
@@ -119,7 +127,15 @@ def read_exam(config: RunConfig, evaluation: Evaluation, store: Store) -> Exam:
         places = random.Random(f"{dataset.split_seed} {spec.name} limit").sample(range(len(chosen)), evaluation.limit)
         chosen = [chosen[place] for place in sorted(places)]
     examples, numbers = _examples(spec, evaluation, folder, rows)
-    return Exam(spec, evaluation, config.task_type, chosen, examples, numbers)
+    return Exam(spec, evaluation, config.task_type, chosen, _ids(chosen), examples, numbers)
+
+
+def _ids(rows: Sequence[Row]) -> list[str]:
+    for key in ("id", "idx", "task_id", "unique_id"):
+        values = [str(row.get(key)) for row in rows]
+        if rows and key in rows[0] and len(set(values)) == len(values):
+            return values
+    return [str(number) for number in range(len(rows))]
 
 
 def _with_reference(rows: list[dict[str, Any]], dataset: DatasetConfig) -> list[Row]:

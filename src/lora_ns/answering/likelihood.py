@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lora_ns.answering.fitting import in_batches, rows_at_a_time
+
 LOGIT_BYTES = 1 << 30
 """At most so much for one batch's logits: vocabularies are large."""
 
@@ -13,10 +15,10 @@ def log_likelihoods(
     model: Any,
     examples: Sequence[tuple[Sequence[int], Sequence[int]]],
     pad_token_id: int,
-    batch_size: int,
+    batch_size: int | None,
     progress: Callable[[int], None] = lambda done: None,
-) -> list[float]:
-    """Sum of the log-probabilities (nats) of each example's chosen tokens, in the order of the examples.
+) -> tuple[list[float], dict[str, Any]]:
+    """(sum of the log-probabilities, in nats, of each example's chosen tokens, in their order; what batches they took).
 
     examples: (input_ids, spans [start, end, …] of the tokens to count); the first token of all has no probability.
     """
@@ -24,18 +26,19 @@ def log_likelihoods(
 
     order = sorted(range(len(examples)), key=lambda i: (-len(examples[i][0]), i))
     sums = [0.0] * len(examples)
-    start = 0
-    while start < len(order):
-        longest = len(examples[order[start]][0])
-        fitting = LOGIT_BYTES // (longest * model.config.get_text_config().vocab_size * 4)
-        chosen = order[start : start + max(1, min(batch_size, fitting))]
+    bytes_a_token = model.config.get_text_config().vocab_size * 4
+
+    def of_batch(batch: list[int]) -> None:
         with torch.inference_mode():
-            found = _of_batch(model, [examples[i] for i in chosen], pad_token_id)
-        for i, value in zip(chosen, found, strict=True):
+            found = _of_batch(model, [examples[i] for i in batch], pad_token_id)
+        for i, value in zip(batch, found, strict=True):
             sums[i] = value
-        start += len(chosen)
-        progress(len(chosen))
-    return sums
+        progress(len(batch))
+
+    def most(first: int) -> int:
+        return LOGIT_BYTES // (len(examples[first][0]) * bytes_a_token)
+
+    return sums, in_batches(order, rows_at_a_time(model, batch_size), of_batch, most)
 
 
 def _of_batch(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -> list[float]:

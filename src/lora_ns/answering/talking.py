@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lora_ns.answering.generation import cut_at, generate
+from lora_ns.answering.decoding import cut_at, with_stops
+from lora_ns.answering.generation import Generator
 from lora_ns.chat import Chat
 from lora_ns.config import GenerationConfig
 from lora_ns.encoding import encode_prompts
@@ -63,17 +64,11 @@ def answer(
     ids = encode_prompts([prompt], tokenizer, chat)
     streams = write is not None and config.num_beams == 1 and config.num_samples == 1
     printer = Printer(tokenizer, config.stop, write) if streams and write is not None else None
-    found = generate(model, tokenizer, ids, config, 1, stop_ids=stop_ids, streamer=printer)[0]
+    generator = Generator(model, tokenizer, config, stop_ids=stop_ids, streamer=printer)
+    found = generator.texts(ids, ["0"])[0]
     if write is not None and printer is None:
         write("\n".join(found))
     return found
-
-
-def with_stops(config: GenerationConfig, chat: Chat | None) -> tuple[GenerationConfig, list[int]]:
-    """The decoding with a chat template's own end of turn: as a stop text, or as tokens."""
-    stop_ids, stop_texts = chat.stops() if chat is not None else ([], [])
-    texts = [*config.stop, *(text for text in stop_texts if text not in config.stop)]
-    return config.model_copy(update={"stop": texts}), stop_ids
 
 
 def converse(

@@ -117,7 +117,8 @@ def infer(
         _chat(subject, system, quiet)
     else:
         assert input_file is not None and output_file is not None
-        _answer_file(subject, input_file, output_file, batch_size or settings.evaluation.batch_size, overwrite, quiet)
+        size = batch_size or settings.evaluation.batch_size or 32
+        _answer_file(subject, input_file, output_file, size, overwrite, quiet)
 
 
 def _say(subject: Any, texts: list[str]) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lora_ns.chain import make_adapter, make_adapters, make_tokens
+from lora_ns.chain import make_adapters, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.engines import prepare_engines
-from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.failure import noting
+from lora_ns.errors import ConfigError, EvaluationError, LoraNsError
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, read_evaluation
 
@@ -99,39 +100,53 @@ def _mark(marker: Path | None) -> None:
 
 @app.command()
 def evaluate(
-    config: ConfigOption,
+    config: ConfigsOption,
     overrides: Overrides = None,
     method: MethodOption = None,
     evaluation: Annotated[
-        Path | None, typer.Option("--evaluation", help="Evaluation file; else the config's own.")
+        Path | None, typer.Option("--evaluation", help="Evaluation file; else each config's own.")
     ] = None,
     rescore: Annotated[
         bool, typer.Option("--rescore", help="Judge kept predictions again, without generating.")
     ] = False,
+    marker: MarkerOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Score a config's adapter on its benchmarks.  Example: lora-ns evaluate --config configs/gsm8k.yaml seed=1"""
-    from lora_ns.evaluate import evaluate as run_stage
-    from lora_ns.fetch import fetch as fetch_rows
-    from lora_ns.trial import score_divergence
+    """Score adapters on their benchmarks.  Example: lora-ns evaluate --config configs/gsm8k.yaml seed=1"""
+    runs, store = [_config(path, method, overrides) for path in config], Store()
+    prepare_engines(*runs)
+    from lora_ns.answering.bases import Bases
 
-    settings, store = _config(config, method, overrides), Store()
-    prepare_engines(settings)
-    requests: list[Evaluation] = (
-        [read_evaluation(evaluation)]
-        if evaluation
-        else [store.evaluation(settings, entry) for entry in settings.evaluation.benchmarks]
-    )
-    if not requests:
-        raise ConfigError(f"{config}: evaluation.benchmarks names nothing to evaluate.")
-    make_adapter(settings, store, quiet=quiet)
-    for request in requests:
-        fetch_rows(request.dataset, store)
-        store.write_evaluation_file(request)
-        with noting(store, store.run_name(settings), "evaluate"):
-            path = score_divergence(settings, request, store) or run_stage(
-                settings, request, store, quiet=quiet, rescore=rescore
-            )
-        typer.echo(path)
-        for name, value in json.loads(path.read_text())["metrics"].items():
+    asked: dict[str, tuple[Evaluation, list[RunConfig]]] = {}
+    for path, run in zip(config, runs, strict=True):
+        own = [store.evaluation(run, entry) for entry in run.evaluation.benchmarks] if evaluation is None else []
+        requests = [read_evaluation(evaluation)] if evaluation else own
+        if not requests:
+            raise ConfigError(f"{path}: evaluation.benchmarks names nothing to evaluate.")
+        for request in requests:
+            asked.setdefault(request.name, (request, []))[1].append(run)
+    bases, results = Bases(store), list[tuple[str, Path | Exception]]()
+    for request, of_request in asked.values():
+        results += make_scores(of_request, request, store, quiet=quiet, rescore=rescore, bases=bases).items()
+    if Processes.here().is_first:
+        _say_scores(results)
+    failed = [(run, error) for run, error in results if isinstance(error, Exception)]
+    if len(results) == 1 and failed:
+        raise failed[0][1]
+    if failed:
+        raise EvaluationError(f"{len(failed)} of {len(results)} scores could not be made.")
+    _mark(marker)
+
+
+def _say_scores(results: Sequence[tuple[str, Path | Exception]]) -> None:
+    """Each score's file and metrics; of several that were asked for, also why one is missing."""
+    for run, result in results:
+        if isinstance(result, Exception):
+            if len(results) > 1:
+                foreign = not isinstance(result, LoraNsError)
+                said = "".join(traceback.format_exception(result)) if foreign else str(result)
+                errors.print(f"{run}: {said}", markup=False, soft_wrap=True)
+            continue
+        typer.echo(result)
+        for name, value in json.loads(result.read_text())["metrics"].items():
             typer.echo(f"  {name}  {value:.4f}")

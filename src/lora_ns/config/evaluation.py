@@ -28,7 +28,7 @@ class GenerationConfig(Section):
     """Beam search over so many; 1: none."""
     repetition_penalty: float = Field(default=1.0, gt=0)
     """Above 1: tokens that were said already become less likely."""
-    stop: list[str] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = []
     """Texts that end an answer, besides the end-of-sequence token."""
     num_samples: int = Field(default=1, ge=1)
     """Answers a question, for pass@k; needs do_sample."""
@@ -113,8 +113,12 @@ class EvaluationConfig(Section):
     """The rows that are asked; `validation` while settings are chosen by hand."""
     generation: Generation = {}
     """Fields of GenerationConfig; over the benchmark's own, under a benchmark entry's."""
-    batch_size: int = Field(default=32, gt=0)
-    """Outside every digest."""
+    batch_size: int | None = Field(default=None, gt=0)
+    """Examples at a time (None: as many as pay and fit).  Outside every digest."""
+    backend: Literal["auto", "continuous", "generate", "vllm"] = "auto"
+    """What generates text: `continuous` gives a slot to the next example as soon as its answer has ended, `generate` is
+    transformers' own, `vllm` needs vLLM and a GPU.  auto: continuous where it provably computes the same, else generate.
+    Outside every digest."""
     sandbox: Literal["auto", "bubblewrap", "landlock", "unsafe"] = "auto"
     """What isolates generated code; `unsafe` runs it without, and is stamped on every score."""
 
