@@ -49,7 +49,7 @@ def write_config(path: Path, content: object) -> Path:
     return path
 
 
-def write_study(folder: Path, model: Path) -> None:
+def write_study(folder: Path, model: Path | str) -> None:
     """Everything that an experiment of two methods and two seeds is written in: rows, task, methods, experiment.yaml."""
     (folder / "sums").mkdir(parents=True)
     for split, rows in {"train": sums(40), "test": sums(10, 45)}.items():

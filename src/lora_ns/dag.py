@@ -10,13 +10,22 @@ written the choice; until then whoever asks for them is sent to wait for it.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.launch import (
+    PROGRAM,
+    Resources,
+    each_of,
+    evaluation_resources,
+    is_plain,
+    training_command,
+    training_resources,
+)
 from lora_ns.packing import Job, training_jobs
 from lora_ns.store import Evaluation, Store, exists
 
@@ -27,7 +36,7 @@ Lookup = Callable[[Wildcards], list[str]]
 class Dag:
     """An experiment's artefacts by name, and the requests (run and evaluation files) that they are made from."""
 
-    program = f"{shlex.quote(sys.executable)} -m lora_ns"
+    program = shlex.join(PROGRAM)
     """The command that every rule calls, in the Python that runs Snakemake."""
 
     def __init__(self, experiment_file: str, checkpoints: Any = None):
@@ -39,6 +48,7 @@ class Dag:
         self.tokens: dict[str, Run] = {}
         self.rows: dict[str, str] = {}
         self.base_models: dict[str, str] = {}
+        self.downloads: dict[str, Run] = {}
         self.evaluations: dict[str, Evaluation] = {}
         self.merged: dict[str, Run] = {}
         self.jobs: dict[str, Job] = {}
@@ -62,6 +72,8 @@ class Dag:
             if run.config.peft.method != "none":
                 self.tokens.setdefault(run.tokens, run)
                 self.rows.setdefault(run.rows, f"--config {shlex.quote(run_file)}")
+            if run.download is not None:
+                self.downloads.setdefault(run.download.stem, run)
             if run.base_model is not None:
                 self.base_models.setdefault(run.base_model, run.config.model.name_or_path)
             for evaluation in run.evaluations:
@@ -69,7 +81,8 @@ class Dag:
                     self.evaluations[evaluation.name] = evaluation
                     asked = shlex.quote(str(self.store.write_evaluation_file(evaluation)))
                     self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
-        jobs = training_jobs([run for run in runs if run.name not in self._job_of], self.store, self.experiment.sweep)
+        free = [run for run in runs if run.name not in self._job_of and is_plain(run.config)]
+        jobs = training_jobs(free, self.store, self.experiment.sweep)
         for job in (job for job in jobs if len(job.runs) > 1):
             self.jobs[job.name] = job
             self._job_of |= {run.name: job for run in job.runs}
@@ -90,7 +103,8 @@ class Dag:
     def data(self) -> list[str]:
         """The records of all rows, base models and tokens that the known runs and their benchmarks stand on."""
         rooms: dict[str, Iterable[str]] = {"raw": self.rows, "models": self.base_models, "tokens": self.tokens}
-        return [_record(self.store.root / "data" / room / name) for room, names in rooms.items() for name in names]
+        made = [_record(self.store.root / "data" / room / name) for room, names in rooms.items() for name in names]
+        return [*made, *(path for run in self.downloads.values() for path in self._base(run))]
 
     def scores(self, wildcards: Wildcards) -> list[str]:
         """Every score file that the tables are made from."""
@@ -195,16 +209,58 @@ class Dag:
         return [] if exists(self.store.merged(run.config)) else [*self._adapter(run), *self._base(run)]
 
     def _base(self, run: Run) -> list[str]:
-        return [] if run.base_model is None else [_record(self.store.base_model(run.config.model.name_or_path))]
+        """What says that the base model is here; nothing of one in a folder."""
+        if run.base_model is not None:
+            return [_record(self.store.base_model(run.config.model.name_or_path))]
+        return [] if run.download is None else [str(run.download)]
 
     # -- what the commands are given -------------------------------------------------------------------------------
 
     def run_file_of(self, wildcards: Wildcards) -> str:
-        """The run file that makes an adapter, tokens or a merged model."""
-        if hasattr(wildcards, "run"):
-            return str(self.store.run_file(wildcards.run))
-        owners = self.tokens if hasattr(wildcards, "tokens") else self.merged
-        return str(self.store.run_file(owners[getattr(wildcards, "tokens", None) or wildcards.merged].name))
+        """The run file that makes an adapter, tokens or a merged model, or names a model of the hub."""
+        return str(self.store.run_file(self._owner(wildcards).name))
+
+    def _owner(self, wildcards: Wildcards) -> Run:
+        """The run (one of those) that an artefact is made for."""
+        rooms = {"run": self.runs, "tokens": self.tokens, "merged": self.merged, "model": self.downloads}
+        if hasattr(wildcards, "job"):
+            return self.jobs[wildcards.job].runs[0]
+        return next(runs[getattr(wildcards, name)] for name, runs in rooms.items() if hasattr(wildcards, name))
+
+    def launch_of(self, wildcards: Wildcards) -> str:
+        """The command that starts the processes of a training."""
+        run = self._owner(wildcards)
+        return self._offline(run) + training_command(run.config)
+
+    def program_of(self, wildcards: Wildcards) -> str:
+        """The command of a stage that reads a run's base model."""
+        return self._offline(self._owner(wildcards)) + self.program
+
+    def _offline(self, run: Run) -> str:
+        """A hub's model has been fetched by now, and a compute node need not find that the network is not there."""
+        return "" if run.download is None else "env HF_HUB_OFFLINE=1 "
+
+    @property
+    def training_resources(self) -> dict[str, Any]:
+        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+
+        @cache
+        def of(name: str, attempt: int) -> Resources:
+            runs = self.jobs[name].runs if name in self.jobs else [self.runs[name]]
+            return training_resources([run.config for run in runs], attempt)
+
+        return each_of(lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, attempt))
+
+    @property
+    def evaluation_resources(self) -> dict[str, Any]:
+        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+
+        @cache
+        def of(together: bool, attempt: int) -> Resources:
+            in_turn = max(len(job.runs) for job in self.jobs.values()) if together else 1
+            return evaluation_resources([run.config for run in self.experiment.blueprint], attempt, in_turn=in_turn)
+
+        return each_of(lambda wildcards, attempt: of(hasattr(wildcards, "job"), attempt))
 
     def run_files_of(self, wildcards: Wildcards) -> str:
         """`--config FILE` of every run of a job."""

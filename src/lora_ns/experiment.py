@@ -57,6 +57,11 @@ class Run:
         return self.store.base_model(name).name if name.startswith("builtin:") else None
 
     @cached_property
+    def download(self) -> Path | None:
+        """The note that a hub's base model is on this machine, whether it is there or not; None of any other base."""
+        return self.store.download(self.config.model)
+
+    @cached_property
     def evaluations(self) -> list[Evaluation]:
         return [self.store.evaluation(self.config, entry) for entry in self.config.evaluation.benchmarks]
 

@@ -1,14 +1,19 @@
-"""Rows: from where the config says, to parquet.  READS hub, files or a generator   WRITES data/raw/<dataset>-<digest>"""
+"""Rows: from where the config says, to parquet.  READS hub, files or a generator   WRITES data/raw/<dataset>-<digest>
+
+And a model of the hub, to this machine's cache, so that whoever trains needs no network.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow.parquet as parquet
 
 from lora_ns import record, sources
-from lora_ns.config import DatasetConfig
-from lora_ns.store import Store, exists, making
+from lora_ns.config import DatasetConfig, ModelConfig
+from lora_ns.errors import ConfigError
+from lora_ns.store import Store, exists, making, replace_text
 
 
 def fetch(dataset: DatasetConfig, store: Store) -> Path:
@@ -35,3 +40,17 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
         )
     store.remember(dataset)
     return target
+
+
+def fetch_model(model: ModelConfig, store: Store) -> Path:
+    """Brings a hub model's files to this machine, and notes where they lie; returns the note.  Raises ConfigError."""
+    from lora_ns.models import download
+
+    note = store.download(model)
+    if note is None:
+        raise ConfigError(
+            f"model.name_or_path: {model.name_or_path} is not a model of the hub; there is nothing to fetch."
+        )
+    content = {"model": model.name_or_path, "revision": model.revision, "folder": str(download(model))}
+    replace_text(note, json.dumps(content, indent=1) + "\n")
+    return note

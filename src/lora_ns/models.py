@@ -102,6 +102,22 @@ def _keep_readable(loaded: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
+def download(model: ModelConfig) -> Path:
+    """The files of a model on the hub, brought to this machine; returns their folder.  Raises ConfigError."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model.name_or_path, revision=model.revision, allow_patterns=_hub_files(model)))
+    except (OSError, ValueError) as error:
+        raise _not_loaded("model", model, error) from error
+
+
+def _hub_files(model: ModelConfig) -> list[str]:
+    """What is read of a model on the hub: never weights in a form that could run code."""
+    files = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt"]
+    return [*files, "*.py"] if model.trust_remote_code else files
+
+
 def weights_folder(model: ModelConfig, store: Store) -> Path:
     """The folder of the base's own weights, already loaded once.  Raises DataError where they are not on this disk."""
     place = location(model, store)
@@ -111,7 +127,10 @@ def weights_folder(model: ModelConfig, store: Store) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(place, revision=model.revision, local_files_only=True))
+        found = snapshot_download(
+            place, revision=model.revision, allow_patterns=_hub_files(model), local_files_only=True
+        )
+        return Path(found)
     except LocalEntryNotFoundError as error:
         raise DataError(f"the weights of {place} are not on this disk: {error}") from error
 

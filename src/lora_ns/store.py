@@ -334,6 +334,16 @@ class Store:
         """results/scratch/together/<job>: that runs which share a process are done; taken away once that is known."""
         return self.root / "results/scratch/together" / job
 
+    def download(self, model: ModelConfig) -> Path | None:
+        """results/scratch/hub/<model>-<digest>.json: that the files of a model on the hub are on this machine.
+
+        None of a model that comes from elsewhere.
+        """
+        identity = self.model_identity(model)
+        if "hub" not in identity:
+            return None
+        return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(identity)}.json"
+
     def sandbox_report(self, host: str, digest: str) -> Path:
         """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
         return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"

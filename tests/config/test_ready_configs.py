@@ -13,7 +13,7 @@ from lora_ns.errors import ConfigError
 from lora_ns.store import Store
 
 CONFIGS = REPOSITORY / "configs"
-READY = sorted(CONFIGS.glob("*.yaml"))
+READY = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "accelerate_config")
 GLUE = "cola sst2 mrpc stsb qqp mnli qnli rte wnli".split()
 
 

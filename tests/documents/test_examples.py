@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors.numpy import load_file
 from support import REPOSITORY, Run
 
 from lora_ns.experiment import load_experiment
@@ -21,6 +24,10 @@ SENTENCES = (
     f"{TINY} model.name_or_path=builtin:tiny-bert dataset.name=builtin:paraphrase dataset.max_length=64 "
     "'dataset.options={num_train: 48, num_validation: 8, num_test: 8}'"
 )
+
+
+def read_weights(adapter: Path) -> dict[str, Any]:
+    return load_file(adapter / "adapter_model.safetensors")
 
 
 def test_quick_start_trains_scores_and_says_how_to_ask(run: Run) -> None:
@@ -53,6 +60,21 @@ def test_train_metamath_ends_in_a_merged_model(run: Run, clone: Path) -> None:
     assert (merged / "model.safetensors").is_file() and merged.is_relative_to(clone / "results/merged")
     run_file = next((clone / "results/runs").glob(f"{merged.name.rsplit('-', 1)[0]}.yaml"))
     assert "max_samples: 40000" in run_file.read_text()
+
+
+def test_train_multi_gpu_trains_one_run_with_two_processes(run: Run, clone: Path) -> None:
+    settings = "training.max_steps=3 'evaluation.benchmarks=[perplexity]'"
+    done = run(f"LAUNCH=configs/launch/ddp.yaml examples/train_multi_gpu.sh configs/template.yaml {settings}")
+    assert done.returncode == 0, done.stderr
+    folders = [line for line in done.stdout.splitlines() if line.startswith("results/adapters/")]
+    assert len(folders) == 1, "the first process alone says where the adapter lies"
+    shared = read_weights(clone / folders[0])
+    record = json.loads((clone / folders[0] / "record.json").read_text())
+    assert record["circumstances"]["processes"] == 2
+    shutil.move(clone / folders[0], clone / "shared")
+    assert run(f"lora-ns train --config configs/template.yaml {settings}").stdout.splitlines() == folders
+    for name, alone in read_weights(clone / folders[0]).items():
+        assert abs(shared[name] - alone).max() <= 1e-4 * abs(alone).max(), name
 
 
 def test_run_inference_answers_a_question_and_a_file(run: Run, clone: Path) -> None:

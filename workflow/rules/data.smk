@@ -1,7 +1,13 @@
-"""Rows, tokens, builtin base models.
+"""Rows, tokens, base models.  What may need the network runs where Snakemake does.
 
-READS   the hub, local files or a generator      WRITES  data/raw, data/models, data/tokens
+READS   the hub, local files or a generator      WRITES  data/raw, data/models, data/tokens, results/scratch/hub
 """
+
+
+localrules:
+    fetch,
+    fetch_model,
+    tokenize,
 
 
 rule fetch:
@@ -19,6 +25,21 @@ rule fetch:
         request=study.request_of_rows,
     shell:
         "exec {params.program} fetch {params.request} > {log:q} 2>&1"
+
+
+rule fetch_model:
+    """The files of one model of the hub, in this machine's cache; what is written says so."""
+    output:
+        note="results/scratch/hub/{model}.json",
+    log:
+        "logs/fetch/{model}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        program=study.program,
+        run=study.run_file_of,
+    shell:
+        "exec {params.program} fetch --model --config {params.run:q} > {log:q} 2>&1"
 
 
 rule pretrain:

@@ -16,8 +16,10 @@ rule evaluate:
         "logs/evaluate/{run}/{evaluation}.benchmark.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **study.evaluation_resources,
     params:
-        program=study.program,
+        program=study.program_of,
         run=study.run_file_of,
         evaluation=study.evaluation_file_of,
     shell:
@@ -36,8 +38,10 @@ rule evaluate_together:
         "logs/evaluate/{job}/{evaluation}.benchmark.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **study.evaluation_resources,
     params:
-        program=study.program,
+        program=study.program_of,
         runs=study.run_files_of,
         evaluation=study.evaluation_file_of,
     shell:

@@ -16,12 +16,14 @@ rule train:
         "logs/train/{run}.benchmark.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **study.training_resources,
     params:
-        program=study.program,
+        launch=study.launch_of,
         run=study.run_file_of,
         trial=study.trial_flag_of,
     shell:
-        "exec {params.program} train {params.trial} --config {params.run:q} > {log:q} 2>&1"
+        "exec {params.launch} train {params.trial} --config {params.run:q} > {log:q} 2>&1"
 
 
 rule train_together:
@@ -39,8 +41,10 @@ rule train_together:
         "logs/train/{job}.benchmark.tsv"
     conda:
         "../../environment.yml"
+    resources:
+        **study.training_resources,
     params:
-        program=study.program,
+        program=study.program_of,
         runs=study.run_files_of,
         trial=study.trial_flag_of,
         at_once=study.max_members,

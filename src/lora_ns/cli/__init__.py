@@ -9,7 +9,9 @@ import typer
 
 from lora_ns.cli import checking, importing, models, planning, provenance, scoring, stages, tables
 from lora_ns.cli.options import errors
-from lora_ns.errors import LoraNsError
+from lora_ns.errors import Interrupted, LoraNsError
+from lora_ns.processes import Processes
+from lora_ns.slurm import requeue
 
 app = typer.Typer(
     name="lora-ns",
@@ -33,6 +35,8 @@ def main() -> None:
         label = LABELS.get(error.exit_status, "Failed")
         errors.print(f"[bold red]{label}:[/bold red]", end=" ")
         errors.print(str(error), markup=False, soft_wrap=True)
+        if isinstance(error, Interrupted) and Processes.here().is_first and requeue():
+            errors.print("The SLURM job is in the queue again.")
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         errors.print("Interrupted.")

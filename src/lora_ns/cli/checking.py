@@ -11,6 +11,7 @@ import typer
 
 from lora_ns.cli.options import errors
 from lora_ns.config import RunConfig, load_config, read_mapping
+from lora_ns.config.launch import is_launch_file, launch_file_problems
 from lora_ns.config.practice import departures
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError, LoraNsError
@@ -53,6 +54,10 @@ def _validate(file: Path) -> list[RunConfig]:
         task = {"task_name": "any", "task_type": "causal_lm", "model": {"name_or_path": "any"}}
         data = {"dataset": {"name": "any", "response_template": "{any}"}}
         return [check(with_method(task | data, read_method(file)), str(file), folder=file.parent)]
+    elif is_launch_file(content):
+        if problems := launch_file_problems(str(file)):
+            raise ConfigError(list(problems))
+        return []
     elif "benchmark" in content and "generation" in content:
         read_evaluation(file)
         return []

@@ -29,14 +29,19 @@ def _config(config: Path, method: Path | None, overrides: list[str] | None) -> R
 def fetch(
     config: Annotated[Path | None, typer.Option("--config", help="Task config or run file.")] = None,
     evaluation: Annotated[Path | None, typer.Option("--evaluation", help="Evaluation file.")] = None,
+    model: Annotated[bool, typer.Option("--model", help="A config's model of the hub instead of its rows.")] = False,
     overrides: Overrides = None,
 ) -> None:
-    """Get the rows of a config.  Example: lora-ns fetch --config configs/gsm8k.yaml"""
+    """Get the rows of a config, or its model.  Example: lora-ns fetch --config configs/gsm8k.yaml"""
     from lora_ns.fetch import fetch as run_stage
+    from lora_ns.fetch import fetch_model
 
     if (config is None) == (evaluation is None):
         raise ConfigError("fetch takes either --config or --evaluation.")
     store = Store()
+    if config and model:
+        typer.echo(fetch_model(_config(config, None, overrides).model, store))
+        return
     dataset = _config(config, None, overrides).dataset if config else read_evaluation(Path(str(evaluation))).dataset
     typer.echo(run_stage(dataset, store))
 

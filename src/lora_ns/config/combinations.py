@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 
 from lora_ns.config.dataset import CHAT_FORMATS, DatasetConfig
+from lora_ns.config.launch import is_sharded, launch_problems
 from lora_ns.config.rules import impossible_runs
 from lora_ns.config.schema import RunConfig
 
@@ -29,6 +30,23 @@ def impossible(config: RunConfig) -> list[str]:
     else:
         problems += _label_problems(config)
     problems += impossible_runs(config)
+    problems += _launch_problems(config)
+    return problems
+
+
+def _launch_problems(config: RunConfig) -> list[str]:
+    """What cannot be started, or not with this run."""
+    launch = config.launch
+    problems = launch_problems(launch, config.topology, config.training.global_batch_size)
+    if launch.config is None:
+        return problems
+    stated = [key for key in ("deepspeed", "fsdp", "fsdp_config") if config.training.arguments.get(key)]
+    problems += [f"training.{key} with launch.config: the launch file says it; leave it out here." for key in stated]
+    if config.model.quantization != "none" and is_sharded(launch.config):
+        problems.append(
+            f"model.quantization {config.model.quantization} with launch.config {launch.config}: it shards the weights, "
+            "which quantised ones are not made for; take configs/launch/ddp.yaml or ZeRO-2."
+        )
     return problems
 
 

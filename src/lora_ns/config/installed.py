@@ -107,11 +107,16 @@ def _registrations(tree: ast.Module) -> dict[str, str]:
 
 
 @cache
+def class_fields(package: str, file: str, name: str) -> dict[str, Any]:
+    """The annotated fields of a class of a package's file by name, as types."""
+    tree = ast.parse((package_folder(package) / file).read_text(encoding="utf-8"))
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {field: _type_of(note) for field, note in _with_bases(name, classes).items()}
+
+
 def training_arguments() -> dict[str, Any]:
     """Fields of transformers.TrainingArguments by name, as types."""
-    tree = ast.parse((package_folder("transformers") / "training_args.py").read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    return {field: _type_of(note) for field, note in _with_bases("TrainingArguments", classes).items()}
+    return class_fields("transformers", "training_args.py", "TrainingArguments")
 
 
 @cache

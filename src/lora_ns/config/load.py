@@ -19,7 +19,7 @@ from lora_ns.config.practice import with_defaults
 from lora_ns.config.schema import RunConfig
 from lora_ns.errors import ConfigError
 
-LAYER_SECTIONS = ("method_name", "peft", "training", "model")
+LAYER_SECTIONS = ("method_name", "peft", "training", "model", "launch")
 """What a method file may hold."""
 
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lora_ns.config.dataset import DatasetConfig
 from lora_ns.config.evaluation import EvaluationConfig
 from lora_ns.config.installed import NOT_SETTINGS, peft_methods, training_arguments
+from lora_ns.config.launch import LaunchConfig, Topology
 from lora_ns.config.section import Section
 
 TaskType = Literal["causal_lm", "classification", "regression"]
@@ -137,11 +138,25 @@ class RunConfig(Section):
     merge: MergeConfig = MergeConfig()
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the model's and the adapter's initialisation, the order of the data, and dropout."""
+    launch: LaunchConfig = Field(default=LaunchConfig(), exclude=True)
+    """What it runs on; in no digest, run file or record's config: a run is the same on a laptop and on sixteen GPUs."""
 
     @property
     def method(self) -> str:
         """The method's name in paths and tables."""
         return self.method_name or self.peft.method
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the base model is more than a processor trains in minutes, as the project's own are not."""
+        return not self.model.name_or_path.startswith("builtin:")
+
+    @property
+    def topology(self) -> Topology:
+        """Nodes, GPUs and processes of its training.  The base model as it is takes one process: nothing is trained."""
+        if self.peft.method == "none":
+            return Topology(1, 0, 1)
+        return self.launch.topology(needs_gpu=self.needs_gpu)
 
 
 ALIASES = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 from lora_ns.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ECHO_SECONDS = 3.0
+"""A signal that comes again so soon is the same one: SLURM (or the terminal) tells every process of a job, and torch's
+launcher passes on to the others what it was told itself."""
 
 
 class Interruption:
@@ -33,16 +37,20 @@ class Interruption:
 
 @contextmanager
 def noticing() -> Iterator[Interruption]:
-    """Inside, a signal is only noted, for the loop to act on; a second one of the same kind acts at once."""
+    """Inside, a signal is only noted, for the loop to act on; a second one of the same kind, no echo, acts at once."""
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # signals reach the main thread alone
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
+    noted: dict[int, float] = {}
+
     def note(number: int, frame: Any) -> None:
         interruption.signal = signal.Signals(number)
-        signal.signal(number, before[signal.Signals(number)])
+        if time.monotonic() - noted.setdefault(number, time.monotonic()) > ECHO_SECONDS:
+            signal.signal(number, before[signal.Signals(number)])
+            signal.raise_signal(number)
 
     for number in SIGNALS:
         signal.signal(number, note)

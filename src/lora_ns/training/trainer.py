@@ -54,6 +54,7 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         "save_total_limit": None,
         "label_names": ["labels"],
         "dataloader_drop_last": False,
+        "use_cpu": not torch.cuda.is_available(),  # else several processes without GPUs would train apart
     }
     settings |= _on_processors()
     if config.training.optim in OPTIMIZERS_OF_LORA:

@@ -1,0 +1,67 @@
+"""What a process says to SLURM: this job is to go on; and the jobs that a killed workflow left are to end."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+from lora_ns.errors import LoraNsError
+
+ANSWER_SECONDS = 60
+"""SLURM's own tools answer in less, or something is wrong with it."""
+ENDING_SECONDS = 600
+"""A job that was told to end keeps what it has and is gone by then."""
+
+_OF_A_WORKFLOW = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+"""Names of the jobs that Snakemake submits: a prefix, and what is new for each of its calls."""
+
+
+def requeue() -> bool:
+    """Puts the SLURM job that this process is part of back into the queue, to go on later; whether that was done.
+
+    Not where the job is being cancelled (or ended by SLURM, which then requeues by itself what it may).
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or _ask("squeue", "--noheader", f"--job={job}", "--format=%T") != "RUNNING":
+        return False
+    return _ask("scontrol", "requeue", job) is not None
+
+
+def cancel_leftovers() -> list[str]:
+    """Ends the jobs that an earlier call of Snakemake in this folder left in SLURM, and waits for it; returns them.
+
+    To be called by whoever holds the folder's lock: then no other call is alive that the jobs could belong to.  Jobs that
+    train keep a checkpoint.  Raises LoraNsError where they do not end.
+    """
+    left = _leftovers()
+    if not left:
+        return []
+    _ask("scancel", *left)
+    end = time.monotonic() + ENDING_SECONDS
+    while remaining := _leftovers():
+        if time.monotonic() > end:
+            raise LoraNsError(f"SLURM jobs {', '.join(remaining)} of an earlier call do not end; see squeue.")
+        time.sleep(1)
+    return left
+
+
+def _leftovers() -> list[str]:
+    """Jobs of a workflow in this folder that are queued or running, oldest first; none where there is no SLURM."""
+    said = _ask("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%j|%Z")
+    jobs = (line.split("|", 2) for line in (said or "").splitlines())
+    here = str(Path.cwd())
+    found = {job for job, name, folder in jobs if folder == here and _OF_A_WORKFLOW.search(name)}
+    return sorted(found, key=int)
+
+
+def _ask(*words: str) -> str | None:
+    """What one of SLURM's tools says; None where it is not there, or fails."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

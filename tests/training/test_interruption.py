@@ -1,0 +1,34 @@
+"""Signals, as a terminal, SLURM and torch's launcher send them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from lora_ns.training import interruption
+from lora_ns.training.interruption import noticing
+
+
+def ended_by(seconds_between: float) -> int:
+    """How a process ends that is told to stop twice, and then has a moment to finish; negative: by a signal."""
+    child = os.fork()
+    if child == 0:
+        with noticing() as told:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(seconds_between)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+            os._exit(75 if told else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_an_echo_of_a_signal_leaves_time_to_keep_what_was_done() -> None:
+    assert ended_by(seconds_between=0.05) == 75
+
+
+def test_a_second_signal_later_on_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interruption, "ECHO_SECONDS", 0.02)
+    assert ended_by(seconds_between=0.05) == -signal.SIGTERM
