@@ -13,7 +13,7 @@ LAYERS = [
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
-    {"record", "store", "tuning", "integrity", "comparing"},
+    {"record", "store", "tuning", "integrity", "comparing", "progress"},
     {
         "prompts",
         "chat",
@@ -46,6 +46,7 @@ LAYERS = [
     },
     {"fetch", "pretrain", "tokenize", "train", "evaluate", "merge", "infer", "choose", "trial", "tables", "report"},
     {"base_model", "sweep", "dag", "method_survey", "chain", "provenance", "difference", "verify", "archive", "doctor"},
+    {"prediction", "status"},
     {"cli"},
     {"__main__"},
 ]

@@ -28,6 +28,7 @@ from lora_ns.methods import without_adapter
 from lora_ns.models import best_device, load_base, make_deterministic
 from lora_ns.overlap import seen_in_training, warning_of
 from lora_ns.processes import Processes
+from lora_ns.progress import reporting
 from lora_ns.store import Evaluation, Store, read_record, replace_text
 
 CANARY_ROWS = 4
@@ -180,7 +181,7 @@ def _asked(
             model = loaded.enter_context(bases.trained(config, device))
         canary = _canary(model, config, store, tokenizer, exam)
         facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
-        with meter.part("evaluating"), _progress(exam, quiet) as advance:
+        with meter.part("evaluating"), _progress(config, exam, store, quiet) as advance:
             answers, how = ask(model, tokenizer, exam, advance, served)
     meter.figures["answering"] = how
     return answers, facts
@@ -284,14 +285,25 @@ def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def _progress(exam: Exam, quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr where a person looks on."""
+def _progress(config: RunConfig, exam: Exam, store: Store, quiet: bool) -> Iterator[Any]:
+    """A progress bar on stderr where a person looks on, and a progress file for who asks from elsewhere."""
     import sys
 
     from rich.console import Console
     from rich.progress import Progress
 
-    shown = not quiet and sys.stderr.isatty()
-    with Progress(console=Console(stderr=True), disable=not shown) as bar:
-        job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=len(exam.rows))
-        yield lambda done: bar.advance(job, done)
+    shown, rows, asked = not quiet and sys.stderr.isatty(), len(exam.rows), 0
+
+    def advance(done: int) -> None:
+        nonlocal asked
+        asked += done
+        bar.advance(job, done)
+        report(asked)
+
+    name = exam.evaluation.name
+    with (
+        Progress(console=Console(stderr=True), disable=not shown) as bar,
+        reporting(store, store.run_name(config), name, rows) as report,
+    ):
+        job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=rows)
+        yield advance

@@ -68,7 +68,7 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
     loader: Any = AutoModelForCausalLM
     if config.task_type != "causal_lm":
         loader = AutoModelForSequenceClassification
-        arguments |= _head(config)
+        arguments |= head_of(config)
     try:
         loaded = loader.from_pretrained(place or location(model, store), **arguments)
     except (OSError, ValueError, ImportError, KeyError) as error:
@@ -79,7 +79,7 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
     return loaded
 
 
-def _head(config: RunConfig) -> dict[str, Any]:
+def head_of(config: RunConfig) -> dict[str, Any]:
     """What the head predicts: one number, or one of the classes."""
     if config.task_type == "regression":
         return {"num_labels": 1, "problem_type": "regression"}

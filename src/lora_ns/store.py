@@ -344,6 +344,27 @@ class Store:
             return None
         return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(identity)}.json"
 
+    def progress(self, run: str, stage: str = "train") -> Path:
+        """results/scratch/<run>/progress.json of its training, progress-<evaluation>.json of an evaluation."""
+        return self.scratch(run) / ("progress.json" if stage == "train" else f"progress-{stage}.json")
+
+    def predicted(self, digest: str) -> Path:
+        """results/scratch/predicted/<digest>.json: what one step of a model and method takes at one shape."""
+        return self.root / "results/scratch/predicted" / f"{digest}.json"
+
+    def speed(self, host: str, cores: int) -> Path:
+        """results/scratch/predicted/speed-<host>-<cores>.json: how fast a machine was found to be."""
+        return self.root / "results/scratch/predicted" / f"speed-{slug(host)}-{cores}.json"
+
+    def logs(self, run: str) -> list[Path]:
+        """The logs of a run's training, evaluations and merging that are there, as the workflow writes them; also those
+        of jobs that it shared with others, which name their runs as they begin."""
+        root = self.root / "logs"
+        own = [root / "train" / f"{run}.log", *(root / "evaluate" / run).glob("*.log")]
+        own += (root / "merge").glob(f"{run}-*.log")
+        shared = {*(root / "train").glob("*.log"), *(root / "evaluate").glob("*/*.log")} - {*own}
+        return [path for path in own if path.is_file()] + [path for path in shared if _mentions(path, run)]
+
     def sandbox_report(self, host: str, digest: str) -> Path:
         """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
         return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"
@@ -364,6 +385,11 @@ class Store:
         path = self.evaluation_file(evaluation.name)
         replace_text(path, write_yaml(evaluation.plain()))
         return path
+
+
+def _mentions(log: Path, run: str) -> bool:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return run in file.read(1 << 16)
 
 
 def read_evaluation(path: Path) -> Evaluation:

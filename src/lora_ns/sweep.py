@@ -25,6 +25,7 @@ from lora_ns.fusing import groups_of
 from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.processes import Processes
+from lora_ns.progress import reporting
 from lora_ns.store import Store, exists, making
 from lora_ns.train import described, train
 from lora_ns.training.batches import order_digest
@@ -101,7 +102,10 @@ def _train_at_once(
                 with meter.part("loading"):
                     sweep, members, size = _prepared(group, store, starts, scratch, per_device, quiet)
                     resumed = sweep.resume()
-                with meter.part("training"):
+                with meter.part("training"), ExitStack() as saying:
+                    for member in members:
+                        said = reporting(store, member.run, "train", member.steps, sweep.step)
+                        member.report = saying.enter_context(said)
                     sweep.run(interruption)
             except OutOfMemory:
                 per_device = smaller(size)

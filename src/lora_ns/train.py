@@ -21,12 +21,15 @@ from lora_ns.machine import check_machine
 from lora_ns.methods import attach, count_parameters, save_trained
 from lora_ns.models import load_base, make_deterministic
 from lora_ns.processes import Processes
+from lora_ns.progress import reporting
 from lora_ns.store import Store, exists, making
 from lora_ns.training.batches import order_digest
+from lora_ns.training.checkpoints import step_of
 from lora_ns.training.interruption import Interruption, noticing
 from lora_ns.training.lock import holding
 from lora_ns.training.memory import OutOfMemory, release, smaller
 from lora_ns.training.prepare import PreparedRun, prepare
+from lora_ns.training.sizes import count_steps
 
 HISTORY = "history.jsonl"
 RANK_STRIDE = 1_000_003
@@ -116,7 +119,7 @@ def _train_into(
                     run.trainer.probe()
             with meter.part("training"):
                 make_deterministic(config.seed + RANK_STRIDE * processes.rank)  # the stream of dropout
-                run.trainer.fit(checkpoint)
+                _fit(run, config, store, checkpoint)
             break
         except OutOfMemory:
             size = run.batches.share.size
@@ -130,6 +133,13 @@ def _train_into(
     with meter.part("saving"):
         _save(run, folder, processes)
     return {**_facts(run), "circumstances": {**_how(run), "memory": notes, "resumed_from": _name_of(checkpoint)}}
+
+
+def _fit(run: PreparedRun, config: RunConfig, store: Store, checkpoint: str | None) -> None:
+    """Trains, and says meanwhile where it stands."""
+    steps, begun = count_steps(config, len(run.rows)), 0 if checkpoint is None else step_of(Path(checkpoint))
+    with reporting(store, store.run_name(config), "train", steps, begun) as run.trainer.report:
+        run.trainer.fit(checkpoint)
 
 
 def _save(run: PreparedRun, folder: Path, processes: Processes) -> None:

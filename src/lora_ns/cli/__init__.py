@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from lora_ns.cli import checking, importing, models, planning, provenance, scoring, stages, tables
+from lora_ns.cli import checking, importing, models, planning, provenance, scoring, stages, tables, watching
 from lora_ns.cli.options import errors
 from lora_ns.errors import Interrupted, LoraNsError
 from lora_ns.processes import Processes
@@ -20,7 +20,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-for part in (checking, planning, stages, models, tables, provenance, scoring, importing):
+for part in (checking, planning, watching, stages, models, tables, provenance, scoring, importing):
     app.add_typer(part.app)
 
 LABELS = {2: "Wrong input", 75: "Stopped"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +22,12 @@ MethodOption = Annotated[Path | None, typer.Option("--method", help="Method file
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", show_default=False)]
 ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file.", show_default=False)]
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, or as COLUMNS says; else wide enough for any."""
+    return Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else 160)
+
 
 errors = Console(stderr=True, highlight=False)
 """Where messages go; data goes to stdout."""

@@ -89,6 +89,8 @@ def train(
         elif Processes.here().is_first:
             typer.echo(outcome)
 
+    if len(configs) > 1:  # by which `lora-ns logs RUN` finds this log
+        errors.print("\n".join(["These runs share a process:", *map(store.run_name, configs)]), soft_wrap=True)
     make_adapters(configs, store, done, trial=trial, max_members=max_members, quiet=quiet)
     if failed and len(configs) == 1:
         raise failed[0]

@@ -21,6 +21,7 @@ from lora_ns.config.rules import OPTIMIZERS_OF_LORA
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.optimizers import lora_optimizer
 from lora_ns.processes import Processes
+from lora_ns.progress import Report, silent
 from lora_ns.training import checkpoints
 from lora_ns.training.batches import RunBatches
 from lora_ns.training.collate import Collate
@@ -97,6 +98,8 @@ class RunTrainer(Trainer):
         self.scratch = Path(str(arguments.output_dir))
         self.batches = batches
         self.history: list[dict[str, Any]] = []
+        self.report: Report = silent
+        """Is told of each step."""
         self._losses = loss
         self._judged: list[Any] = []
         super().__init__(
@@ -107,6 +110,8 @@ class RunTrainer(Trainer):
             callbacks=[_KeepHistory(self), _Pauses(self, interruption)],
             optimizers=(lora_optimizer(model.to(arguments.device), config) if _own(config) else None, None),  # type: ignore[arg-type]
         )
+        if arguments.activation_checkpointing:
+            model.activation_checkpointing_enable()  # the Trainer does so only as it begins, after the probe
         if hasattr(getattr(model, "base_model", None), "update_and_allocate"):
             self.add_callback(_ReallocateRanks())
         if arguments.disable_tqdm:
@@ -263,6 +268,7 @@ class _KeepHistory(TrainerCallback):
             )
         figures = {key: float(logs[key]) for key in _LOGGED if key in logs}
         self.trainer.history.append({"step": state.global_step, **figures, **accuracy})
+        self.trainer.report(state.global_step, figures["loss"])
 
 
 _LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")

@@ -18,6 +18,7 @@ from lora_ns.config import RunConfig
 from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import TrainingError
 from lora_ns.methods import count_parameters, initial_factors, save_trained, write_weights
+from lora_ns.progress import Report, silent
 from lora_ns.store import Store
 from lora_ns.training.batches import Rows, RunBatches, Share
 from lora_ns.training.collate import Collate
@@ -52,6 +53,8 @@ class Member:
     parameters: dict[str, int]
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: TrainingError | None = None
+    report: Report = silent
+    """Is told of each step."""
 
     def save(self, started: Path, folder: Path) -> None:
         """The trained adapter into the folder.  started: its files as they were at the start."""

@@ -160,6 +160,7 @@ class Sweep:
             }
             judged = {} if member.config.task_type == "regression" else {self.loss.accuracy: share}
             member.history.append({**figures, **judged})
+            member.report(self.step, loss)
 
     # -- checkpoints -----------------------------------------------------------------------------------------------------
 

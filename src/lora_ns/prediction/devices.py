@@ -1,0 +1,118 @@
+"""Kinds of device: how much memory, how fast.  Never imports torch.
+
+The GPUs' figures are the vendors' own, dense (without sparsity); what of them a training step reaches is EFFICIENCY.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lora_ns.config import nearest
+from lora_ns.errors import ConfigError
+from lora_ns.store import Store, replace_text
+
+GIBIBYTE = 2**30
+TERA = 1e12
+GIGA = 1e9
+
+EFFICIENCY = 0.5
+"""Share of a GPU's arithmetic that the matrix products of a training step reach: published model FLOP utilisations of
+training lie between 0.3 and 0.6 (PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 4.1)."""
+BANDWIDTH_EFFICIENCY = 0.75
+LAUNCH_SECONDS = 10e-6
+"""Python and driver, for each kernel that a GPU is given without a compiled graph."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device, and what it reaches."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    flops: dict[str, float]
+    """Floating-point operations a second that matrix products reach, by dtype."""
+    bandwidth: float
+    """Bytes a second that kernels reach which only read and write."""
+    launch: float
+    """Seconds that a kernel takes at least."""
+    is_gpu: bool = True
+
+    def seconds(self, kernels: list[tuple[int, int, int]], dtype: str, scale: float = 1.0) -> float:
+        """Time of kernels (operations, bytes, calls) that take `scale` times as much work: each is held up by whatever of
+        arithmetic, memory and launch is slowest (the roofline, Williams et al. 2009)."""
+        rate = self.flops.get(dtype) or self.flops["float32"]
+        return sum(
+            calls * max(self.launch, scale * operations / rate, scale * moved / self.bandwidth)
+            for operations, moved, calls in kernels
+        )
+
+
+def _gpu(
+    name: str, gibibytes: float, float32: float, half: float, gigabytes_a_second: float, bf16: bool = True
+) -> Device:
+    reached = {"float32": float32, "float16": half, **({"bfloat16": half} if bf16 else {})}
+    return Device(
+        name=name,
+        memory=int(gibibytes * GIBIBYTE),
+        flops={dtype: EFFICIENCY * rate * TERA for dtype, rate in reached.items()},
+        bandwidth=BANDWIDTH_EFFICIENCY * gigabytes_a_second * GIGA,
+        launch=LAUNCH_SECONDS,
+    )
+
+
+# name, memory (GiB), TFLOP/s in float32 and in half precision with tensor cores, GB/s: from the data sheets
+GPUS = {
+    device.name: device
+    for device in (
+        _gpu("t4", 15, 8.1, 65, 320, bf16=False),
+        _gpu("v100", 32, 15.7, 125, 900, bf16=False),
+        _gpu("rtx3090", 24, 35.6, 71, 936),
+        _gpu("rtx4090", 24, 82.6, 165, 1008),
+        _gpu("a10", 24, 31.2, 125, 600),
+        _gpu("l4", 24, 30.3, 121, 300),
+        _gpu("l40s", 48, 91.6, 362, 864),
+        _gpu("a100-40gb", 40, 19.5, 312, 1555),
+        _gpu("a100-80gb", 80, 19.5, 312, 2039),
+        _gpu("h100", 80, 67, 989, 3350),
+        _gpu("h200", 141, 67, 989, 4800),
+    )
+}
+
+
+def device_named(name: str, store: Store) -> Device:
+    """A GPU of the table, or `here`: this machine.  Raises ConfigError that lists the names."""
+    if name == "here":
+        return this_machine(store)
+    found = GPUS.get(name.lower())
+    if found is None:
+        known = [*GPUS, "here"]
+        raise ConfigError(f"--device: no device is called {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+    return found
+
+
+def this_machine(store: Store) -> Device:
+    """What this machine computes on: measured once (about a second), then remembered in scratch."""
+    if (known := known_machine(store)) is not None:
+        return known
+    from lora_ns.prediction.speed import measure
+
+    device = measure()
+    replace_text(_remembered(store), json.dumps(asdict(device), indent=1) + "\n")
+    return device
+
+
+def known_machine(store: Store) -> Device | None:
+    """This machine as it was measured before; None where it was not."""
+    try:
+        return Device(**json.loads(_remembered(store).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _remembered(store: Store) -> Path:
+    return store.speed(platform.node(), len(os.sched_getaffinity(0)))

@@ -1,0 +1,37 @@
+"""Numbers as a person reads them: three figures, and a unit that suits."""
+
+from __future__ import annotations
+
+
+def bytes_as_text(size: float | None) -> str:
+    """`14 MiB`, `1.2 GiB`; a dash for what is not known."""
+    return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+
+
+def count_as_text(number: float | None) -> str:
+    """`69.6k`, `1.54G`; a dash for what is not known."""
+    return _scaled(number, 1000, ("", "k", "M", "G", "T")).replace(" ", "")
+
+
+def seconds_as_text(seconds: float | None) -> str:
+    """`8 s`, `12 min`, `3.2 h`, `2.5 d`; a dash for what is not known."""
+    if seconds is None:
+        return "–"
+    for size, unit in ((86400 * 2, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{_figures(seconds / {'d': 86400, 'h': 3600, 'min': 60}[unit])} {unit}"
+    return f"{_figures(seconds)} s"
+
+
+def _scaled(number: float | None, base: int, units: tuple[str, ...]) -> str:
+    if number is None:
+        return "–"
+    value, place = float(number), 0
+    while value >= base and place < len(units) - 1:
+        value, place = value / base, place + 1
+    return f"{_figures(value) if place else format(value, '.0f')} {units[place]}".rstrip()
+
+
+def _figures(value: float) -> str:
+    """Two figures at least, no more than are of use."""
+    return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
