@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
 LAYERS = [
-    {"errors", "metric_names", "processes"},
+    {"errors", "metric_names", "processes", "units"},
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
@@ -18,6 +18,7 @@ LAYERS = [
         "prompts",
         "chat",
         "encoding",
+        "words",
         "overlap",
         "models",
         "machine",

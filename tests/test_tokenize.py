@@ -82,7 +82,7 @@ def test_padding_is_masked_by_position_so_that_a_pad_that_is_eos_hides_no_end(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from lora_ns.train import _collate_responses
+    from lora_ns.training.collate import collate_of
 
     folder = tmp_path / "pad-is-eos"
     tokenizer = AutoTokenizer.from_pretrained(tiny_causal)
@@ -96,7 +96,7 @@ def test_padding_is_masked_by_position_so_that_a_pad_that_is_eos_hides_no_end(
     examples = sorted(tokens(config)[0], key=lambda row: len(row["input_ids"]))
     short, long = examples[0], examples[-1]
     assert len(short["input_ids"]) < len(long["input_ids"])
-    batch = _collate_responses(pad)([short, long])
+    batch = collate_of(config, load_tokenizer(config.model, Store()))([short, long])
     end = len(short["input_ids"])
     assert batch["labels"][0, end - 1] == pad, "the end of sequence is learned"
     assert (batch["labels"][0, end:] == -100).all() and batch["attention_mask"][0].sum() == end

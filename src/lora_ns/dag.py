@@ -145,7 +145,7 @@ class Dag:
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
         """Rows, and the base model whose tokenizer it is."""
         run = self.tokens[wildcards.tokens]
-        folder = self.store.tokens(run.config)
+        folder = run.tokens_folder
         return [] if exists(folder) else [_record(self.store.rows(run.config.dataset)), *self._base(run)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
@@ -159,7 +159,7 @@ class Dag:
     def _for_adapter(self, run: Run) -> list[str]:
         if exists(self.store.adapter(run.name)):
             return []
-        tokens = [] if run.config.peft.method == "none" else [_record(self.store.tokens(run.config))]
+        tokens = [] if run.config.peft.method == "none" else [_record(run.tokens_folder)]
         return [*tokens, *self._base(run)]
 
     def for_score(self, wildcards: Wildcards) -> list[str]:
@@ -210,8 +210,8 @@ class Dag:
 
     def _base(self, run: Run) -> list[str]:
         """What says that the base model is here; nothing of one in a folder."""
-        if run.base_model is not None:
-            return [_record(self.store.base_model(run.config.model.name_or_path))]
+        if run.base_folder is not None:
+            return [_record(run.base_folder)]
         return [] if run.download is None else [str(run.download)]
 
     # -- what the commands are given -------------------------------------------------------------------------------

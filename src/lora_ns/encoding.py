@@ -30,6 +30,7 @@ from lora_ns.prompts import (
     text_of,
     texts_of,
 )
+from lora_ns.words import Words
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,24 @@ Result = list[Encoded] | Dropped
 """What became of one row: examples (one, but for long texts and some chat templates), or why there is none."""
 
 
-def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None) -> list[list[int]]:
-    """Token ids as generation starts from them: opening special tokens, no closing one."""
+def encode_prompts(
+    prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None, words: Words | None = None
+) -> list[list[int]]:
+    """Token ids as generation starts from them: opening special tokens, no closing one.
+
+    words: the tokenizer's, which make many prompts faster.
+    """
     texts, spoken = texts_to_ask(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
-    encoded = tokenizer(texts, add_special_tokens=not spoken)["input_ids"]  # a chat template writes its own
+    special = not spoken  # a chat template writes its own
+    encoded = words.encode(texts, special=special) if words else _ids(texts, tokenizer, special)
     if spoken:
         return encoded
     closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     return [ids[:-1] if ids and ids[-1] in closing else ids for ids in encoded]
+
+
+def _ids(texts: Sequence[str], tokenizer: Any, special: bool) -> list[list[int]]:
+    return tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
 
 
 def texts_to_ask(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
@@ -103,34 +114,39 @@ def _joined(prompt: list[int], joint: list[int], answer: str, tokenizer: Any) ->
     return [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"]], True
 
 
-def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
-    """Each row of a causal task, in order."""
+def encode_rows(
+    rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, words: Words | None = None
+) -> Iterator[Result]:
+    """Each row of a causal task, in order.  words: as for `encode_prompts`."""
     chat = chat_of(dataset.chat_template, tokenizer)
     if dataset.format == "text":
-        return _encode_texts(rows, dataset, tokenizer)
+        return _encode_texts(rows, dataset, tokenizer, words)
     if chat is not None:
         return _encode_conversations(rows, dataset, chat)
-    return _encode_responses(rows, dataset, tokenizer)
+    return _encode_responses(rows, dataset, tokenizer, words)
 
 
-def _encode_responses(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
+def _encode_responses(
+    rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, words: Words | None
+) -> Iterator[Result]:
     prompts = [str(prompt_of(row, dataset)) for row in rows]
     responses = [response_of(row, dataset) or "" for row in rows]
-    prompt_ids = encode_prompts(prompts, tokenizer)
-    joint_ids = encode_prompts([p + r for p, r in zip(prompts, responses, strict=True)], tokenizer)
+    prompt_ids = encode_prompts(prompts, tokenizer, words=words)
+    joint_ids = encode_prompts([p + r for p, r in zip(prompts, responses, strict=True)], tokenizer, words=words)
+    end = tokenizer.eos_token_id
     for prompt, joint, response in zip(prompt_ids, joint_ids, responses, strict=True):
         if not response.strip():
             yield Dropped("empty response")
             continue
         ids, apart = _joined(prompt, joint, response, tokenizer)
-        ids = [*ids, tokenizer.eos_token_id]
+        ids = [*ids, end]
         yield _within([(ids, [(len(prompt), len(ids))], apart)], dataset.max_length)
 
 
-def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
+def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, words: Words | None) -> Iterator[Result]:
     """All of a text carries loss; a long one becomes several examples of max_length tokens, so that nothing is lost."""
     texts = [text_of(row, dataset) for row in rows]
-    for text, opened in zip(texts, encode_prompts(texts, tokenizer), strict=True):
+    for text, opened in zip(texts, encode_prompts(texts, tokenizer, words=words), strict=True):
         if not text.strip():
             yield Dropped("empty text")
             continue
@@ -201,7 +217,9 @@ def encode_labelled(
     texts = [texts_of(row, dataset) for row in rows]
     pairs = [[text[column] for text in texts] for column in range(len(texts[0]))]
     whole = tokenizer(*pairs, truncation=False, verbose=False)
-    cut = tokenizer(*pairs, truncation=True, max_length=dataset.max_length)
+    lengths = [len(ids) for ids in whole["input_ids"]]
+    columns = {name: whole[name] for name in ("input_ids", "token_type_ids") if name in whole}
+    _shorten(columns, pairs, dataset.max_length, tokenizer)
     label = number_of if task_type == "regression" else label_of
     for offset, row in enumerate(rows):
         if not has_label(row, dataset):
@@ -211,6 +229,16 @@ def encode_labelled(
         if not any(text.strip() for text in texts[offset]):
             yield Dropped("empty text")
             continue
-        columns = {name: cut[name][offset] for name in ("input_ids", "token_type_ids") if name in cut}
-        truncated = len(columns["input_ids"]) < len(whole["input_ids"][offset])
-        yield [Encoded({**columns, "label": wanted}, 1, truncated)]
+        example = {name: column[offset] for name, column in columns.items()}
+        yield [Encoded({**example, "label": wanted}, 1, len(example["input_ids"]) < lengths[offset])]
+
+
+def _shorten(columns: dict[str, list[Any]], pairs: list[list[str]], max_length: int, tokenizer: Any) -> None:
+    """Puts in place what the tokenizer leaves of the texts that are too long."""
+    long = [place for place, ids in enumerate(columns["input_ids"]) if len(ids) > max_length]
+    if not long:
+        return
+    cut = tokenizer(*([texts[i] for i in long] for texts in pairs), truncation=True, max_length=max_length)
+    for name, column in columns.items():
+        for place, ids in zip(long, cut[name], strict=True):
+            column[place] = ids

@@ -43,18 +43,27 @@ class Run:
         return self.store.run_name(self.config)
 
     @cached_property
+    def tokens_folder(self) -> Path:
+        return self.store.tokens(self.config)
+
+    @property
     def tokens(self) -> str:
-        return self.store.tokens(self.config).name
+        return self.tokens_folder.name
 
     @cached_property
     def rows(self) -> str:
         return self.store.rows(self.config.dataset).name
 
     @cached_property
+    def base_folder(self) -> Path | None:
+        """Of the builtin base model; None where the base is not ours to make."""
+        name = self.config.model.name_or_path
+        return self.store.base_model(name) if name.startswith("builtin:") else None
+
+    @property
     def base_model(self) -> str | None:
         """Folder name of the builtin base model; None where the base is not ours to make."""
-        name = self.config.model.name_or_path
-        return self.store.base_model(name).name if name.startswith("builtin:") else None
+        return None if self.base_folder is None else self.base_folder.name
 
     @cached_property
     def download(self) -> Path | None:
@@ -105,12 +114,19 @@ class Cell:
 
     def run(self, seed: int, setting: Mapping[str, Any] | None = None) -> Run:
         """One run.  Raises ConfigError, InputError."""
-        config = check({**merge(self.raw, expand_dotted(setting or {})), "seed": seed}, self.where)
+        [run] = self.runs([seed], setting)
+        return run
+
+    def runs(self, seeds: Sequence[int], setting: Mapping[str, Any] | None = None) -> list[Run]:
+        """A run a seed, which the file has checked already.  Raises ConfigError, InputError."""
+        config = check(merge(self.raw, expand_dotted(setting or {})), self.where)
         if self.text is not None and config.task_type == "causal_lm":
             config = _asked(config, [*config.evaluation.benchmarks, self.text])
-        run = Run(config, self.store)
-        _ = run.name, run.evaluations  # digests now, so that what cannot be found is said with the rest
-        return run
+        runs = [Run(config.model_copy(update={"seed": seed}), self.store) for seed in seeds]
+        _ = [
+            (run.name, run.evaluations) for run in runs
+        ]  # digests now, so that what cannot be found is said with the rest
+        return runs
 
     def trial(self, seed: int, setting: Setting) -> Trial:
         """The setting on the validation split.  Raises ConfigError, InputError."""
@@ -190,7 +206,7 @@ class Experiment:
         for cell in self.cells:
             task, method = str(cell.raw["task_name"]), str(cell.raw["method_name"])
             setting = chosen[task, method] if cell.settings else {}
-            runs += [cell.run(seed, setting) for seed in self.seeds]
+            runs += cell.runs(self.seeds, setting)
         return replace(self, runs=runs)
 
 
@@ -233,7 +249,7 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
     trials: list[Trial] = []
     for cell in cells:
         with _gathering(problems, cell.where):
-            blueprint += [cell.run(seed, next(iter(cell.settings), None)) for seed in given.seeds]
+            blueprint += cell.runs(given.seeds, next(iter(cell.settings), None))
             seeds = given.tune_seeds or given.seeds[:1]
             trials += [cell.trial(seed, setting) for setting in cell.settings for seed in seeds]
     bases = [base for task in tasks for base in _bases(given, task, store)] if given.forgetting and not problems else []

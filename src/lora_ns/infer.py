@@ -138,7 +138,7 @@ def columns_read(config: RunConfig) -> list[str]:
     if config.task_type != "causal_lm":
         return list(data.text_columns or [])
     if data.format == "plain" and data.prompt_template:
-        return template_columns(data.prompt_template)
+        return [*template_columns(data.prompt_template)]
     return ["text"]
 
 

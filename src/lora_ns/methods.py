@@ -11,6 +11,7 @@ from typing import Any
 
 from lora_ns.calibration import INITIALISATIONS, Calibration, initialise_loftq
 from lora_ns.config import RunConfig
+from lora_ns.config.peft_classes import NeedsPeft, config_class
 from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import ConfigError, DataError, TrainingError
 from lora_ns.integrity import intact
@@ -81,8 +82,22 @@ def build_peft_config(config: RunConfig, *, steps: int | None = None) -> Any:
     """The PEFT config object of the `peft` section.  Raises ConfigError with PEFT's own reason."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
+    return _built(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(config.peft.method.upper())], config, steps)
+
+
+def check_peft_config(config: RunConfig) -> None:
+    """Raises ConfigError where `build_peft_config` would, without importing PEFT where its class allows it."""
+    steps = 1000  # whatever the run has, the schedule that is laid over them is a possible one
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # said where the run is made
+            _built(config_class(config.peft.method), config, steps)
+    except NeedsPeft:
+        build_peft_config(config, steps=steps)
+
+
+def _built(config_class: Any, config: RunConfig, steps: int | None) -> Any:
     method, fields = config.peft.method, config.peft.fields
-    config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(method.upper())]
     if method == "adalora" and fields.get("total_step") is None and steps is not None:
         # its schedule, laid over the run: a tenth of the steps at full rank, the last third at the final ranks
         fields = {"tinit": steps // 10, "tfinal": max(1, steps // 3), **fields, "total_step": steps}

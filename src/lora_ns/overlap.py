@@ -22,6 +22,7 @@ from lora_ns.prompts import Row, normalised, question_of
 QUESTIONS = "questions.npy"
 """In the tokens' folder: the hashes [N] (uint64, sorted, unique) of what the training rows ask."""
 LISTED_ROWS = 1000
+BATCH_ROWS = 1000
 
 
 def hash_of(question: str) -> int:
@@ -55,9 +56,10 @@ class Overlap:
         """The task's own validation and test rows, as far as there are any that the config can read."""
         held_back = {}
         for split in [s for s in ("validation", "test") if (rows / f"{s}.parquet").is_file()]:
-            table = sources.read(rows, split, config.dataset.columns)
+            parts = sources.batches(rows, split, config.dataset.columns, BATCH_ROWS)
             try:
-                held_back[split] = hashes_of(table.to_pylist(), config.dataset, config.task_type)
+                hashed = [hashes_of(part.to_pylist(), config.dataset, config.task_type) for part in parts]
+                held_back[split] = np.concatenate(hashed)
             except KeyError:  # a test split of other columns; evaluation says so where it is asked for
                 continue
         return cls(held_back, config.dataset.overlap, {split: [] for split in held_back})
@@ -70,6 +72,10 @@ class Overlap:
             self.train_rows[split] += [first + place for place in places]
             found |= set(places)
         return found if self.policy == "drop" else set()
+
+    def forget(self) -> None:
+        """Forgets what was noted: the training rows are read anew."""
+        self.train_rows = {split: [] for split in self.held_back}
 
     def plain(self) -> dict[str, Any]:
         """For the record: count, and numbers of the first rows."""

@@ -85,7 +85,7 @@ def test_a_killed_training_leaves_nothing_that_counts_and_can_be_started_again(t
 def test_plan_lists_every_run_with_its_state(task: Path) -> None:
     write_config(Path("lora.yaml"), {"peft": {"method": "lora", "r": 2}})
     write_config(Path("e.yaml"), {"name": "e", "tasks": ["task.yaml"], "methods": ["lora.yaml"], "seeds": [0, 1]})
-    lines = json.loads(lora_ns("plan", "e.yaml", "--json").stdout)
+    lines = json.loads(lora_ns("plan", "e.yaml", "--json").stdout)["runs"]
     assert [(line["seed"], line["state"]) for line in lines] == [(0, "missing"), (1, "missing")]
 
 

@@ -16,6 +16,7 @@ from lora_ns.config.practice import departures
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError, LoraNsError
 from lora_ns.experiment import load_experiment
+from lora_ns.methods import check_peft_config
 from lora_ns.store import Store, read_evaluation
 from lora_ns.trackers import missing_trackers
 
@@ -85,15 +86,11 @@ def _check_with_peft(found: Mapping[Path, Sequence[RunConfig]]) -> None:
                 seen.setdefault(
                     json.dumps([config.task_type, config.peft.model_dump()], sort_keys=True), (file, config)
                 )
-    if not seen:
-        return
     prepare_engines(*(config for _, config in seen.values()))
-    from lora_ns.methods import build_peft_config
-
     problems = []
     for file, config in seen.values():
         try:
-            build_peft_config(config, steps=1000)
+            check_peft_config(config)
         except ConfigError as error:
             problems += [f"{file}: {problem}" for problem in error.problems]
     if problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from functools import cache
 
 from lora_ns.config.dataset import CHAT_FORMATS, DatasetConfig
 from lora_ns.config.launch import is_sharded, launch_problems
@@ -13,12 +14,13 @@ CHAT_TEMPLATES = ("tokenizer", "tulu")
 """Values of dataset.chat_template beside a template itself."""
 
 
-def template_columns(template: str) -> list[str]:
+@cache
+def template_columns(template: str) -> tuple[str, ...]:
     """The columns that a template names, in order.  Raises ValueError for a template that cannot be read."""
     names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
     if any(not name.isidentifier() and not set(name).isdisjoint("[].!") for name in names) or "" in names:
         raise ValueError("a template names columns in braces, {like_this}; a brace itself is written twice: {{ }}")
-    return list(dict.fromkeys(names))
+    return tuple(dict.fromkeys(names))
 
 
 def impossible(config: RunConfig) -> list[str]:

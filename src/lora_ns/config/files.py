@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ import yaml
 
 from lora_ns.errors import ConfigError
 
+# libyaml is ten times faster, which a thousand runs' files feel; PyYAML may be installed without it
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(_SafeLoader):
     """YAML 1.2's numbers: `2e-4` is a number; and a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -83,18 +88,36 @@ def _read_one(path: Path) -> dict[str, Any]:
 
 
 def write_yaml(value: Mapping[str, Any]) -> str:
-    """The value as YAML text that reads back equal (floats kept to the bit)."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    """The value, of plain values, as YAML text that reads back equal (floats kept to the bit)."""
+    return "".join(_section(key, content) for key, content in value.items())
 
 
-class _Dumper(yaml.SafeDumper):
+_SECTIONS: dict[tuple[str, str], str] = {}
+"""Key and content as Python writes it -> as YAML; what many runs' files share is put into YAML once."""
+
+
+def _section(key: str, content: Any) -> str:
+    words = (key, repr(content))
+    if words not in _SECTIONS:
+        section = yaml.dump({key: content}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+        _SECTIONS[words] = section
+    return _SECTIONS[words]
+
+
+@lru_cache(maxsize=4096)
+def _looks_odd(text: str) -> bool:
+    """A string that our reader, unlike PyYAML's, would take for a number."""
+    return not isinstance(parse_yaml_quietly(text), str)
+
+
+class _Dumper(_SafeDumper):
     pass
 
 
-def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+def _float(dumper: Any, value: float) -> yaml.ScalarNode:
     if math.isfinite(value):
         return dumper.represent_scalar("tag:yaml.org,2002:float", repr(value))
-    return yaml.SafeDumper.represent_float(dumper, value)
+    return _SafeDumper.represent_float(dumper, value)
 
 
 _Dumper.add_representer(float, _float)
@@ -104,11 +127,6 @@ _Dumper.add_representer(
         "tag:yaml.org,2002:str", text, style='"' if text != text.strip() or "\n" in text or _looks_odd(text) else None
     ),
 )
-
-
-def _looks_odd(text: str) -> bool:
-    """A string that our reader, unlike PyYAML's, would take for a number."""
-    return not isinstance(parse_yaml_quietly(text), str)
 
 
 def parse_yaml_quietly(text: str) -> Any:

@@ -62,6 +62,7 @@ class _AnyString:
         return str
 
 
+@cache
 def _type_of(annotation: str) -> Any:
     """The annotation as a type; Any where it names what cannot be had without importing."""
     names = _Annotations({name: getattr(typing, name) for name in typing.__all__})
@@ -79,19 +80,27 @@ def peft_methods() -> dict[str, dict[str, Any]]:
     """Method name -> its config class's fields by name, as types; every method that the installed PEFT registers."""
     folder = package_folder("peft")
     classes: dict[str, ast.ClassDef] = {}
-    registered: dict[str, str] = {}
     tuners = folder / "tuners"
     for path in [folder / "config.py", *sorted(tuners.glob("*.py")), *sorted(tuners.glob("*/*.py"))]:
-        text = path.read_text(encoding="utf-8")
-        if path.name == "__init__.py":
-            if "register_peft_method(" in text:
-                registered |= _registrations(ast.parse(text))
-        elif path.name.endswith(("config.py", "_utils.py")):
-            classes |= {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+        if path.name.endswith(("config.py", "_utils.py")):
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     return {
         method: {field: _type_of(note) for field, note in _with_bases(config_class, classes).items()}
-        for method, config_class in sorted(registered.items())
+        for method, (_, config_class) in sorted(peft_registrations().items())
     }
+
+
+@cache
+def peft_registrations() -> dict[str, tuple[str, str]]:
+    """Method name -> (module that registers it, name of its config class there)."""
+    registered: dict[str, tuple[str, str]] = {}
+    for path in sorted((package_folder("peft") / "tuners").glob("*/__init__.py")):
+        text = path.read_text(encoding="utf-8")
+        if "register_peft_method(" in text:
+            module = f"peft.tuners.{path.parent.name}"
+            registered |= {method: (module, name) for method, name in _registrations(ast.parse(text)).items()}
+    return registered
 
 
 def _registrations(tree: ast.Module) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ def _field_problems(section: str, fields: Mapping[str, Any], known: Mapping[str,
     return problems
 
 
+@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return TypeAdapter(kind)

@@ -2,23 +2,23 @@
 
 identity(dataset)   what determines the rows, for their digest; reads no row
 load(dataset)       the rows themselves: {train, validation, test} as tables, and what was noticed
-read(folder, split) the rows again, once they are an artefact
+read(folder, split) the rows again, once they are an artefact; batches(…) the same, a part at a time
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as parquet
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import DatasetConfig, nearest
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.sources import builtin, hub, local
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # a quarter of a second, which who only asks for identities need not wait
 
 SPLITS = ("train", "validation", "test")
 
@@ -69,6 +69,8 @@ def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
 
 def load(dataset: DatasetConfig) -> Rows:
     """The rows of each split, limited and held out as the config says.  Raises DataError."""
+    import pyarrow as pa
+
     warnings: list[str] = []
     if dataset.is_builtin:
         generated = builtin.generate(str(dataset.name).removeprefix("builtin:"), dataset.options)
@@ -149,12 +151,31 @@ def read(folder: Path, split: str, columns: Mapping[str, str]) -> pa.Table:
     config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).
     Raises DataError for a split or a column that is not there.
     """
+    import pyarrow.parquet as parquet
+
+    return _with_names(parquet.read_table(_file_of(folder, split), memory_map=True), columns)
+
+
+def batches(folder: Path, split: str, columns: Mapping[str, str], size: int) -> Iterator[pa.Table]:
+    """`read`, so many rows at a time: the split is never in memory as a whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(_file_of(folder, split), memory_map=True) as file:
+        for batch in file.iter_batches(size):
+            yield _with_names(pa.Table.from_batches([batch]), columns)
+
+
+def _file_of(folder: Path, split: str) -> Path:
     path = folder / f"{split}.parquet"
     if not path.is_file():
         have = ", ".join(sorted(p.stem for p in folder.glob("*.parquet")))
         hint = " Set dataset.validation_size to hold rows out of train." if split == "validation" else ""
         raise DataError(f"the rows {folder.name} have no {split} split; they have: {have}.{hint}")
-    table = parquet.read_table(path, memory_map=True)
+    return path
+
+
+def _with_names(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     for new, old in columns.items():
         if old not in table.column_names and new in table.column_names:
             continue

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
-
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import DatasetConfig
 from lora_ns.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SHUFFLE_BUFFER = 10_000
 """Rows that a stream is shuffled over: it is never read to its end, so a sample of the whole is not to be had."""
@@ -34,6 +35,7 @@ def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
 
 def _split(dataset: DatasetConfig, split: str, available: Sequence[str]) -> pa.Table:
     import datasets
+    import pyarrow as pa
 
     where: dict[str, Any] = {"split": split, "revision": dataset.revision}
     limit = _stream_limit(dataset, split, available) if dataset.streaming else None

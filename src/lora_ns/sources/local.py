@@ -12,12 +12,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
-
-import pyarrow as pa
+from typing import IO, TYPE_CHECKING, Any
 
 from lora_ns.config import FILE_KINDS, DatasetConfig, file_kind, nearest
 from lora_ns.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 STEMS = {
     "train": ("train", "training"),
@@ -107,6 +108,8 @@ def sha256(path: Path, remembered: Mapping[str, str]) -> str:
 
 def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
     """Split -> its rows.  Raises DataError that names file and line."""
+    import pyarrow as pa
+
     tables = {}
     for split, files in files_by_split(dataset, {}).items():
         parts = [read(path, kind, dataset.column_names) for kind, path in files]
@@ -120,6 +123,8 @@ def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
 
 def read(path: Path, kind: str, column_names: list[str] | None = None) -> pa.Table:
     """The rows of one file.  Raises DataError that names the place."""
+    import pyarrow as pa
+
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty.")
@@ -173,6 +178,8 @@ def _json_rows(file: IO[str], path: Path) -> list[dict[str, Any]]:
 
 def _read_lines(path: Path) -> pa.Table:
     """One row a line with text on it, column `text`."""
+    import pyarrow as pa
+
     with _open(path) as file:
         lines = [line.rstrip("\n") for line in file if line.strip()]
     if not lines:
@@ -198,6 +205,7 @@ def _as_text(value: Any) -> Any:
 
 def _read_separated(path: Path, kind: str, column_names: list[str] | None) -> pa.Table:
     import pandas as pd
+    import pyarrow as pa
 
     options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == "tsv" else {"sep": ","}
     if column_names is not None:
