@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper-tables restore archive plan test check format lock clean
+.PHONY: help setup demo paper-tables restore archive plan test check format lock schemas docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ lock: setup  ## bring requirements.lock up to date with pyproject.toml
 	env $${PIP_FIND_LINKS:+UV_FIND_LINKS="$$PIP_FIND_LINKS"} $(BIN)/uv pip compile --quiet --python $(BIN)/python pyproject.toml --extra dev \
 	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock
 	sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' requirements.lock
+
+schemas: setup  ## configs/schema, by which editors complete the configs
+	for kind in task method experiment; do $(BIN)/lora-ns schema $$kind > configs/schema/$$kind.json; done
+
+docs: setup  ## the documentation as a site, docs/_build/html/index.html
+	$(BIN)/python -m sphinx -q -n -W --keep-going -b html docs docs/_build/html
 
 clean:  ## remove logs and scratch; artefacts stay
 	rm -rf logs results/scratch .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,3 +69,15 @@ def lora_ns(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(
         [sys.executable, "-m", "lora_ns", *words], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
+
+
+def run_in(clone: Path, block: str) -> subprocess.CompletedProcess[str]:
+    """Runs a block of shell in a clone, each line of it having to succeed."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(clone / "src")}
+    # the environment is shared with the tests: `make` must not bring it up to date with the clone's files
+    block = re.sub(r"^make ", "make --no-print-directory -o .venv/.ready ", block, flags=re.M)
+    return subprocess.run(
+        ["bash", "-c", "set -euo pipefail\n" + block],
+        cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip

@@ -12,6 +12,8 @@ LoraNsError            exit 1: the work failed
 └── Interrupted        exit 75: told to stop; what was done is kept, and called again the work goes on
 """
 
+from __future__ import annotations
+
 
 class LoraNsError(Exception):
     """The work failed; the message is the paragraph that the user reads."""
@@ -31,6 +33,10 @@ class ConfigError(InputError):
     def __init__(self, problems: list[str] | str):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+    def of(self, where: object) -> ConfigError:
+        """The same faults, each naming where it is, if it does not yet."""
+        return ConfigError([fault if str(where) in fault else f"{where}: {fault}" for fault in self.problems])
 
 
 class DataError(InputError):

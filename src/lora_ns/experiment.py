@@ -20,8 +20,8 @@ from lora_ns.config import (
     expand_dotted,
     merge,
     nearest,
-    read_mapping,
     read_method,
+    read_task,
     with_method,
 )
 from lora_ns.config.evaluation import BenchmarkEntry
@@ -134,6 +134,11 @@ class Cell:
         entry = next((e for e in config.evaluation.benchmarks if "name" not in (e.dataset or {})), None)
         if entry is None:
             raise ConfigError(f"{self.where}: tune: none of evaluation.benchmarks asks the task's own rows.")
+        if config.evaluation.split == "validation":
+            raise ConfigError(
+                f"{self.where}: tune: evaluation.split is validation, so the tables would compare on the very rows that "
+                "settings were chosen on; leave it out, and the test rows are asked."
+            )
         run = Run(_asked(config, [entry], split="validation"), self.store)
         if (problem := without_validation_rows(run.evaluations[0].dataset, self.store.remembered)) is not None:
             raise ConfigError(f"{self.where}: tune: there are no rows to choose settings on: {problem}")
@@ -228,13 +233,15 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
     store = store or Store()
     given = read_experiment_file(path)
     problems: list[str] = []
-    tasks = _read_all(given.tasks, path, read_mapping, problems)
+    tasks = _read_all(given.tasks, path, read_task, problems)
     methods = _read_all(given.methods, path, read_method, problems)
     names = [_method_name(entry, raw) for entry, raw in methods]
     problems += [f"{path}: methods: two are called {name!r}; give one a `name`." for name in _repeated(names)]
-    if given.baseline is not None and names and given.baseline not in names:
-        hint = nearest(given.baseline, names)
-        problems.append(f"{path}: baseline: no method is called {given.baseline!r}.{hint} Methods: {', '.join(names)}.")
+    unread = [entry for entry in given.methods if all(entry is not read for read, _ in methods)]
+    named = [*names, *(entry.name or Path(entry.config).stem for entry in unread)]
+    if given.baseline is not None and given.baseline not in named:
+        hint = nearest(given.baseline, named)
+        problems.append(f"{path}: baseline: no method is called {given.baseline!r}.{hint} Methods: {', '.join(named)}.")
     known = [str(raw.get("task_name")) for _, raw in tasks]
     for entry, _ in methods:
         problems += [
@@ -290,7 +297,7 @@ def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[st
         except ConfigError as error:
             problems += [f"{path}: {problem}" for problem in error.problems]
             continue
-        if entry.name is not None and read is read_mapping:
+        if entry.name is not None and read is read_task:
             raw = {**raw, "task_name": entry.name}
         found.append((entry, raw))
     return found
@@ -334,7 +341,8 @@ def _gathering(problems: list[str], where: str) -> Iterator[None]:
 
 def _is_base(raw: Mapping[str, Any]) -> bool:
     """The base model as it is has no settings to search for."""
-    return raw["peft"].get("method") == "none"
+    peft = raw["peft"]
+    return isinstance(peft, Mapping) and peft.get("method") == "none"
 
 
 def _method_name(entry: Entry, raw: Mapping[str, Any]) -> str:

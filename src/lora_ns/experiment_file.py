@@ -5,15 +5,36 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
-from lora_ns.config import nearest, read_mapping
+from lora_ns.config import read_mapping
 from lora_ns.config.evaluation import BenchmarkEntry, StatedDataset
+from lora_ns.config.faults import lines_of
+from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.config.section import Section
 from lora_ns.errors import ConfigError
 from lora_ns.tuning import Grid
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _once_each(seeds: list[int]) -> list[int]:
+    repeated = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]} is named twice, and the same seed gives the same run")
+    return seeds
+
+
+Seeds = Annotated[list[Seed], AfterValidator(_once_each)]
+
+
+def _no_seed(overrides: dict[str, Any]) -> dict[str, Any]:
+    if "seed" in overrides:
+        raise ValueError("seed: every run is made with each of the experiment's `seeds`; name them there")
+    return overrides
+
+
+Overrides = Annotated[dict[str, Any], AfterValidator(_no_seed)]
 
 
 class Entry(Section):
@@ -23,7 +44,7 @@ class Entry(Section):
     """The file."""
     name: str | None = None
     """Another name in paths and tables than the file's."""
-    overrides: dict[str, Any] = {}
+    overrides: Overrides = {}
     """Settings over the file's, for this entry."""
 
 
@@ -32,7 +53,7 @@ class MethodEntry(Entry):
 
     tune: Grid | None = None
     """A grid of its own, of as many settings as the others'."""
-    per_task: dict[str, dict[str, Any]] = {}
+    per_task: dict[str, Overrides] = {}
     """Settings of this method on one task, by its task_name; they win over all others."""
 
 
@@ -71,15 +92,15 @@ class ExperimentFile(Section):
     """Task configs."""
     methods: list[Annotated[MethodEntry, BeforeValidator(_as_entry)]] = Field(min_length=1)
     """Method files; every method is run on every task."""
-    seeds: list[Seed] = Field(default=[0], min_length=1)
+    seeds: Seeds = Field(default=[0], min_length=1)
     """Every run is made once a seed; three or more say how far a score moves by chance."""
     baseline: str | None = None
     """The method that the others are compared with."""
-    overrides: dict[str, Any] = {}
+    overrides: Overrides = {}
     """Settings of every run; `training.num_train_epochs: 1` and nested sections both do."""
     tune: Grid | None = None
     """Values to try of some settings.  Each task and method takes what does best on the validation split."""
-    tune_seeds: list[Seed] = []
+    tune_seeds: Seeds = []
     """Seeds of the trials; the first of `seeds` where none is named."""
     forgetting: StatedDataset | None = None
     """General text, as in `dataset` (a .txt file by its name will do): the loss of every adapter that generates is measured
@@ -102,15 +123,9 @@ class ExperimentFile(Section):
 
 def read_experiment_file(path: Path) -> ExperimentFile:
     """The file at `path`.  Raises ConfigError with every fault of it."""
+    content = read_mapping(path)
+    refuse_other_kinds(content, "experiment file", path)
     try:
-        return ExperimentFile.model_validate(read_mapping(path))
+        return ExperimentFile.model_validate(content)
     except ValidationError as error:
-        raise ConfigError([f"{path}: {_fault(fault)}" for fault in error.errors()]) from None
-
-
-def _fault(fault: Any) -> str:
-    path = ".".join(str(part) for part in fault["loc"] if not str(part).startswith("function-"))
-    if fault["type"] == "extra_forbidden":
-        return f"{path}: there is no such key.{nearest(str(fault['loc'][-1]), ExperimentFile.model_fields)}"
-    said = fault["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
-    return f"{path}: {said}, found {fault['input']!r}."
+        raise ConfigError([f"{path}: {line}" for line in lines_of(error, ExperimentFile)]) from None

@@ -44,6 +44,8 @@ def merge(config: RunConfig, store: Store, *, output: Path | None = None) -> Pat
     target = output or store.merged(config)
     if exists(target) and output is None:
         return target
+    if output is not None and output.exists() and not output.is_dir():
+        raise ConfigError(f"--output: {output} is a file; name a folder.")
     if output is not None and output.exists() and any(output.iterdir()):
         raise ConfigError(f"--output: {output} is not empty.")
     check_mergeable(config)

@@ -298,6 +298,8 @@ def _comment(path: Path) -> str:
     """The opening comment of a method file as one line."""
     words = []
     for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# yaml-language-server:"):
+            continue
         if not line.startswith("#"):
             break
         words.append(line.lstrip("# "))

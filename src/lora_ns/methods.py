@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from lora_ns.calibration import INITIALISATIONS, Calibration, initialise_loftq
 from lora_ns.config import RunConfig
@@ -22,6 +25,8 @@ TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression
 """Our task types -> PEFT's."""
 
 REFUSALS = (
+    re.error,  # a pattern of target_modules that is none
+    SafetensorError,
     ValueError,
     TypeError,
     KeyError,

@@ -26,21 +26,56 @@ def location(model: ModelConfig, store: Store) -> str:
     return str(folder)
 
 
-def load_tokenizer(model: ModelConfig, store: Store) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason."""
+def folder_here(model: ModelConfig, store: Store) -> Path | None:
+    """The folder of a base model that is on this disk already; None where it would have to be made or downloaded."""
+    name = model.name_or_path
+    if name.startswith("builtin:"):
+        folder = store.base_model(name)
+        return folder if exists(folder) else None
+    if Path(name).expanduser().is_dir():
+        return Path(name).expanduser()
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json", revision=model.revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason.
+
+    place: the folder that it is loaded from, where that is known.
+    """
     from transformers import AutoTokenizer
 
-    place = location(model, store)
+    revision = model.revision if place is None else None
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            place, revision=model.revision, trust_remote_code=model.trust_remote_code
+            place or location(model, store), revision=revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
         raise _not_loaded("tokenizer", model, error) from error
     if tokenizer.pad_token_id is None:
         # labels are masked by position, never by token, so a shared id does no harm
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no token to pad with: none for padding, for "
+            "the unknown or for the end of a sequence. Name one in its tokenizer_config.json, as pad_token."
+        )
     return tokenizer
+
+
+def check_end(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
+    """Raises ConfigError where the model could not learn when to stop, as its tokenizer has no end of a sequence."""
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no end of a sequence, so an answer would never "
+            "end. Name one in its tokenizer_config.json, as eos_token."
+        )
 
 
 def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> PreTrainedModel:
@@ -51,6 +86,7 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
     reason.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     model = config.model
@@ -71,8 +107,10 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
         arguments |= head_of(config)
     try:
         loaded = loader.from_pretrained(place or location(model, store), **arguments)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise _not_loaded("model", model, error) from error
+    if config.task_type == "causal_lm":
+        refuse_encoder(loaded.config, model)
     if quantized:
         _keep_readable(loaded)
     _set_padding(loaded, config, store)
@@ -89,6 +127,44 @@ def head_of(config: RunConfig) -> dict[str, Any]:
         "id2label": dict(enumerate(labels)),
         "label2id": {label: number for number, label in enumerate(labels)},
     }
+
+
+def refuse_encoder(loaded: Any, model: ModelConfig) -> None:
+    """Raises ConfigError for a model that reads the whole text at once: trained to go on, it would only copy what it sees.
+
+    loaded: the model's own config, as its class for causal language modelling has it.
+    """
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    if type(loaded) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(loaded, "is_decoder", False):
+        raise ConfigError(
+            f"task_type causal_lm: {model.name_or_path} ({loaded.model_type}) is an encoder, which reads a text from both "
+            "sides and writes none; it fits task_type classification or regression."
+        )
+
+
+def positions_of(model: Any) -> int | None:
+    """The most tokens that a model takes as it learned a vector for each place; None where its positions go on."""
+    import torch
+
+    for name, module in model.named_modules():
+        last = name.rpartition(".")[2]
+        if isinstance(module, torch.nn.Embedding) and ("position" in last or last == "wpe"):
+            reserved = getattr(module, "offset", 0 if module.padding_idx is None else module.padding_idx + 1)
+            return module.num_embeddings - reserved
+    return None
+
+
+def check_positions(model: Any, longest: int, config: RunConfig) -> None:
+    """Raises ConfigError where texts are longer than the model has places for.  longest: tokens of the longest text."""
+    room = positions_of(model)
+    learned = int(config.peft.fields.get("num_virtual_tokens") or 0)
+    if room is not None and longest + learned > room:
+        beside = f" and the method's {learned} virtual tokens" if learned else ""
+        raise ConfigError(
+            f"dataset.max_length: texts of up to {longest} tokens{beside} do not fit {config.model.name_or_path}, which has "
+            f"{room} positions; set dataset.max_length to {room - learned} or less."
+        )
 
 
 def _keep_readable(loaded: Any) -> None:

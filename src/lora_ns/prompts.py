@@ -109,7 +109,7 @@ def response_of(row: Row, dataset: DatasetConfig) -> str | None:
     if dataset.format == "alpaca":
         return str(row["output"]) if row.get("output") not in (None, "") else None
     template = dataset.response_template or ""
-    if any(row.get(name) is None or row.get(name) == "" for name in template_columns(template)):
+    if any(is_missing(row.get(name)) or row[name] == "" for name in template_columns(template)):
         return None
     text = render(template, row)
     return text.strip() if dataset.is_chat else text
@@ -130,15 +130,28 @@ def _one_turn(text: str) -> list[Message]:
     return [{"role": "user", "content": text}]
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a row holds nothing there: null, or the NaN that stands for it among numbers."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def render(template: str, row: Row) -> str:
     """The template with the row's values in place; an empty value is empty text.  A trailing line end is dropped.
+
+    Raises DataError where a value cannot be written as the template wants it.
 
     YAML's block style (`|`) ends a template in a line end that nobody means; a prompt ending in one would be split from
     its answer by tokenizers that join line end and word.
     """
     text = template[:-1] if template.endswith("\n") and not template.endswith("\n\n") else template
-    values = {name: "" if row.get(name) is None else row[name] for name in template_columns(template)}
-    return text.format(**values)
+    values = {name: "" if is_missing(row.get(name)) else row[name] for name in template_columns(template)}
+    try:
+        return text.format(**values)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"the template {template!r} cannot be filled in with {', '.join(f'{k}: {v!r}' for k, v in values.items())}: "
+            f"{error}."
+        ) from None
 
 
 def text_of(row: Row, dataset: DatasetConfig) -> str:
@@ -192,13 +205,13 @@ def _message(turn: Mapping[str, Any], role: str, content: str) -> Message:
 
 def texts_of(row: Row, dataset: DatasetConfig) -> list[str]:
     """The one or two texts that a classifier reads."""
-    return ["" if row[name] is None else str(row[name]) for name in dataset.text_columns or []]
+    return ["" if is_missing(row[name]) else str(row[name]) for name in dataset.text_columns or []]
 
 
 def has_label(row: Row, dataset: DatasetConfig) -> bool:
     """Whether the row's label is there at all (lines of GLUE's TSV files may end too early)."""
     value = row[dataset.label_column]
-    return value is not None and value != "" and not (isinstance(value, float) and math.isnan(value))
+    return not is_missing(value) and value != ""
 
 
 def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
@@ -208,7 +221,7 @@ def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
     if isinstance(value, str):
         if value in labels:
             return labels.index(value)
-        value = int(value) if value.lstrip("-").isdigit() else value
+        value = int(value) if value.removeprefix("-").isdecimal() else value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool):
@@ -216,9 +229,10 @@ def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
     if isinstance(value, int) and 0 <= value < len(labels):
         return value
     hidden = " (-1 marks the hidden labels of a public test set: choose a labelled split)" if value == -1 else ""
+    hint = nearest(value.strip(), labels) if isinstance(value, str) else ""
     raise DataError(
         f"row {number}: {dataset.label_column} is {value!r}{hidden}, which is none of dataset.labels: "
-        f"{', '.join(f'{i} {name}' for i, name in enumerate(labels))}."
+        f"{', '.join(f'{i} {name}' for i, name in enumerate(labels))}.{hint}"
     )
 
 

@@ -14,12 +14,13 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import BaseModel, ValidationError
 
 from lora_ns import record, sources
 from lora_ns.benchmarks import benchmark, check_request
@@ -37,7 +38,9 @@ from lora_ns.config import (
     settled,
     write_yaml,
 )
-from lora_ns.errors import ConfigError, DataError, LoraNsError, TrainingError
+from lora_ns.config.faults import lines_of
+from lora_ns.config.kinds import refuse_other_kinds
+from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, TrainingError
 from lora_ns.sources.pretraining import BASE_MODELS
 
 PROTOCOL = {"fetch": 1, "pretrain": 1, "tokenize": 1, "train": 1, "evaluate": 1, "merge": 1, "choose": 1, "tables": 1}
@@ -110,7 +113,7 @@ class Store:
     def remembered(self) -> dict[str, str]:
         """Path -> sha256 of local files (data, base models) as last seen: a clone without them still knows its digests."""
         if self._remembered is None:
-            self._remembered = json.loads(self._ledger.read_text()) if self._ledger.is_file() else {}
+            self._remembered = _ledger_at(self._ledger) if self._ledger.is_file() else {}
         return self._remembered
 
     def remember(self, dataset: DatasetConfig) -> None:
@@ -395,12 +398,18 @@ def _mentions(log: Path, run: str) -> bool:
 def read_evaluation(path: Path) -> Evaluation:
     """An evaluation file as it was written.  Raises ConfigError where it is none."""
     content = read_mapping(path)
-    try:
-        content["dataset"] = DatasetConfig.model_validate(content["dataset"])
-        content["generation"] = GenerationConfig.model_validate(content["generation"])
-        return Evaluation(name=path.stem, **content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: not an evaluation file: {error}") from None
+    refuse_other_kinds(content, "evaluation file", path)
+    wanted = {field.name for field in fields(Evaluation)} - {"name"}
+    if set(content) != wanted:
+        differ = ", ".join(sorted(set(content) ^ wanted))
+        raise ConfigError(f"{path}: is no evaluation file as `lora-ns evaluate` writes them: {differ} differ.")
+    models: dict[str, type[BaseModel]] = {"dataset": DatasetConfig, "generation": GenerationConfig}
+    for key, model in models.items():
+        try:
+            content[key] = model.model_validate(content[key])
+        except ValidationError as error:
+            raise ConfigError([f"{path}: {key}: {line}" for line in lines_of(error, model)]) from None
+    return Evaluation(name=path.stem, **content)
 
 
 def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
@@ -479,6 +488,18 @@ def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _ledger_at(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedError(
+            f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept."
+        )
+    return found
+
+
 def _scratch_beside(target: Path) -> Path:
     """Where this process makes what will be moved to `target`; the name says whose it is."""
     return target.parent / f".{target.name}.tmp-{platform.node()}-{os.getpid()}"
@@ -505,5 +526,6 @@ def replace_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
         raise LoraNsError(f"cannot write {path}: {error.strerror or error}.") from error

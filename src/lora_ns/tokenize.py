@@ -22,7 +22,7 @@ from lora_ns.config import RunConfig
 from lora_ns.encoding import Dropped, Encoded, Result, encode_labelled, encode_rows
 from lora_ns.errors import DataError
 from lora_ns.integrity import intact
-from lora_ns.models import load_tokenizer
+from lora_ns.models import check_end, load_tokenizer
 from lora_ns.overlap import QUESTIONS, Overlap, hashes_of
 from lora_ns.prompts import check_columns
 from lora_ns.store import Store, exists, making
@@ -30,6 +30,8 @@ from lora_ns.words import Words, WordsDiffer, words_of
 
 BATCH_ROWS = 1000
 NAMED_ROWS = 10
+"""Lost rows that the record names; an error shows the first SHOWN_ROWS."""
+SHOWN_ROWS = 3
 
 
 @dataclass
@@ -96,13 +98,18 @@ def tokenize(config: RunConfig, store: Store) -> Path:
     with making(target) as (folder, notes):
         with meter.part("loading"):
             tokenizer = load_tokenizer(config.model, store)
+            if config.task_type == "causal_lm":
+                check_end(tokenizer, config.model)
             overlap = Overlap.of_rows(rows, config)
         ledgers = {}
         with meter.part("tokenizing"):
             for split in [s for s in ("train", "validation") if (rows / f"{s}.parquet").is_file()]:
                 ledgers[split] = _tokenize_split(rows, split, config, tokenizer, folder, overlap)
         if "train" not in ledgers:
-            raise DataError(f"dataset {config.dataset.name} has no rows to train on.")
+            raise DataError(
+                f"dataset {config.dataset.name} has no rows to train on: dataset.train_split is "
+                f"{config.dataset.train_split!r}, and it has no such split."
+            )
         notes |= record.describe(
             "tokenize",
             target.name.rsplit("-", 1)[1],
@@ -197,5 +204,5 @@ def _fail_if_lossy(ledger: Ledger, split: str, config: RunConfig) -> None:
         reasons = ", ".join(f"{count} × {reason}" for reason, count in ledger.dropped.most_common())
         raise DataError(
             f"{lost} of {ledger.rows_in} {split} rows of {data.name} carry nothing to learn from ({reasons}); "
-            f"dataset.max_dropped allows {data.max_dropped:.1%}. First of them: {'; '.join(ledger.examples)}."
+            f"dataset.max_dropped allows {data.max_dropped:.1%}. First of them: {'; '.join(ledger.examples[:SHOWN_ROWS])}."
         )

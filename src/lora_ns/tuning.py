@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from lora_ns.config import DatasetConfig
 from lora_ns.sources import builtin, local
@@ -19,6 +19,17 @@ Setting = dict[str, Any]
 
 SEARCHABLE = ("training.", "peft.")
 """What may be searched over: how to train and the method itself; never the data, never what is asked."""
+
+
+def _dotted(grid: Any, prefix: str = "") -> Any:
+    """Sections written one inside the other, as in a config, with dotted keys instead."""
+    if not isinstance(grid, Mapping):
+        return grid
+    flat: dict[str, Any] = {}
+    for key, values in grid.items():
+        inside = isinstance(values, Mapping)
+        flat |= _dotted(values, f"{prefix}{key}.") if inside else {f"{prefix}{key}": values}
+    return flat
 
 
 def _checked(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -36,7 +47,7 @@ def _checked(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return grid
 
 
-Grid = Annotated[dict[str, list[Any]], AfterValidator(_checked)]
+Grid = Annotated[dict[str, list[Any]], BeforeValidator(_dotted), AfterValidator(_checked)]
 
 
 def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
@@ -64,8 +75,10 @@ def without_validation_rows(data: DatasetConfig, remembered: Mapping[str, str]) 
         return f"dataset.validation_split is {data.eval_split!r}, the split that is tested on. {hint}"
     files = {} if data.is_builtin or data.is_hub else local.files_by_split(data, remembered)
     validation = files.get(data.validation_split or "validation", [])
-    if any(file in files.get(data.eval_split, []) for file in validation) and data.eval_split != "validation":
-        return f"dataset.name names the same file for validation and for test. {hint}"
+    contents = {local.sha256(path, remembered) for _, path in files.get(data.eval_split, [])}
+    same = [path for _, path in validation if local.sha256(path, remembered) in contents]
+    if same and data.eval_split != "validation":
+        return f"dataset.name: {same[0]}, to choose on, is the same file, to the byte, as one that is tested on. {hint}"
     if data.validation_size is not None or data.validation_split is not None:
         return None
     if data.is_builtin:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, write_config
 
-HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "trl", "pandas", "pyarrow", "scipy", "matplotlib"}
+HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate", "trl", "scipy", "matplotlib"}
 METHODS = sorted((REPOSITORY / "configs/methods").glob("*.yaml"))
 
 

@@ -63,7 +63,7 @@ def test_equal_settings_are_equal_whether_said_or_not() -> None:
     ("entry", "expected"),
     [
         ({"name": "gsm8k", "dataset": {"nmae": "x"}}, "there is no key 'nmae'. Did you mean 'name'?"),
-        ({"name": "gsm8k", "dataset": {"max_length": "long"}}, "max_length: expected a valid integer"),
+        ({"name": "gsm8k", "dataset": {"max_length": "long"}}, "max_length: expected a whole number"),
         ({"name": "gsm8k", "num_fewshot": -1}, "num_fewshot: expected greater than or equal to 0"),
         ({"name": "gsm8k", "fewshot": 3}, "fewshot: there is no such key. Did you mean 'num_fewshot'?"),
     ],

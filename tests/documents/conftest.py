@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, Run
+from support import REPOSITORY, Run, run_in
 
 
 @pytest.fixture(scope="session")
@@ -35,35 +36,34 @@ def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "data/models"
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory, base_models: Path) -> Path:
-    """The files that git tracks or would track, in a place of their own, with this environment as its .venv."""
-    folder = tmp_path_factory.mktemp("clone") / "lora-ns"
+@pytest.fixture(scope="session")
+def new_clone(tmp_path_factory: pytest.TempPathFactory, base_models: Path) -> Callable[[], Path]:
+    """Makes a clone: the files that git tracks or would track, with this environment as its .venv."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    for name in listed.splitlines():
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.prefix))
-    shutil.copytree(base_models, folder / "data/models", dirs_exist_ok=True)
-    return folder
+    ).stdout.splitlines()  # fmt: skip
+
+    def make() -> Path:
+        folder = tmp_path_factory.mktemp("clone") / "lora-ns"
+        for name in listed:
+            if (REPOSITORY / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(REPOSITORY / name, folder / name)
+        (folder / ".venv").symlink_to(Path(sys.prefix))
+        shutil.copytree(base_models, folder / "data/models", dirs_exist_ok=True)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def clone(new_clone: Callable[[], Path]) -> Path:
+    """One clone for all tests of a file."""
+    return new_clone()
 
 
 @pytest.fixture(scope="module")
 def run(clone: Path) -> Run:
-    """Runs a block of shell in the clone, each line of it having to succeed."""
-
-    def in_the_clone(block: str) -> subprocess.CompletedProcess[str]:
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(clone / "src")}
-        # the environment is shared with the tests: `make` must not bring it up to date with the clone's files
-        block = re.sub(r"^make ", "make --no-print-directory -o .venv/.ready ", block, flags=re.M)
-        return subprocess.run(
-            ["bash", "-c", "set -euo pipefail\n" + block],
-            cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False,
-        )  # fmt: skip
-
-    return in_the_clone
+    """Runs a block of shell in the file's clone."""
+    return partial(run_in, clone)

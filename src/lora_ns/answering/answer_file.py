@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_ns.config.files import why_unreadable
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.store import replace_text
 
@@ -20,10 +21,14 @@ def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
 
     columns: what is read of a row; a .txt can have but one.
     """
-    if not source.is_file():
-        raise DataError(f"--input-file: there is no file {source}.")
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"--input-file: there is no file {source}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--input-file: {source} {why_unreadable(error)}.") from None
     # split at line ends alone: a text may hold the further marks that splitlines knows
-    lines = [line for line in source.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"--input-file: {source} holds no rows.")
     if source.suffix == ".txt":
@@ -72,8 +77,11 @@ class Journal:
         if self._path.is_file():
             self._read(call)
         else:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._append([{"call": call}])
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._append([{"call": call}])
+            except OSError as error:
+                raise ConfigError(f"--output-file: {output} cannot be written: {error.strerror or error}.") from None
 
     def _read(self, call: str) -> None:
         content = self._path.read_bytes()

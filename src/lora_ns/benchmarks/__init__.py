@@ -136,14 +136,16 @@ class Benchmark:
 _MODULES = ("gsm8k", "math", "glue", "code", "generic", "likelihood")
 
 
+def benchmarks_by_module() -> dict[str, list[Benchmark]]:
+    """The full name of each module -> the benchmarks that it makes."""
+    names = [f"{__name__}.{module}" for module in _MODULES]
+    return {name: importlib.import_module(name).BENCHMARKS for name in names}
+
+
 @cache
 def all_benchmarks() -> dict[str, Benchmark]:
     """Every benchmark by name."""
-    found: dict[str, Benchmark] = {}
-    for module in _MODULES:
-        for entry in importlib.import_module(f"{__name__}.{module}").BENCHMARKS:
-            found[entry.name] = entry
-    return found
+    return {entry.name: entry for entries in benchmarks_by_module().values() for entry in entries}
 
 
 def benchmark(name: str) -> Benchmark:
@@ -152,7 +154,9 @@ def benchmark(name: str) -> Benchmark:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"there is no benchmark {name!r}.{hint} Known: {', '.join(sorted(known))}.")
+        raise ConfigError(
+            f"evaluation.benchmarks: there is no benchmark {name!r}.{hint} Known: {', '.join(sorted(known))}."
+        )
     return known[name]
 
 

@@ -182,12 +182,16 @@ def judge_of(program_of: ProgramOf) -> Callable[..., list[Verdict]]:
 
 def _check(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
     _checked_ks(settings.get("pass_at", (1,)), [[""] * int(generation.get("num_samples", 1))])
+    for key in ("timeout_seconds", "memory_mb"):
+        value = settings.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            raise ConfigError(f"{key}: expected a number above 0, found {value!r}.")
 
 
-def _checked_ks(ks: Sequence[int], completions: Sequence[Sequence[str]]) -> tuple[int, ...]:
+def _checked_ks(ks: Any, completions: Sequence[Sequence[str]]) -> tuple[int, ...]:
     """The ks of pass@k.  Raises ConfigError, before anything runs, for one that the samples cannot answer."""
     fewest = min(map(len, completions), default=0)
-    ks = [ks] if isinstance(ks, int) else ks
+    ks = ks if isinstance(ks, (list, tuple)) else [ks]
     if not ks or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= fewest for k in ks):
         raise ConfigError(f"pass_at: expected whole numbers from 1 to {fewest}, the samples of a problem; got {ks!r}.")
     return tuple(ks)

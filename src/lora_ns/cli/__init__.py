@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+from lora_ns import __version__
 from lora_ns.cli import checking, importing, models, planning, provenance, scoring, stages, tables, watching
 from lora_ns.cli.options import errors
 from lora_ns.errors import Interrupted, LoraNsError
@@ -15,11 +17,27 @@ from lora_ns.slurm import requeue
 
 app = typer.Typer(
     name="lora-ns",
-    help="Which parameter-efficient fine-tuning method is better on your task, by how much, at what cost.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lora-ns {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lora_ns(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which one this is.")
+    ] = False,
+) -> None:
+    """Which parameter-efficient fine-tuning method is better on your task, by how much, at what cost."""
+
+
 for part in (checking, planning, watching, stages, models, tables, provenance, scoring, importing):
     app.add_typer(part.app)
 
@@ -38,6 +56,12 @@ def main() -> None:
         if isinstance(error, Interrupted) and Processes.here().is_first and requeue():
             errors.print("The SLURM job is in the queue again.")
         sys.exit(error.exit_status)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        errors.print("[bold red]Failed:[/bold red]", end=" ")
+        errors.print(f"{error.filename}: {error.strerror}.", markup=False, soft_wrap=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         errors.print("Interrupted.")
         sys.exit(130)

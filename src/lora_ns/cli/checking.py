@@ -1,20 +1,23 @@
-"""The verb that reads files and computes nothing: validate."""
+"""The verbs about how a config is written: validate, schema."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lora_ns.cli.options import errors
-from lora_ns.config import RunConfig, load_config, read_mapping
+from lora_ns.config import RunConfig, check, load_config, read_mapping, read_method, with_method
+from lora_ns.config.kinds import kind_of
 from lora_ns.config.launch import is_launch_file, launch_file_problems
-from lora_ns.config.practice import departures
+from lora_ns.config.practice import departures, far_off
 from lora_ns.engines import prepare_engines
-from lora_ns.errors import ConfigError, LoraNsError
+from lora_ns.errors import ConfigError, InputError, LoraNsError
 from lora_ns.experiment import load_experiment
 from lora_ns.methods import check_peft_config
 from lora_ns.store import Store, read_evaluation
@@ -22,70 +25,122 @@ from lora_ns.trackers import missing_trackers
 
 app = typer.Typer()
 
+PLAIN_LORA = {"r", "lora_alpha", "lora_dropout", "target_modules"}
+"""Settings that PEFT's own class has nothing to add to, so that its import is not waited for."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a valid file describes."""
+
+    runs: Sequence[RunConfig] = ()
+    trials: Sequence[RunConfig] = ()
+    """What a search tries; its settings may lie far off."""
+    is_part: bool = False
+    """Whether the file is but the method's part of a run, so that there is no data and no model to look at."""
+    problems: Sequence[str] = ()
+    """What of it cannot be; the runs are without that."""
+
 
 @app.command()
-def validate(files: Annotated[list[Path], typer.Argument(help="Configs, method files, experiments.")]) -> None:
-    """Check files, all faults at once.  Example: lora-ns validate configs/*.yaml configs/experiments/demo.yaml"""
+def validate(
+    files: Annotated[list[Path], typer.Argument(help="Configs, method files, experiments.", show_default=False)],
+) -> None:
+    """Check files, all faults at once, against the data and models that are here.  Example: lora-ns validate configs/*.yaml"""
+    store = Store()
     problems: list[str] = []
-    found: dict[Path, list[RunConfig]] = {}
+    notes: list[str] = []
+    found: dict[Path, Described] = {}
     for file in files:
         try:
-            found[file] = _validate(file)
+            found[file] = _described(file, store)
         except ConfigError as error:
             problems += error.problems
         except LoraNsError as error:
             problems.append(f"{file}: {error}")
+    problems += [problem for described in found.values() for problem in described.problems]
+    problems += _refused_by_peft(found)
+    for file, described in found.items():
+        for text, is_fatal in _looked_ahead(described, store):
+            (problems if is_fatal else notes).append(f"{file}: {text}")
     if problems:
         raise ConfigError(list(dict.fromkeys(problems)))
-    _check_with_peft(found)
-    for line in _advice(found):
+    for line in dict.fromkeys(notes):
         errors.print(f"Note: {line}", markup=False, soft_wrap=True)
     typer.echo(f"{len(files)} file{'s are' if len(files) > 1 else ' is'} valid.")
 
 
-def _validate(file: Path) -> list[RunConfig]:
-    """The runs that the file describes, by what it holds: an experiment has tasks, a method file no task_name."""
-    from lora_ns.config import check, read_method, with_method
+class Kind(StrEnum):
+    """Which of the project's files."""
 
+    task = "task"
+    method = "method"
+    experiment = "experiment"
+
+
+@app.command()
+def schema(kind: Annotated[Kind, typer.Argument(help="Of which file.")] = Kind.task) -> None:
+    """The JSON schema by which an editor completes a config.  Example: lora-ns schema task > configs/schema/task.json"""
+    from lora_ns.editor_schema import SCHEMAS
+
+    typer.echo(json.dumps(SCHEMAS[kind](), indent=1, ensure_ascii=False))
+
+
+def _described(file: Path, store: Store) -> Described:
+    """What the file describes, by its kind.  Raises ConfigError with every fault."""
     content = read_mapping(file)
-    if "tasks" in content or "methods" in content:
-        experiment = load_experiment(file)
-        return [run.config for run in (*experiment.blueprint, *(trial.run for trial in experiment.trials))]
-    elif "peft" in content and "dataset" not in content and "task_name" not in content:
+    kind = kind_of(content)
+    if kind == "experiment file":
+        experiment = load_experiment(file, store)
+        return Described(
+            [run.config for run in experiment.blueprint], [trial.run.config for trial in experiment.trials]
+        )
+    if kind == "method file":
         task = {"task_name": "any", "task_type": "causal_lm", "model": {"name_or_path": "any"}}
         data = {"dataset": {"name": "any", "response_template": "{any}"}}
-        return [check(with_method(task | data, read_method(file)), str(file), folder=file.parent)]
-    elif is_launch_file(content):
+        return Described(
+            [check(with_method(task | data, read_method(file)), str(file), folder=file.parent)], is_part=True
+        )
+    if is_launch_file(content):
         if problems := launch_file_problems(str(file)):
             raise ConfigError(list(problems))
-        return []
-    elif "benchmark" in content and "generation" in content:
+        return Described()
+    if kind == "evaluation file":
         read_evaluation(file)
-        return []
-    config, store = load_config(file), Store()
-    store.run_name(config)
+        return Described()
+    return _described_task(file, load_config(file), store)
+
+
+def _described_task(file: Path, config: RunConfig, store: Store) -> Described:
+    """A task; of its benchmarks those that can be asked, so that its rows are looked at whatever is asked of them."""
+    problems, asked = [], []
     for entry in config.evaluation.benchmarks:
-        store.evaluation(config, entry)
-    return [config]
+        try:
+            store.evaluation(config, entry)
+            asked.append(entry)
+        except ConfigError as error:
+            problems += error.of(file).problems
+        except InputError as error:
+            problems.append(f"{file}: evaluation.benchmarks: {entry.name}: {error}")
+    try:
+        store.run_name(config)
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.of(file).problems]) from None
+    evaluation = config.evaluation.model_copy(update={"benchmarks": asked})
+    return Described([config.model_copy(update={"evaluation": evaluation})], problems=problems)
 
 
-def _advice(found: Mapping[Path, Sequence[RunConfig]]) -> Iterator[str]:
-    """Where the valid configs of each file leave what is known to work; each remark once a file."""
-    for file, configs in found.items():
-        lines = (line for config in configs for line in (*departures(config), *missing_trackers(config)))
-        for line in dict.fromkeys(lines):
-            yield f"{file}: {line}"
-
-
-def _check_with_peft(found: Mapping[Path, Sequence[RunConfig]]) -> None:
-    """Builds each method's own config class, which checks what no type says.  Raises ConfigError with its reasons."""
+def _refused_by_peft(found: Mapping[Path, Described]) -> list[str]:
+    """Builds each method's own config class, which checks what no type says; its reasons."""
     seen: dict[str, tuple[Path, RunConfig]] = {}
-    for file, configs in found.items():
-        for config in configs:
-            if config.peft.method not in ("none", "full"):
-                seen.setdefault(
-                    json.dumps([config.task_type, config.peft.model_dump()], sort_keys=True), (file, config)
-                )
+    for file, described in found.items():
+        for config in (*described.runs, *described.trials):
+            peft = config.peft
+            if peft.method in ("none", "full") or (peft.method == "lora" and set(peft.fields) <= PLAIN_LORA):
+                continue
+            seen.setdefault(json.dumps([config.task_type, peft.model_dump()], sort_keys=True), (file, config))
+    if not seen:
+        return []
     prepare_engines(*(config for _, config in seen.values()))
     problems = []
     for file, config in seen.values():
@@ -93,5 +148,20 @@ def _check_with_peft(found: Mapping[Path, Sequence[RunConfig]]) -> None:
             check_peft_config(config)
         except ConfigError as error:
             problems += [f"{file}: {problem}" for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
+    return problems
+
+
+def _looked_ahead(described: Described, store: Store) -> Iterator[tuple[str, bool]]:
+    """(what was found, whether a run would fail by it) of a file's runs."""
+    if described.runs and not described.is_part:
+        from lora_ns.preflight import look_ahead
+
+        prepare_engines(*described.runs)
+        yield from ((finding.text, finding.fatal) for finding in look_ahead(described.runs, store))
+    for config in described.runs:
+        far = far_off(config)
+        yield from ((line, not described.trials) for line in far)
+        usual = () if far else departures(config)
+        yield from ((line, False) for line in (*usual, *missing_trackers(config)))
+    for config in described.trials:
+        yield from ((line, False) for line in far_off(config))

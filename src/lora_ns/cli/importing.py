@@ -11,6 +11,7 @@ import typer
 
 from lora_ns.cli.options import errors
 from lora_ns.config import parse_overrides
+from lora_ns.errors import ConfigError
 
 app = typer.Typer()
 
@@ -42,7 +43,10 @@ def import_config(
     from lora_ns.store import slug
 
     read = from_axolotl if tool is Tool.axolotl else from_llama_factory
-    content, notes = read(file, parse_overrides(overrides or []))
+    try:
+        content, notes = read(file, parse_overrides(overrides or []))
+    except ConfigError as error:
+        raise error.of(file) from None
     path = output or Path("configs") / f"{slug(file.stem)}.yaml"
     write(content, path, [f"From {tool.value}: {file.name}.", *(f"- {note}" for note in notes)], force=force)
     _say(notes, path)

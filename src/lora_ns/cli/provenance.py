@@ -40,8 +40,8 @@ def verify(
     stored: Annotated[
         bool, typer.Option("--stored", help="Only the checksums of what lies here; makes nothing.")
     ] = False,
-    tolerance: Annotated[float, typer.Option(help="Greatest difference that counts as equal.")] = 1e-3,
-    sample: Annotated[int | None, typer.Option(help="Only so many runs, drawn at random.")] = None,
+    tolerance: Annotated[float, typer.Option(min=0, help="Greatest difference that counts as equal.")] = 1e-3,
+    sample: Annotated[int | None, typer.Option(min=1, help="Only so many runs, drawn at random.")] = None,
     seed: Annotated[int, typer.Option(help="Of --sample.")] = 0,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Rows, tokens, base models too.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave results/scratch/verify-* for inspection.")] = False,

@@ -6,11 +6,12 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from lora_ns.cli.options import errors
+from lora_ns.config.files import why_unreadable
 from lora_ns.errors import DataError, SandboxError
 
 app = typer.Typer()
@@ -41,9 +42,12 @@ def score(
 
 def _completions(file: Path) -> list[dict[str, Any]]:
     """The lines, all of them checked before any is judged.  Raises DataError that names the malformed ones."""
-    if str(file) != "-" and not file.is_file():
-        raise DataError(f"{file}: there is no such file.")
-    text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{file}: there is no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: {why_unreadable(error)}.") from None
     lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
     checked = [(number, *_checked(line)) for number, line in lines]
     faults = [f"line {number}: {fault}" for number, _, fault in checked if fault]
@@ -76,8 +80,8 @@ def sandbox_check(
     golds: Annotated[
         list[Path] | None, typer.Option("--golds", help="HumanEval, MBPP or rows of the same shape: solutions to try.")
     ] = None,
-    sandbox: Annotated[str, typer.Option(help="auto, bubblewrap or landlock.")] = "auto",
-    timeout: Annotated[float, typer.Option(help="Seconds a program.")] = 3.0,
+    sandbox: Annotated[Literal["auto", "bubblewrap", "landlock"], typer.Option(help="What isolates it.")] = "auto",
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a program.")] = 3.0,
 ) -> None:
     """Whether this machine can run a model's code safely.  Example: lora-ns sandbox-check --golds HumanEval.jsonl.gz"""
     from lora_ns.answering.isolation import named_report

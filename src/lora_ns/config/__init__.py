@@ -12,7 +12,7 @@ from lora_ns.config.files import (
     read_mapping,
     write_yaml,
 )
-from lora_ns.config.load import check, load_config, read_method, with_method
+from lora_ns.config.load import check, load_config, read_method, read_task, with_method
 from lora_ns.config.schema import (
     OUTSIDE_DIGEST,
     MergeConfig,
@@ -53,6 +53,7 @@ __all__ = [
     "parse_yaml",
     "read_mapping",
     "read_method",
+    "read_task",
     "settled",
     "template_columns",
     "with_method",

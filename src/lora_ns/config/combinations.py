@@ -17,7 +17,11 @@ CHAT_TEMPLATES = ("tokenizer", "tulu")
 @cache
 def template_columns(template: str) -> tuple[str, ...]:
     """The columns that a template names, in order.  Raises ValueError for a template that cannot be read."""
-    names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    names = [str(name) for _, name, _, _ in parts]
+    for _, name, form, conversion in parts:
+        if conversion not in (None, "r", "s", "a") or "{" in (form or ""):
+            raise ValueError(f"{{{name}!{conversion or ''}:{form}}} is no way to write a column; {{{name}}} is")
     if any(not name.isidentifier() and not set(name).isdisjoint("[].!") for name in names) or "" in names:
         raise ValueError("a template names columns in braces, {like_this}; a brace itself is written twice: {{ }}")
     return tuple(dict.fromkeys(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from lora_ns.config.section import Section
 
@@ -43,7 +43,17 @@ def _one_as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _each_once(values: list[str]) -> list[str]:
+    repeated = [value for value in values if values.count(value) > 1]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} is named twice")
+    return values
+
+
 Files = Annotated[list[str], BeforeValidator(_one_as_list), Field(min_length=1)]
+
+
+Names = Annotated[list[str], AfterValidator(_each_once)]
 
 
 class DatasetConfig(Section):
@@ -96,11 +106,11 @@ class DatasetConfig(Section):
     """What is asked, with columns in braces; None: the model starts from nothing."""
     response_template: str | None = None
     """What the model learns to answer, with columns in braces; the end of sequence is added."""
-    text_columns: list[str] | None = Field(default=None, min_length=1, max_length=2)
+    text_columns: Names | None = Field(default=None, min_length=1, max_length=2)
     """Classification and regression: the one or two columns that are read; format `text`: the one (default: text)."""
     label_column: str = "label"
     """Classification and regression: the column of the class or the number."""
-    labels: list[str] | None = Field(default=None, min_length=2)
+    labels: Names | None = Field(default=None, min_length=2)
     """Classification: the classes in the order of their numbers."""
     max_length: int = Field(default=1024, gt=0)
     """Tokens of prompt and response together."""

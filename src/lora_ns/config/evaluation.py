@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from lora_ns.config.dataset import DatasetConfig
+from lora_ns.config.faults import lines_of
 from lora_ns.config.files import nearest
 from lora_ns.config.section import Section
 
@@ -44,10 +45,6 @@ class GenerationConfig(Section):
         return self
 
 
-def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, f['loc'])) or 'settings'}: {f['msg']}" for f in error.errors())
-
-
 def _stated(given: dict[str, Any]) -> dict[str, Any]:
     """Some of GenerationConfig's fields, each checked; which of them are stated is kept."""
     unknown = [key for key in given if key not in GenerationConfig.model_fields]
@@ -57,7 +54,7 @@ def _stated(given: dict[str, Any]) -> dict[str, Any]:
     try:
         GenerationConfig.model_validate(given)
     except ValidationError as error:
-        raise ValueError(_faults(error)) from None
+        raise ValueError("; ".join(lines_of(error, GenerationConfig))) from None
     return given
 
 
@@ -73,7 +70,7 @@ def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
     try:
         DatasetConfig.model_validate({"name": "any", **given})
     except ValidationError as error:
-        raise ValueError(_faults(error)) from None
+        raise ValueError("; ".join(lines_of(error, DatasetConfig))) from None
     return given
 
 

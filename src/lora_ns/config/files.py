@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,13 @@ _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class _Loader(_SafeLoader):
-    """YAML 1.2's numbers: `2e-4` is a number; and a key given twice is an error."""
+    """YAML 1.2's numbers: `2e-4` is a number; and a key given twice is an error, and so is a value that holds itself."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
@@ -33,6 +35,9 @@ class _Loader(_SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# whole at once, not in two steps as PyYAML does it, so that a value that holds itself cannot be made
+_Loader.add_constructor("tag:yaml.org,2002:map", partial(_Loader.construct_mapping, deep=True))
+_Loader.add_constructor("tag:yaml.org,2002:seq", partial(_Loader.construct_sequence, deep=True))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
@@ -72,19 +77,37 @@ def _read_one(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file.{_sibling_hint(path)}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
+        raise ConfigError(f"{path}: {why_unreadable(error)}.") from None
     try:
         content = parse_yaml(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{place}: not valid YAML: {error.problem or error}") from None
+        problem = error.problem or str(error)
+        hint = " (YAML indents with spaces, never with tabs)" if "'\\t'" in problem else ""
+        raise ConfigError(f"{path}{place}: not valid YAML: {problem}{hint}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid YAML: its brackets are nested too deep") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+        raise ConfigError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         kind = "empty" if content is None else f"a {type(content).__name__}"
         raise ConfigError(f"{path}: expected keys and values, found {kind}.")
     return content
+
+
+def why_unreadable(error: OSError | UnicodeError) -> str:
+    """Why a text file cannot be read, and what helps."""
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, and a file is wanted"
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    if isinstance(error, UnicodeDecodeError):
+        if error.object[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return "is no UTF-8 text but UTF-16: save it as UTF-8"
+        byte = error.object[error.start]
+        return f"is no UTF-8 text (byte 0x{byte:02x} at position {error.start}): save it as UTF-8"
+    return f"is no UTF-8 text: {error}"
 
 
 def write_yaml(value: Mapping[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from pydantic import ConfigDict as PydanticConfig
 
 from lora_ns.config import schema
 from lora_ns.config.combinations import impossible, settled
+from lora_ns.config.faults import lines_of, shown
 from lora_ns.config.files import expand_dotted, merge, nearest, read_mapping
+from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.config.peft_file import read_adapter_config
 from lora_ns.config.practice import with_defaults
 from lora_ns.config.schema import RunConfig
@@ -29,15 +32,23 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None, method: 
 
     Raises ConfigError with every fault, each line naming file and key path.
     """
-    raw = read_mapping(path)
+    raw = read_task(path)
     if method is not None:
         raw = with_method(raw, read_method(method))
     return check(merge(raw, expand_dotted(overrides or {})), str(path), folder=path.parent)
 
 
+def read_task(path: Path) -> dict[str, Any]:
+    """What a task config holds, unchecked.  Raises ConfigError where the file is of another kind."""
+    raw = read_mapping(path)
+    refuse_other_kinds(raw, "task config", path)
+    return raw
+
+
 def read_method(path: Path) -> dict[str, Any]:
     """A method file: its `peft` section, and settings of training and model that go with it."""
     raw = read_mapping(path)
+    refuse_other_kinds(raw, "method file", path)
     unknown = [key for key in raw if key not in LAYER_SECTIONS]
     if unknown:
         raise ConfigError(
@@ -68,17 +79,30 @@ def check(raw: Mapping[str, Any], where: str, folder: Path = Path()) -> RunConfi
     given = _with_global_batch(given, problems)
     problems += _peft_problems(given.get("peft"))
     problems += _training_problems(given.get("training"))
+    problems += [f"{path}: expected a finite number, found {value}." for path, value in _not_finite(given)]
     config = None
     try:
         config = RunConfig.model_validate(_coerced(given))
     except ValidationError as error:
-        problems += [_one_line(fault) for fault in error.errors()]
+        problems += lines_of(error, RunConfig)
     if config is not None:
         problems += impossible(config)
     if problems:
         raise ConfigError([f"{where}: {problem}" for problem in dict.fromkeys(problems)])
     assert config is not None
     return config.model_copy(update={"dataset": settled(config.dataset)})
+
+
+def _not_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Key path and value of every number that is infinite or none: no digest can hold it, and no setting means it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _not_finite(inner, f"{path}.{place}")
 
 
 def _with_our_names(raw: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
@@ -184,7 +208,7 @@ def _field_problems(section: str, fields: Mapping[str, Any], known: Mapping[str,
         if key not in known:
             problems.append(f"{section}.{key}: not {what}.{nearest(key, known)}")
         elif value is not None and (fault := _type_fault(value, known[key])):
-            problems.append(f"{section}.{key}: {fault}, found {value!r}.")
+            problems.append(f"{section}.{key}: {fault}, found {shown(value)}.")
     return problems
 
 
@@ -234,48 +258,3 @@ def _as_declared(fields: Mapping[str, Any], known: Mapping[str, Any]) -> dict[st
         return float(value) if wants_float and type(value) is int else value
 
     return {key: one(key, value) for key, value in fields.items()}
-
-
-_MESSAGES = {
-    "missing": "is missing",
-    "int_type": "expected a whole number",
-    "float_type": "expected a number",
-    "string_type": "expected text",
-    "bool_type": "expected true or false",
-    "list_type": "expected a list",
-    "dict_type": "expected keys and values",
-    "model_type": "expected keys and values",
-}
-
-
-def _one_line(fault: Any) -> str:
-    """One of pydantic's faults as key path, what was expected, what was found."""
-    path = ".".join(str(part) for part in fault["loc"] if not _is_branch_name(part))
-    kind = fault["type"]
-    if kind == "extra_forbidden":
-        return f"{path}: there is no such key.{nearest(str(fault['loc'][-1]), _keys_at(fault['loc'][:-1]))}"
-    if kind == "missing":
-        return f"{path}: is missing."
-    expected = _MESSAGES.get(kind) or fault["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
-    return f"{path}: {expected}, found {fault['input']!r}."
-
-
-def _is_branch_name(part: Any) -> bool:
-    """Pydantic names the branch of a union inside the path; a reader of the file does not see it there."""
-    return isinstance(part, str) and (part in {"str", "int", "float"} or "[" in part)
-
-
-def _keys_at(location: Iterable[Any]) -> list[str]:
-    """The keys that the schema has at this place."""
-    model: Any = RunConfig
-    for part in location:
-        if isinstance(part, int) or not hasattr(model, "model_fields") or part not in model.model_fields:
-            continue
-        model = _model_in(model.model_fields[part].annotation)
-    return list(getattr(model, "model_fields", {}))
-
-
-def _model_in(annotation: Any) -> Any:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((m for a in typing.get_args(annotation) if (m := _model_in(a)) is not None), None)

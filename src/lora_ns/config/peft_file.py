@@ -22,10 +22,12 @@ def read_adapter_config(path: Path) -> dict[str, Any]:
     Raises ConfigError where the file is none of PEFT's.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = dict(json.loads(path.read_text(encoding="utf-8-sig")))
         method = str(content.pop("peft_type")).lower()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{path} is not a PEFT adapter_config.json: {error!r}.") from None
+    except KeyError:
+        raise ConfigError(f"{path} is not a PEFT adapter_config.json: it names no peft_type.") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{path} is not a PEFT adapter_config.json: {error}.") from None
     known = method_fields(method) if method in known_methods() else {}
     fields = {
         key: value

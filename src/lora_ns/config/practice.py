@@ -16,6 +16,15 @@ from lora_ns.config.schema import RunConfig
 SMALL_DATA_ROWS = 10_000
 LEARNING_RATES = {"causal_lm": (1e-4, 2e-4), "classification": (3e-4, 5e-4), "regression": (3e-4, 5e-4)}
 """Of LoRA, by task type."""
+FULL_RATES = (5e-6, 1e-4)
+"""Of training all weights."""
+OTHER_RATES = (1e-4, 1e-1)
+"""Of methods with few parameters: VeRA, (IA)³, prompts, which are trained with rates far above LoRA's."""
+SMALL_MODELS = 10
+"""Models of under a million parameters, as the project's own, take rates so many times higher."""
+FAR = 100
+OTHER_SCALES = ("lora_fa", "loraplus", "riemannian", "adafactor", "sgd", "adagrad", "rmsprop")
+"""Optimisers whose rates are not AdamW's."""
 DEFAULT_LEARNING_RATE = {"causal_lm": 2e-4, "classification": 3e-4, "regression": 3e-4}
 DEFAULT_RANK = 8
 
@@ -74,17 +83,35 @@ def _of_lora(config: RunConfig) -> list[str]:
 
 
 def _of_learning_rate(config: RunConfig) -> list[str]:
-    if config.model.name_or_path.startswith("builtin:") or config.training.optim in (
-        "lora_fa",
-        "loraplus",
-        "riemannian",
-    ):
+    if config.model.name_or_path.startswith("builtin:") or config.training.optim in OTHER_SCALES:
         return []  # models a thousand times smaller, and optimisers that scale the gradient, want other rates
     low, high = LEARNING_RATES[config.task_type]
     rate = config.training.learning_rate
     if low <= rate <= high:
         return []
     return [f"training.learning_rate: {rate:g} for {config.task_type}; with LoRA {low:g} to {high:g} is usual."]
+
+
+def far_off(config: RunConfig) -> list[str]:
+    """A learning rate that is a hundred times off what its method is used with: a slip of the pen, most likely."""
+    if config.peft.method == "none" or config.training.optim in OTHER_SCALES:
+        return []
+    low, high = _usual_rates(config)
+    rate = config.training.learning_rate
+    if low / FAR <= rate <= high * FAR:
+        return []
+    way = "above" if rate > high else "below"
+    return [
+        f"training.learning_rate: {rate:g} is more than {FAR} times {way} what {config.peft.method} is trained with "
+        f"({low:g} to {high:g}); is the exponent right?"
+    ]
+
+
+def _usual_rates(config: RunConfig) -> tuple[float, float]:
+    """(least, greatest) learning rate that a method is used with."""
+    method = config.peft.method
+    low, high = {"lora": LEARNING_RATES[config.task_type], "full": FULL_RATES}.get(method, OTHER_RATES)
+    return (low, high * SMALL_MODELS) if config.model.name_or_path.startswith("builtin:") else (low, high)
 
 
 def _of_schedule(config: RunConfig) -> list[str]:

@@ -70,11 +70,33 @@ def why_not_merged(method: str) -> str | None:
 def impossible_runs(config: RunConfig) -> list[str]:
     """Every pair of settings of model, peft and training that cannot be, as `key path: reason`."""
     return [
+        *_range_problems(config),
         *_method_problems(config),
         *_quantization_problems(config),
         *_init_problems(config),
         *_optim_problems(config),
+        *_schedule_problems(config),
     ]
+
+
+def _range_problems(config: RunConfig) -> list[str]:
+    """Numbers that no run can be made with, which PEFT and transformers would refuse later, or take for something else."""
+    problems = []
+    if config.training.max_steps < 1 and config.training.max_steps != -1:
+        problems.append(
+            f"training.max_steps: expected 1 or more, or -1 for as many as num_train_epochs takes, found "
+            f"{config.training.max_steps}."
+        )
+    workers = config.training.arguments.get("dataloader_num_workers") or 0
+    if workers < 0:
+        problems.append(f"training.dataloader_num_workers: expected 0 or more, found {workers}.")
+    for key, value in config.peft.fields.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if key == "r" and is_number and value < 1 and config.peft.method != "oft":  # OFT's 0: as oft_block_size says
+            problems.append(f"peft.r: expected 1 or more, found {value}.")
+        if key.endswith("dropout") and is_number and not 0 <= value <= 1:
+            problems.append(f"peft.{key}: expected a share from 0 to 1, found {value}.")
+    return problems
 
 
 def _method_problems(config: RunConfig) -> list[str]:
@@ -165,6 +187,15 @@ def _init_problems(config: RunConfig) -> list[str]:
 def optimizers() -> list[str]:
     """Every value of training.optim: those of transformers, and PEFT's."""
     return [*enum_values("training_args.py", "OptimizerNames"), *OPTIMIZERS_OF_LORA]
+
+
+def _schedule_problems(config: RunConfig) -> list[str]:
+    schedule, known = config.training.lr_scheduler_type, enum_values("trainer_utils.py", "SchedulerType")
+    if schedule in known:
+        return []
+    return [
+        f"training.lr_scheduler_type: there is no schedule {schedule!r}.{nearest(schedule, known)} Known: {', '.join(known)}."
+    ]
 
 
 def _optim_problems(config: RunConfig) -> list[str]:

@@ -177,6 +177,7 @@ OWNED = {
     "do_train": "use `lora-ns train`",
     "do_eval": "use `lora-ns evaluate`",
     "do_predict": "use `lora-ns infer`",
+    "eval_strategy": "nothing is evaluated while training; `lora-ns evaluate` does it afterwards",
     "use_cpu": "the device is found by itself",
     "remove_unused_columns": "the token columns are fixed",
     "load_best_model_at_end": "settings are chosen on the validation split by `tune:` in an experiment",
@@ -187,7 +188,7 @@ OUTSIDE_DIGEST = frozenset(
     """
     per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
     log_level_replica log_on_each_node logging_strategy logging_steps logging_first_step logging_nan_inf_filter
-    save_strategy save_steps save_total_limit save_only_model enable_jit_checkpoint eval_strategy eval_steps
+    save_strategy save_steps save_total_limit save_only_model enable_jit_checkpoint eval_steps
     eval_delay eval_on_start eval_accumulation_steps dataloader_num_workers dataloader_pin_memory
     dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context
     dataloader_in_order skip_memory_metrics include_num_input_tokens_seen torch_empty_cache_steps debug

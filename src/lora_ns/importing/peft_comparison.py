@@ -136,7 +136,7 @@ def _training(parameters: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
             notes.append("optimizer_type Adam became AdamW, which is the same without weight decay.")
     if "optimizer_kwargs" in parameters:
         # the suite replaces these as a whole, so that torch's or PEFT's own default holds for what is not said
-        kwargs, optim = dict(parameters["optimizer_kwargs"]), training.get("optim", "adamw_torch")
+        kwargs, optim = _kwargs(parameters["optimizer_kwargs"]), training.get("optim", "adamw_torch")
         training["learning_rate"] = float(kwargs.pop("lr", 1e-3))
         decay = 0.01 if optim in ("adamw_torch", "riemannian") else 0.0
         training["weight_decay"] = float(kwargs.pop("weight_decay", decay))
@@ -146,6 +146,14 @@ def _training(parameters: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
         left = [key for key in kwargs if key not in ("r", "lora_alpha", "use_rslora")]  # the adapter's own, said again
         notes += [f"optimizer_kwargs.{key} has no counterpart here and was left out." for key in left]
     return training
+
+
+def _kwargs(given: Any) -> dict[str, Any]:
+    """The settings of the optimiser.  Raises ConfigError for what is none."""
+    numbers = [given.get(key, 0) for key in ("lr", "weight_decay")] if isinstance(given, Mapping) else [None]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise ConfigError(f"training_params.json: optimizer_kwargs: expected names and numbers, found {given!r}.")
+    return dict(given)
 
 
 def _model(parameters: Mapping[str, Any]) -> dict[str, Any]:

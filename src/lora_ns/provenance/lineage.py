@@ -11,7 +11,7 @@ from typing import Any
 from lora_ns import sources
 from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
-from lora_ns.integrity import faults, intact, score_faults
+from lora_ns.integrity import faults, intact, intact_score, score_faults
 from lora_ns.record import sha256_file
 from lora_ns.store import Evaluation, Store, exists, read_evaluation
 
@@ -22,7 +22,7 @@ def of_score(path: Path, store: Store) -> dict[str, Any]:
     found = {"kind": "score", "path": str(path), "state": _score_state(path, store)}
     if not path.is_file():
         return found | {"made_again_by": f"lora-ns verify {_quoted(path)}"}
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_score(path)
     about = ("task", "model", "method", "seed", "benchmark", "main_metric", "metrics", "num_examples", "warnings")
     evaluation = _evaluation(store, name)
     return found | {
@@ -36,6 +36,17 @@ def of_score(path: Path, store: Store) -> dict[str, Any]:
         "made_first_by": f"lora-ns evaluate --config {_quoted(store.run_file(run))} "
         f"--evaluation {_quoted(store.evaluation_file(name))}",
     }
+
+
+def read_score(path: Path) -> dict[str, Any]:
+    """What a score file says, whether its seal holds or not.  Raises DamagedError where it says nothing that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or not {"run", "evaluation", "metrics", "method", "seed"} <= set(content):
+        return intact_score(path)
+    return content
 
 
 def of_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = None) -> dict[str, Any]:

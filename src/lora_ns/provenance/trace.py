@@ -12,7 +12,7 @@ import yaml
 
 from lora_ns.errors import ConfigError
 from lora_ns.provenance.cells import TableCell, find_cell, metric_of, split_address
-from lora_ns.provenance.lineage import of_adapter, of_artefact, of_score
+from lora_ns.provenance.lineage import of_adapter, of_artefact, of_score, read_score
 from lora_ns.record import code_state
 from lora_ns.store import Store
 
@@ -45,7 +45,7 @@ def trace(target: str, store: Store) -> dict[str, Any]:
             found = of_adapter(target, store)
         case _:
             raise ConfigError(
-                f"{target} is no artefact: give a run's name or a path in results/tables, figures, scores, predictions, "
+                f"{target!r} is no artefact: give a run's name or a path in results/tables, figures, scores, predictions, "
                 "adapters, runs, merged, or in data/raw, tokens, models."
             )
     return {"target": target, **found, "here": {"code": code_state()}}
@@ -66,7 +66,7 @@ def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -
         }
     cell = find_cell(path, words)
     behind = behind_cell(cell, store)
-    contents = {file: json.loads(file.read_text(encoding="utf-8")) for file in behind}
+    contents = {file: read_score(file) for file in behind}
     metrics = list(dict.fromkeys(metric for file in behind for metric in contents[file]["metrics"]))
     metric = metric_of(cell, metrics)
     return {
@@ -87,7 +87,7 @@ def behind_cell(cell: TableCell, store: Store) -> list[Path]:
     """The score files that the cell's row speaks of, by method and seed.  Raises ConfigError where there are none."""
     made, table = tables_record(cell.path.parent.name, store), cell.path.stem
     files = [store.root / name for name in score_files(made, store, of_search=table == "tuning")]
-    contents = {file: json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()}
+    contents = {file: read_score(file) for file in files if file.is_file()}
     methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
     methods |= {made["experiment"]["baseline"]} if table == "comparison" else set()
     if table == "over_tasks" or cell.column == "rank":  # a place among all methods

@@ -36,6 +36,8 @@ def regex(pattern: str, which: str = "last", ignore_case: bool = False) -> Score
 
     which: "first" or "last" of several matches.  Raises ConfigError for a pattern that does not compile.
     """
+    if not isinstance(pattern, str):
+        raise ConfigError(f"pattern: expected text, found {pattern!r}; write it in quotes.")
     if which not in ("first", "last"):
         raise ConfigError(f"which: expected 'first' or 'last', got {which!r}.")
     try:

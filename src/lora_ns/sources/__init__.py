@@ -80,7 +80,12 @@ def load(dataset: DatasetConfig) -> Rows:
         if dataset.revision is None:
             warnings.append(f"the revision of data set {dataset.name} is not pinned (dataset.revision)")
     else:
-        found = local.load(dataset)
+        parts = local.parts(dataset)
+        found = local.joined(parts)
+        warnings += [
+            f"{path} has no column {', '.join(map(repr, names))}: it is empty in its rows"
+            for path, names in local.lacking_columns(parts).items()
+        ]
     tables = _by_role(found, dataset, warnings)
     limits = {
         "train": dataset.max_samples,
@@ -107,7 +112,7 @@ def _by_role(found: Mapping[str, pa.Table], dataset: DatasetConfig, warnings: li
             raise DataError(_no_split(dataset, dataset.train_split, found))
         return {"test": test}  # a set for evaluation only
     if test is None:
-        if dataset.is_builtin or (dataset.is_hub and dataset.eval_split != "test"):
+        if dataset.is_builtin or dataset.eval_split != "test":
             raise DataError(_no_split(dataset, dataset.eval_split, found))  # asked for by name
         train, test = _hold_out(train, dataset.eval_size, dataset, "test")
         warnings.append(
@@ -145,15 +150,13 @@ def _choose(total: int, count: int, seed: int, purpose: str) -> list[int]:
 
 
 def read(folder: Path, split: str, columns: Mapping[str, str]) -> pa.Table:
-    """One split of a rows artefact, with the config's own column names beside the data's.
+    """One split of a rows artefact, with the config's own column names beside the data's (`renamed`).
 
-    columns: new name -> name in the data; data that lacks the old name and has the new one is left as it is, so that one
-    config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).
     Raises DataError for a split or a column that is not there.
     """
     import pyarrow.parquet as parquet
 
-    return _with_names(parquet.read_table(_file_of(folder, split), memory_map=True), columns)
+    return renamed(parquet.read_table(_file_of(folder, split), memory_map=True), columns)
 
 
 def batches(folder: Path, split: str, columns: Mapping[str, str], size: int) -> Iterator[pa.Table]:
@@ -163,7 +166,7 @@ def batches(folder: Path, split: str, columns: Mapping[str, str], size: int) -> 
 
     with parquet.ParquetFile(_file_of(folder, split), memory_map=True) as file:
         for batch in file.iter_batches(size):
-            yield _with_names(pa.Table.from_batches([batch]), columns)
+            yield renamed(pa.Table.from_batches([batch]), columns)
 
 
 def _file_of(folder: Path, split: str) -> Path:
@@ -175,7 +178,13 @@ def _file_of(folder: Path, split: str) -> Path:
     return path
 
 
-def _with_names(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """The table with the config's own column names beside the data's.
+
+    columns: new name -> name in the data; data that lacks the old name and has the new one is left as it is, so that one
+    config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).  Raises DataError for a column that is
+    not there.
+    """
     for new, old in columns.items():
         if old not in table.column_names and new in table.column_names:
             continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_ns.config import DatasetConfig
+from lora_ns.config import DatasetConfig, nearest
 from lora_ns.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,10 +28,17 @@ def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
     except DataError:
         raise
     except Exception as error:  # the hub's client raises many kinds; each says what it could not do
+        reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise DataError(
             f"dataset.name: {dataset.name!r} is neither a local file or folder here nor could it be loaded from the hub: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
+            f"{type(error).__name__}: {reason}.{_beside(str(dataset.name))}"
         ) from error
+
+
+def _beside(name: str) -> str:
+    """The nearest file, where the name looks like one in a folder that is here."""
+    folder = Path(name).parent
+    return nearest(Path(name).name, [path.name for path in folder.iterdir()]) if folder.is_dir() and "/" in name else ""
 
 
 def _split(dataset: DatasetConfig, split: str, available: Sequence[str]) -> pa.Table:

@@ -1,18 +1,12 @@
-"""Rows from local files: jsonl, json, csv, tsv, parquet, plain text by lines, each also gzipped.
-
-GLUE's own TSV files hold unbalanced quotes and a byte-order mark: a tsv is read without quoting.
-"""
+"""Rows from local files: which files hold which split, their checksums, and their rows as tables."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lora_ns.config import FILE_KINDS, DatasetConfig, file_kind, nearest
 from lora_ns.errors import DataError
@@ -106,114 +100,59 @@ def sha256(path: Path, remembered: Mapping[str, str]) -> str:
     return _sha256_at(str(path), status.st_size, status.st_mtime_ns)
 
 
-def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
-    """Split -> its rows.  Raises DataError that names file and line."""
+Parts = dict[str, dict[Path, "pa.Table"]]
+"""Split -> each of its files -> the rows there."""
+
+
+def parts(dataset: DatasetConfig, *, first: int | None = None) -> Parts:
+    """Every file's rows.  first: at most so many of each file.  Raises DataError that names file and line."""
+    from lora_ns.sources.reading import read
+
+    return {
+        split: {path: read(path, kind, dataset.column_names, first=first) for kind, path in files}
+        for split, files in files_by_split(dataset, {}).items()
+    }
+
+
+def joined(parts: Parts) -> dict[str, pa.Table]:
+    """Split -> the rows of all its files.  Raises DataError where two files hold a column in different kinds."""
     import pyarrow as pa
 
     tables = {}
-    for split, files in files_by_split(dataset, {}).items():
-        parts = [read(path, kind, dataset.column_names) for kind, path in files]
+    for split, files in parts.items():
         try:
-            tables[split] = pa.concat_tables(parts, promote_options="permissive")
-        except pa.ArrowInvalid as error:
-            names = ", ".join(str(path) for _, path in files)
-            raise DataError(f"the columns of {names} do not fit together: {error}") from None
+            tables[split] = pa.concat_tables(files.values(), promote_options="permissive")
+        except pa.ArrowException as error:
+            raise DataError(_unlike(files) or f"the columns of {', '.join(map(str, files))} differ: {error}") from None
     return tables
 
 
-def read(path: Path, kind: str, column_names: list[str] | None = None) -> pa.Table:
-    """The rows of one file.  Raises DataError that names the place."""
+def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
+    """Split -> its rows.  Raises DataError that names file and line."""
+    return joined(parts(dataset))
+
+
+def _unlike(files: Mapping[Path, pa.Table]) -> str | None:
+    """The first column that two files hold in kinds that cannot be one."""
     import pyarrow as pa
 
-    try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path}: the file is empty.")
-        if kind == "parquet":
-            import pyarrow.parquet as parquet
-
-            return parquet.read_table(path)
-        if kind in ("csv", "tsv"):
-            return _read_separated(path, kind, column_names)
-        if kind == "lines":
-            return _read_lines(path)
-        with _open(path) as file:
-            rows = list(_json_lines(file, path)) if kind == "jsonl" else _json_rows(file, path)
-        if not rows:
-            raise DataError(f"{path}: the file holds no rows.")
-        return pa.Table.from_pylist(_same_keys(rows))
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as {kind}: {error}") from None
+    seen: dict[str, tuple[Path, pa.Field]] = {}
+    for path, table in files.items():
+        for field in table.schema:
+            before, other = seen.setdefault(field.name, (path, field))
+            try:
+                pa.unify_schemas([pa.schema([other]), pa.schema([field])], promote_options="permissive")
+            except pa.ArrowException:
+                return f"the column {field.name!r} is {other.type} in {before} and {field.type} in {path}; make it one kind."
+    return None
 
 
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
-
-
-def _json_lines(file: IO[str], path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}, line {number}: not valid JSON: {error.msg} at column {error.colno}.") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: expected an object with columns, found {type(row).__name__}.")
-        yield row
-
-
-def _json_rows(file: IO[str], path: Path) -> list[dict[str, Any]]:
-    try:
-        content = json.load(file)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not valid JSON: {error.msg} at column {error.colno}.") from None
-    if isinstance(content, dict) and isinstance(content.get("data"), list):
-        content = content["data"]
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise DataError(f"{path}: expected a list of objects, one a row.")
-    return content
-
-
-def _read_lines(path: Path) -> pa.Table:
-    """One row a line with text on it, column `text`."""
-    import pyarrow as pa
-
-    with _open(path) as file:
-        lines = [line.rstrip("\n") for line in file if line.strip()]
-    if not lines:
-        raise DataError(f"{path}: the file holds no rows.")
-    return pa.table({"text": lines})
-
-
-def _same_keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every row with every key, so that a key of later rows only is not lost; text where text and numbers are mixed."""
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    mixed = {key for key in keys if _is_mixed(row.get(key) for row in rows)}
-    return [{key: _as_text(row.get(key)) if key in mixed else row.get(key) for key in keys} for row in rows]
-
-
-def _is_mixed(values: Iterable[Any]) -> bool:
-    kinds = {type(value) for value in values} & {str, int, float, bool}
-    return str in kinds and len(kinds) > 1
-
-
-def _as_text(value: Any) -> Any:
-    return str(value) if isinstance(value, (int, float)) else value
-
-
-def _read_separated(path: Path, kind: str, column_names: list[str] | None) -> pa.Table:
-    import pandas as pd
-    import pyarrow as pa
-
-    options: dict[str, Any] = {"sep": "\t", "quoting": csv.QUOTE_NONE} if kind == "tsv" else {"sep": ","}
-    if column_names is not None:
-        options |= {"header": None, "names": column_names}
-    try:
-        frame = pd.read_csv(
-            path, encoding="utf-8-sig", keep_default_na=False, index_col=False, on_bad_lines="error", **options
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as {kind}: {error}") from None
-    return pa.Table.from_pandas(frame, preserve_index=False)
+def lacking_columns(parts: Parts) -> dict[Path, list[str]]:
+    """File -> the columns that it lacks and another file of its split has; they are empty in its rows."""
+    lacking = {}
+    for files in parts.values():
+        everything = list(dict.fromkeys(name for table in files.values() for name in table.column_names))
+        for path, table in files.items():
+            if missing := [name for name in everything if name not in table.column_names]:
+                lacking[path] = missing
+    return lacking

@@ -8,7 +8,7 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.integrity import intact
 from lora_ns.methods import count_parameters, initial_factors
-from lora_ns.models import load_tokenizer
+from lora_ns.models import check_positions, load_tokenizer
 from lora_ns.processes import ALONE, Processes
 from lora_ns.store import Store
 from lora_ns.training.batches import RunBatches, Share
@@ -57,6 +57,7 @@ def prepare(
     rows = TokenRows(store.tokens(config) / "train.arrow")
     collate = collate_of(config, load_tokenizer(config.model, store))
     model = starting_model(config, store, rows, collate, count_steps(config, len(rows)))
+    check_positions(model, max(rows.lengths, default=0), config)
     initial = initial_factors(model, config)
     if processes.count == 1 and config.peft.method == "lora":
         quicken(model)

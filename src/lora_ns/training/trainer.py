@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -14,11 +15,13 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from lora_ns.config import RunConfig
+from lora_ns.config import RunConfig, nearest
 from lora_ns.config.rules import OPTIMIZERS_OF_LORA
 from lora_ns.errors import ConfigError, TrainingError
+from lora_ns.models import best_device
 from lora_ns.optimizers import lora_optimizer
 from lora_ns.processes import Processes
 from lora_ns.progress import Report, silent
@@ -55,7 +58,7 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         "save_total_limit": None,
         "label_names": ["labels"],
         "dataloader_drop_last": False,
-        "use_cpu": not torch.cuda.is_available(),  # else several processes without GPUs would train apart
+        "use_cpu": best_device() == "cpu",  # else bf16 is refused where there is no GPU
     }
     settings |= _on_processors()
     if config.training.optim in OPTIMIZERS_OF_LORA:
@@ -64,6 +67,7 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         arguments = TrainingArguments(**settings)
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"training: transformers refuses these settings: {error}") from error
+    _check_schedule(arguments)
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process computes on one device; more devices, more processes
     return arguments
 
@@ -74,6 +78,18 @@ def _on_processors() -> dict[str, Any]:
         return {}
     launched_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
     return {"ddp_backend": "gloo", "use_cpu": not launched_deepspeed}
+
+
+def _check_schedule(arguments: TrainingArguments) -> None:
+    """Raises ConfigError for a setting that the schedule does not have, which transformers finds at the first step."""
+    kind = SchedulerType(arguments.lr_scheduler_type)
+    schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
+    known = inspect.signature(schedule).parameters
+    for key in arguments.lr_scheduler_kwargs or {}:
+        if key not in known:
+            raise ConfigError(
+                f"training.lr_scheduler_kwargs: the schedule {kind.value} has no setting {key!r}.{nearest(key, known)}"
+            )
 
 
 class RunTrainer(Trainer):
