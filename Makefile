@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo paper-tables restore archive plan test check format lock schemas docs clean
+.PHONY: help setup demo paper-tables restore archive plan test bench chaos check format lock schemas docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,12 @@ plan: setup  ## what EXPERIMENT would do, and what is done already
 
 test: setup  ## all tests
 	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+
+bench: setup  ## every benchmark against its peers (hours on two cores); what came out stands in benchmarks/RESULTS.md
+	for name in single_run sweep evaluation tokenizing memory_predictions start_up; do $(BIN)/python benchmarks/$$name.py; done
+
+chaos: setup  ## one training killed thirty times over, whose adapter has to have the bytes of the same left alone
+	$(BIN)/python benchmarks/chaos.py --kills 30
 
 check: setup  ## lint, format, types
 	$(BIN)/ruff check .
