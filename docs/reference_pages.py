@@ -20,6 +20,7 @@ from pydantic_core import PydanticUndefined
 from lora_ns.benchmarks import TASK_TYPE_OF, Benchmark, benchmarks_by_module
 from lora_ns.cli import app
 from lora_ns.config import BenchmarkEntry, DatasetConfig, EvaluationConfig, GenerationConfig
+from lora_ns.config.launch import LaunchConfig
 from lora_ns.config.load import type_name
 from lora_ns.config.meanings import meanings_of
 from lora_ns.config.schema import (
@@ -29,6 +30,7 @@ from lora_ns.config.schema import (
     MergeConfig,
     MergedAdapter,
     ModelConfig,
+    PeftSection,
     RunConfig,
     TrainingConfig,
     known_methods,
@@ -58,7 +60,7 @@ def task_config() -> Iterator[str]:
         "[configs/template.yaml](../../configs/template.yaml) is one to copy, with comments.\n"
     )
     yield "## Top level\n"
-    yield from keys(RunConfig, leave_out=("model", "peft", "dataset", "training", "evaluation", "merge"))
+    yield from keys(RunConfig, leave_out=("model", "peft", "dataset", "training", "launch", "evaluation", "merge"))
     for title, model in SECTIONS.items():
         yield f"## {title}\n"
         if model is not None:
@@ -135,10 +137,9 @@ def default_of(info: FieldInfo) -> str:
 
 
 def of_peft() -> Iterator[str]:
-    yield "The method, with its settings.\n"
     yield (
-        "`method` is any of PEFT's, `none` (the base model as it is) or `full` (all weights); the other keys are the fields "
-        "of that method's own config class: [](methods.md).  `adapter_config: FILE` reads PEFT's own file.\n"
+        "The other keys are the fields of that method's own config class: [](methods.md).  `adapter_config: FILE` reads PEFT's "
+        "own file.\n"
     )
 
 
@@ -154,9 +155,10 @@ def of_training() -> Iterator[str]:
 
 SECTIONS: dict[str, type[BaseModel] | None] = {
     "model": ModelConfig,
-    "peft": None,
+    "peft": PeftSection,
     "dataset": DatasetConfig,
     "training": TrainingConfig,
+    "launch": LaunchConfig,
     "evaluation": EvaluationConfig,
     "evaluation.benchmarks": BenchmarkEntry,
     "evaluation.generation": GenerationConfig,

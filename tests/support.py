@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -51,7 +51,11 @@ def write_config(path: Path, content: object) -> Path:
     return path
 
 
-def write_study(folder: Path, model: Path | str) -> None:
+APART = {"fuse": "never", "in_turn": 1}
+"""A job for every run, as large models have it, so that jobs can be counted."""
+
+
+def write_study(folder: Path, model: Path | str, sweep: Mapping[str, object] = APART) -> None:
     """Everything that an experiment of two methods and two seeds is written in: rows, task, methods, experiment.yaml."""
     (folder / "sums").mkdir(parents=True)
     for split, rows in {"train": sums(40), "test": sums(10, 45)}.items():
@@ -61,7 +65,7 @@ def write_study(folder: Path, model: Path | str) -> None:
     prompt = {"peft": {"method": "prompt_tuning", "num_virtual_tokens": 2}, "training": {"learning_rate": 0.1}}
     write_config(folder / "prompt.yaml", prompt)
     experiment = {"name": "sums", "tasks": ["task.yaml"], "methods": ["lora.yaml", "prompt.yaml"], "seeds": [0, 1]}
-    write_config(folder / "experiment.yaml", {**experiment, "baseline": "lora"})
+    write_config(folder / "experiment.yaml", {**experiment, "baseline": "lora", "sweep": dict(sweep)})
 
 
 def lora_ns(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

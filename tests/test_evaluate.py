@@ -221,7 +221,8 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
 
-    from lora_ns.train import _collate_responses
+    from lora_ns.models import load_tokenizer
+    from lora_ns.training.collate import collate_of
 
     write(sums(7), "sums/train.jsonl")
     write(sums(7))
@@ -229,7 +230,7 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     score, lines = scored(config)
     store = Store()
     examples = Dataset.from_file(str(tokenize(config, store) / "train.arrow")).to_list()
-    batch = _collate_responses(0)(examples)
+    batch = collate_of(config, load_tokenizer(config.model, store))(examples)
     model = AutoModelForCausalLM.from_pretrained(tiny_causal)
     with torch.inference_mode():
         loss = model(**batch).loss.item()

@@ -105,9 +105,9 @@ def trained(config: RunConfig, monkeypatch: pytest.MonkeyPatch | None = None) ->
     if monkeypatch is not None:
         save = train_stage.save_trained
 
-        def save_and_note(model: Any, folder: Path, initial: Any = None) -> None:
+        def save_and_note(model: Any, folder: Path, *more: Any) -> None:
             seen.extend(parity.probe(model.eval(), load_tokenizer(config.model, store)))
-            save(model, folder, initial)
+            save(model, folder, *more)
 
         monkeypatch.setattr(train_stage, "save_trained", save_and_note)
     return train_stage.train(config, store, quiet=True), seen

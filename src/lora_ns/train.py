@@ -129,7 +129,10 @@ def _train_into(
             release()
     state = run.trainer.state
     if state.global_step < state.max_steps:
-        raise interruption.raised(f"step {state.global_step} of {state.max_steps} is kept as a checkpoint")
+        kept = f"step {state.global_step} of {state.max_steps} is kept as a checkpoint"
+        raise interruption.raised(
+            kept if run.trainer.can_resume else "AdaMSS with use_asa begins anew; nothing is kept"
+        )
     with meter.part("saving"):
         _save(run, folder, processes)
     return {**_facts(run), "circumstances": {**_how(run), "memory": notes, "resumed_from": _name_of(checkpoint)}}

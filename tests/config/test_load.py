@@ -197,7 +197,7 @@ def test_a_written_config_reads_back_equal() -> None:
 
 
 def test_template_columns_are_found_and_braces_can_be_written() -> None:
-    assert template_columns("{a} {{literal}} {b} {a}") == ["a", "b"]
+    assert template_columns("{a} {{literal}} {b} {a}") == ("a", "b")
     with pytest.raises(ValueError, match="columns in braces"):
         template_columns("{}")
 

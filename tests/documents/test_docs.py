@@ -26,6 +26,8 @@ from lora_ns.config.schema import RunConfig
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent.name not in ("reference", "_build"))
 TUTORIAL = DOCS / "tutorial.md"
+CLUSTER = DOCS / "cluster.md"
+"""Its commands run on a cluster: tests/slurm."""
 FEWER = ("num_train_epochs: 5 ", "num_train_epochs: 1 ")
 """The one setting of the tutorial that is another here: a page is no place to train for long in."""
 
@@ -80,7 +82,9 @@ def test_what_the_tutorial_shows_is_what_comes_out(tutorial: list[Done]) -> None
     assert validated and not any("Note:" in said for said in validated), validated
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p) and p != TUTORIAL], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p) and p not in (TUTORIAL, CLUSTER)], ids=lambda page: page.stem
+)
 def test_a_pages_commands_run(tutorial: list[Done], clone: Path, page: Path) -> None:
     assert run_page(clone, page)
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import yaml
-from support import REPOSITORY, write_config, write_study
+from support import APART, REPOSITORY, write_config, write_study
 
 from lora_ns.chain import make_score
 from lora_ns.experiment import load_experiment
@@ -135,7 +135,7 @@ def make_project(folder: Path, model: Path) -> Path:
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "slurm").symlink_to("profiles/slurm")
-    write_study(folder, model)
+    write_study(folder, model, sweep={"fuse": "never"})
     return folder
 
 
@@ -144,17 +144,13 @@ def write_experiment(project: Path, methods: list[str], seeds: list[int], **sect
     write_config(project / "experiment.yaml", {**content, **sections})
 
 
-APART = {"sweep": {"fuse": "never", "in_turn": 1}}
-"""A job for every run, as large models have it."""
-
-
 @pytest.fixture(scope="module")
 def finished(slurm: Path, tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) -> Path:
     """A project whose experiment has run on the cluster, to its tables, without a hitch."""
     project = make_project(tmp_path_factory.mktemp("slurm-project") / "study", tiny_causal)
     trained = snakemake(project, "adapters")
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    write_experiment(project, ["lora.yaml", "prompt.yaml"], [0, 1], **APART)
+    write_experiment(project, ["lora.yaml", "prompt.yaml"], [0, 1], sweep=APART)
     done = snakemake(project)
     assert done.returncode == 0, done.stdout + done.stderr
     return project
@@ -247,7 +243,7 @@ def story(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     project = tmp_path_factory.mktemp("slurm-story") / "study"
     shutil.copytree(finished, project, symlinks=True)
     write_config(project / "long.yaml", LONG)
-    write_experiment(project, ["lora.yaml", "long.yaml"], [0, 1, 2], **APART)
+    write_experiment(project, ["lora.yaml", "long.yaml"], [0, 1, 2], sweep=APART)
     with calling(project, "adapters") as first:
         disturb(project)
         told_while_alive = snakemake(project)
@@ -386,5 +382,5 @@ def test_the_commands_of_the_page_run_on_the_cluster(finished: Path, tmp_path: P
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             said[line.split()[0]] = done.stdout + done.stderr
-    assert "max_runtime: 1440" in (project / "profiles/slurm/partitions.yaml").read_text()
+    assert "max_runtime: 1-00:00:00" in (project / "profiles/slurm/partitions.yaml").read_text()
     assert "Nothing to be done" in said["snakemake"] and "prompt" in said["lora-ns"] and "STATE" in said["squeue"]

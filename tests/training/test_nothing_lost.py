@@ -15,6 +15,7 @@ import pytest
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
+from lora_ns.config.schema import PeftSection
 from lora_ns.errors import Interrupted, TrainingError
 from lora_ns.fetch import fetch
 from lora_ns.store import Store, exists, read_record
@@ -138,6 +139,30 @@ def test_told_to_stop_at_any_step_it_keeps_that_step(untouched, step: int, monke
     train(config, store, quiet=True)
     assert outcome(config, store) == expected
     assert read_record(store.adapter(run))["circumstances"]["resumed_from"] == f"checkpoint-{step}"
+
+
+def test_adalora_goes_on_with_the_ranks_it_was_moving(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 3, "deltaT": 1}
+    config = task(tiny_causal).model_copy(update={"peft": PeftSection(method="adalora", **schedule)})
+    store = ready(config)
+    train(config, store, quiet=True)
+    expected = outcome(config, store)
+    shutil.rmtree("results")
+    asked: list[bool] = []
+
+    def told(self: Interruption) -> bool:
+        asked.append(True)
+        if len(asked) == 6:
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(Interruption, "__bool__", told)
+        train(config, store, quiet=True)
+    train(config, store, quiet=True)
+    assert outcome(config, store) == expected
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(untouched) -> None:

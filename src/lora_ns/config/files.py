@@ -19,35 +19,43 @@ _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _Loader(_SafeLoader):
+def _loader(base: Any) -> Any:
     """YAML 1.2's numbers: `2e-4` is a number; and a key given twice is an error, and so is a value that holds itself."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key!r} is given twice", problem_mark=key_node.start_mark)
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+    class Loader(base):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key = self.construct_object(key_node, deep=True)
+                if isinstance(key, str) and key in seen:
+                    problem = f"the key {key!r} is given twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+                if isinstance(key, str):
+                    seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    # whole at once, not in two steps as PyYAML does it, so that a value that holds itself cannot be made
+    Loader.add_constructor("tag:yaml.org,2002:map", partial(Loader.construct_mapping, deep=True))
+    Loader.add_constructor("tag:yaml.org,2002:seq", partial(Loader.construct_sequence, deep=True))
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+        list("-+0123456789."),
+    )
+    return Loader
 
 
-# whole at once, not in two steps as PyYAML does it, so that a value that holds itself cannot be made
-_Loader.add_constructor("tag:yaml.org,2002:map", partial(_Loader.construct_mapping, deep=True))
-_Loader.add_constructor("tag:yaml.org,2002:seq", partial(_Loader.construct_sequence, deep=True))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
-    list("-+0123456789."),
-)
+_FAST, _SPOKEN = _loader(_SafeLoader), _loader(yaml.SafeLoader)
 
 
 def parse_yaml(text: str) -> Any:
     """Plain values of a YAML text; numbers written `2e-4` are numbers.  Raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_FAST)
+    except yaml.YAMLError:
+        return yaml.load(text, Loader=_SPOKEN)  # fails likewise, in words that say more
 
 
 def read_mapping(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -123,6 +123,7 @@ class _CompactHead:
         if head is not self._head:
             head.register_forward_pre_hook(self._drop_positions)
             self._head = head
+        self._labels = inputs["labels"]  # AdaLoRA calls the base's forward past its hooks
         model(**inputs, use_cache=False)
         kept, self._labels, self._kept = self._kept, None, None
         return kept

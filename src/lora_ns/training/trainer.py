@@ -25,7 +25,7 @@ from lora_ns.models import best_device
 from lora_ns.optimizers import lora_optimizer
 from lora_ns.processes import Processes
 from lora_ns.progress import Report, silent
-from lora_ns.training import checkpoints
+from lora_ns.training import checkpoints, ranks
 from lora_ns.training.batches import RunBatches
 from lora_ns.training.collate import Collate
 from lora_ns.training.interruption import Interruption
@@ -128,8 +128,8 @@ class RunTrainer(Trainer):
         )
         if arguments.activation_checkpointing:
             model.activation_checkpointing_enable()  # the Trainer does so only as it begins, after the probe
-        if hasattr(getattr(model, "base_model", None), "update_and_allocate"):
-            self.add_callback(_ReallocateRanks())
+        if ranks.moves_rank(model):
+            self.add_callback(ranks.MovesRank())
         if arguments.disable_tqdm:
             self.remove_callback(PrinterCallback)
 
@@ -165,7 +165,10 @@ class RunTrainer(Trainer):
             self._judged.append(
                 torch.stack([losses.correct.sum(), torch.tensor(len(losses.correct)).to(losses.places)])
             )
-        return losses.values.sum() / num_items_in_batch * self.args.world_size  # processes average their gradients
+        total = losses.values.sum()
+        if (penalty := ranks.orthogonality(self.plain_model())) is not None:
+            total = total + penalty * len(losses.values)  # shares and processes add up to the whole of it
+        return total / num_items_in_batch * self.args.world_size  # processes average their gradients
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: transformers walks over all parameters for it at every step."""
@@ -225,6 +228,11 @@ class RunTrainer(Trainer):
 
     # -- checkpoints -----------------------------------------------------------------------------------------------------
 
+    @property
+    def can_resume(self) -> bool:
+        """Whether checkpoints are kept at all."""
+        return ranks.can_resume(self.plain_model())
+
     def resume_point(self) -> str | None:
         """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
         folder = checkpoints.newest(self.scratch) if self.is_world_process_zero() else None
@@ -235,10 +243,18 @@ class RunTrainer(Trainer):
         self.history[:] = [json.loads(line) for line in lines]
         return str(folder)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if ranks.is_kept_here(self.plain_model()):
+            ranks.restore(self.plain_model(), Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
     def _get_output_dir(self, trial: Any = None) -> str:
         return str(checkpoints.saving_place(self.scratch))
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        if not self.can_resume:
+            return  # begun anew instead of gone on with in another way
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
         if self.is_world_process_zero():
             shutil.rmtree(made.parent, ignore_errors=True)
@@ -249,6 +265,7 @@ class RunTrainer(Trainer):
         if self.is_world_process_zero():
             lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
             (made / HISTORY).write_text("".join(lines), encoding="utf-8")
+            ranks.save(self.plain_model(), made)
             checkpoints.seal(made, self.scratch)
         self.accelerator.wait_for_everyone()
 
@@ -320,10 +337,3 @@ class _Pauses(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._saved = time.monotonic()
-
-
-class _ReallocateRanks(TrainerCallback):
-    """For methods that move rank between layers (AdaLoRA, AdaMSS), while the gradients are still there."""
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        model.base_model.update_and_allocate(state.global_step + 1)
