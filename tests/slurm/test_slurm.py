@@ -29,7 +29,7 @@ SNAKEMAKE = [
     str(Path(sys.executable).parent / "snakemake"),
     *"--profile slurm --slurm-init-seconds-before-status-checks 2 --seconds-between-status-checks 2".split(),
 ]
-LONG = {"peft": {"method": "lora", "r": 1, "target_modules": "all-linear"}, "training": {"max_steps": 400}}
+LONG = {"peft": {"method": "lora", "r": 1, "target_modules": "all-linear"}, "training": {"max_steps": 3000}}
 
 
 class Job(NamedTuple):
@@ -102,6 +102,13 @@ def hold(job: Job) -> None:
     for process in processes_of(job):
         with suppress(psutil.NoSuchProcess):
             process.suspend()
+
+
+def stands(process: psutil.Process) -> bool:
+    """Whether a process that was stopped still is."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() == psutil.STATUS_STOPPED
+    return False
 
 
 def is_told(process: psutil.Process) -> bool:
@@ -231,9 +238,11 @@ def disturb(project: Path) -> None:
     warned = running(project, "long-s2")
     hold(warned)
     control("scontrol", "update", f"JobId={warned.number}", "EndTime=now+150")
-    until("SLURM's warning", lambda: any(is_told(process) for process in processes_of(warned)))
-    for process in processes_of(warned):
-        process.resume()
+    held = processes_of(warned)  # what was told may end before it is looked at: SLURM wakes what it signals
+    until("SLURM's warning", lambda: any(is_told(process) for process in held) or not all(map(stands, held)))
+    for process in held:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, causal_task, lora_ns, sums, write_config
+from support import APART, REPOSITORY, causal_task, lora_ns, sums, write_config
 from test_workflow import jobs, snakemake
 
 DIVERGES = 1e30
@@ -21,6 +21,7 @@ def write_experiment(project: Path, **changes: object) -> None:
         "tasks": ["task.yaml"],
         "methods": ["lora.yaml"],
         "seeds": [0],
+        "sweep": APART,
         "tune": {"training.learning_rate": RATES},
         **changes,
     }

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, causal_task, lora_ns, sums, write_config
+from support import APART, REPOSITORY, causal_task, lora_ns, sums, write_config
 
 SNAKEMAKE = [str(Path(sys.executable).parent / "snakemake")]
 METHODS = {
@@ -39,7 +39,8 @@ def jobs(project: Path) -> dict[str, int]:
 
 
 def write_experiment(project: Path, **changes: object) -> None:
-    content = {"name": "sums", "tasks": ["task.yaml"], "methods": ["lora.yaml", "prompt.yaml"], "seeds": [0], **changes}
+    methods = ["lora.yaml", "prompt.yaml"]
+    content = {"name": "sums", "tasks": ["task.yaml"], "methods": methods, "seeds": [0], "sweep": APART, **changes}
     write_config(project / "experiment.yaml", content)
 
 
