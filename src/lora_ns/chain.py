@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_ns.config import RunConfig
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
-from lora_ns.failure import noting
+from lora_ns.failure import failure_of, noting
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, exists, read_record
 
@@ -134,10 +134,12 @@ def make_scores(
     quiet: bool = False,
     rescore: bool = False,
     bases: Bases | None = None,
+    train: bool = True,
 ) -> dict[str, Path | Exception]:
     """Run -> its score on one benchmark, made with all that it is made from, or why it has none; base models loaded once.
 
     rescore: judges kept predictions again, also where the score is there.  bases: keeps a base model for the next call.
+    train: whether an adapter that is not there is made; else why its training failed is why there is no score.
     """
     from lora_ns.machine import check_machine
     from lora_ns.trial import score_divergence
@@ -152,7 +154,10 @@ def make_scores(
             continue
         try:
             check_machine(config, training=False, backend=evaluation.backend)
-            make_adapter(config, store, quiet=quiet)
+            if train or exists(store.adapter(run)):
+                make_adapter(config, store, quiet=quiet)
+            else:
+                raise TrainingError(_why_untrained(run, store))
             with noting(store, run, "evaluate"):
                 diverged = score_divergence(config, evaluation, store)
         except Interrupted:
@@ -172,3 +177,8 @@ def make_scores(
             store.write_evaluation_file(evaluation)
         found |= evaluate_together(list(trained.values()), evaluation, store, quiet=quiet, rescore=rescore, bases=bases)
     return found
+
+
+def _why_untrained(run: str, store: Store) -> str:
+    failed = failure_of(store, run)
+    return "there is no adapter" if failed is None else f"its training failed: {failed['reason']}"

@@ -116,6 +116,11 @@ class Dag:
         """The record of every adapter that is compared."""
         return [path for run in self._compared() for path in self._adapter(run)]
 
+    @property
+    def untrained(self) -> list[str]:
+        """The runs that are compared and have no adapter; a job of several is done also where one of them failed."""
+        return [run.name for run in self.experiment.runs if not exists(self.store.adapter(run.name))]
+
     def merged_records(self, wildcards: Wildcards) -> list[str]:
         """The records of the merged models that the experiment asks for."""
         self._compared()

@@ -157,7 +157,6 @@ def finished(slurm: Path, tmp_path_factory: pytest.TempPathFactory, tiny_causal:
     project = make_project(tmp_path_factory.mktemp("slurm-project") / "study", tiny_causal)
     trained = snakemake(project, "adapters")
     assert trained.returncode == 0, trained.stdout + trained.stderr
-    write_experiment(project, ["lora.yaml", "prompt.yaml"], [0, 1], sweep=APART)
     done = snakemake(project)
     assert done.returncode == 0, done.stdout + done.stderr
     return project
@@ -181,6 +180,12 @@ def test_small_runs_share_a_job_and_it_asks_for_what_they_need(finished: Path) -
     said = subprocess.run(["scontrol", "show", "job", trained[0].number], capture_output=True, text=True, check=True)
     for setting in ("TresPerJob=gres:gpu:1", "NumNodes=1", "Requeue=1", "MinMemoryNode=16000M", "CPUs/Task=4"):
         assert setting in said.stdout, said.stdout
+
+
+def test_small_evaluations_are_one_submission(finished: Path) -> None:
+    asked = jobs(finished, "evaluate")
+    assert [job.comment.split("_wildcards")[0] for job in asked] == ["rule_evaluate_together"], asked
+    assert len(list(finished.glob("results/scores/*/*.json"))) == 4
 
 
 def test_what_needs_the_network_is_no_job(finished: Path) -> None:
@@ -296,11 +301,6 @@ def test_a_job_that_was_cancelled_is_tried_again(story: Story) -> None:
 def test_a_training_near_its_time_limit_is_told_and_goes_on_in_the_same_job(story: Story) -> None:
     assert story.trained["long-s2"] == ["COMPLETED"]
     assert circumstances(story.project, "long-s2")["resumed_from"].startswith("checkpoint-")
-
-
-def test_evaluations_that_are_ready_together_are_one_submission(story: Story) -> None:
-    said = (story.project / "all.said").read_text()
-    assert said.count("Submitted array job") == 1 and "has been submitted" not in said
 
 
 def test_a_second_workflow_in_the_folder_is_told(story: Story) -> None:

@@ -96,3 +96,9 @@ def test_one_that_fails_leaves_the_others_of_its_job_done(packed: Path, tmp_path
     assert state == {(method, seed): method == "lora" for method in ("lora", "bad") for seed in (0, 1, 2)}
     failed = failure_of(Store(project), next(run.name for run in runs if run.config.method == "bad"))
     assert failed is not None and "the loss became" in failed["reason"]
+    scored = {path.parent.name for path in project.glob("results/scores/*/*.json")}
+    assert {run.name for run in runs if run.config.method == "lora"} <= scored, (
+        "one that fails keeps no other from its score"
+    )
+    adapters = snakemake(project, "adapters")
+    assert adapters.returncode != 0 and "not trained: " in adapters.stdout + adapters.stderr

@@ -14,7 +14,7 @@ from lora_ns.chain import make_adapters, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.engines import prepare_engines
-from lora_ns.errors import ConfigError, EvaluationError, LoraNsError
+from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, read_evaluation
 
@@ -94,8 +94,11 @@ def train(
     make_adapters(configs, store, done, trial=trial, max_members=max_members, quiet=quiet)
     if failed and len(configs) == 1:
         raise failed[0]
+    summary = f"{len(failed)} of {len(configs)} runs failed; each says above why."
+    if failed and (marker is None or any(isinstance(error, Busy) for error in failed)):
+        raise LoraNsError(summary)
     if failed:
-        raise LoraNsError(f"{len(failed)} of {len(configs)} runs failed; each says above why.")
+        errors.print(f"{summary} The others go on; whoever asks for these is told.")
     _mark(marker)
 
 
@@ -134,7 +137,8 @@ def evaluate(
             asked.setdefault(request.name, (request, []))[1].append(run)
     bases, results = Bases(store), list[tuple[str, Path | Exception]]()
     for request, of_request in asked.values():
-        results += make_scores(of_request, request, store, quiet=quiet, rescore=rescore, bases=bases).items()
+        made = make_scores(of_request, request, store, quiet=quiet, rescore=rescore, bases=bases, train=marker is None)
+        results += made.items()
     if Processes.here().is_first:
         _say_scores(results)
     failed = [(run, error) for run, error in results if isinstance(error, Exception)]
