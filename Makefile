@@ -44,7 +44,7 @@ plan: setup  ## what EXPERIMENT would do, and what is done already
 	@$(BIN)/lora-ns plan "$(EXPERIMENT)"
 
 test: setup  ## all tests
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile
+	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## every benchmark against its peers (hours on two cores); what came out stands in benchmarks/RESULTS.md
 	for name in single_run sweep evaluation tokenizing memory_predictions start_up; do $(BIN)/python benchmarks/$$name.py; done

@@ -21,6 +21,15 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+FIRST = ("slurm", "documents", "workflow")
+"""Folders that take longest, a cluster's clock above all; begun first, so that no process waits for another at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first; otherwise as they come."""
+    items.sort(key=lambda item: FIRST.index(item.path.parent.name) if item.path.parent.name in FIRST else len(FIRST))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data beside the repository; tests that want it are skipped where it is not."""
