@@ -45,6 +45,15 @@ def test_training_is_paid_once_however_many_benchmarks_follow(tmp_path):
     assert (row.num_runs, row.train_seconds, row.evaluate_seconds) == (1, pytest.approx(12.3), pytest.approx(5.0))
 
 
+def test_costs_of_runs_that_were_trained_at_once_say_so(tmp_path):
+    alone, fused = generation_score(method="lora"), generation_score(method="full")
+    fused["trained"] = {"circumstances": {"fused_with": ["another"]}}
+    result = tables_of(tmp_path, [alone, fused], methods=["lora", "full"])
+    lines = read(result, "cost.md").splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line.startswith(("| lora", "| full"))] == ["lora", "full §"]
+    assert any(line.startswith("- §: Trained at once with other runs") for line in lines)
+
+
 def test_energy_is_a_column_only_where_it_was_measured(tmp_path, demo):
     assert "energy" not in read(demo, "cost.md")
     score = generation_score(method="lora")

@@ -34,6 +34,8 @@ class Cost:
     num_runs: int
     num_failed: int
     num_missing: int
+    num_fused: int
+    """Runs that were trained at once with others."""
 
 
 def costs(results: Results) -> pd.DataFrame:
@@ -69,6 +71,7 @@ def _cost(results: Results, task: str, model: str, method: str) -> Cost:
         num_runs=len(runs),
         num_failed=states.count("failed"),
         num_missing=states.count("missing"),
+        num_fused=sum(bool((score.trained.get("circumstances") or {}).get("fused_with")) for score in first),
     )
 
 
@@ -121,7 +124,12 @@ def _row(row: pd.Series, notes: Notes, energy: bool) -> tuple[Cell, ...]:
         number(row.evaluate_peak_memory_bytes / MEBIBYTE, 0),
         f"{row.num_runs}/{planned}" if planned else number(None, 0),
     )
-    return (Cell(row.method, marks=notes.of_missing(row.task, row.method)), *(Cell(text) for text in numbers))
+    marks = notes.of_missing(row.task, row.method)
+    if row.num_fused:
+        marks += notes.symbol(
+            "§", "Trained at once with other runs: time is a run's share of the whole, memory that of the whole."
+        )
+    return (Cell(row.method, marks=marks), *(Cell(text) for text in numbers))
 
 
 def _tokens_per_second(scores: list[Score]) -> list[float]:
