@@ -63,7 +63,8 @@ def test_train_metamath_ends_in_a_merged_model(run: Run, clone: Path) -> None:
 
 
 def test_train_multi_gpu_trains_one_run_with_two_processes(run: Run, clone: Path) -> None:
-    settings = "training.max_steps=3 'evaluation.benchmarks=[perplexity]'"
+    # without dropout, whose masks hang on which process a row is in
+    settings = "training.max_steps=3 peft.lora_dropout=0.0 'evaluation.benchmarks=[perplexity]'"
     done = run(f"LAUNCH=configs/launch/ddp.yaml examples/train_multi_gpu.sh configs/template.yaml {settings}")
     assert done.returncode == 0, done.stderr
     folders = [line for line in done.stdout.splitlines() if line.startswith("results/adapters/")]

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from lora_ns.config import RunConfig, nearest
@@ -185,6 +186,8 @@ class RunTrainer(Trainer):
     def probe(self) -> None:
         """One forward and backward pass over the longest rows, which leaves nothing behind.  Raises OutOfMemory."""
         assert self.model is not None
+        if is_deepspeed_zero3_enabled():
+            return  # each process has a part of every weight until the engine brings them together
         batch = self.data_collator([self.train_dataset[i] for i in self.batches.longest()])  # type: ignore[index, arg-type]
         batch = self._prepare_inputs(batch)
         items = self._losses.count(batch)
