@@ -38,19 +38,10 @@ rule data:
         study.data,
 
 
-localrules:
-    adapters,
-
-
 rule adapters:
     """Every adapter of the experiment."""
     input:
-        study.adapters,
-    log:
-        "logs/adapters.log",
-    run:
-        if study.untrained:
-            raise WorkflowError(f"not trained: {', '.join(study.untrained)}")
+        study.every_adapter,
 
 
 rule scores:

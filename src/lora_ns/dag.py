@@ -116,6 +116,12 @@ class Dag:
         """The record of every adapter that is compared."""
         return [path for run in self._compared() for path in self._adapter(run)]
 
+    def every_adapter(self, wildcards: Wildcards) -> list[str]:
+        """The same, and that none is lacking afterwards."""
+        paths = self.adapters(wildcards)
+        shared = any(name in self._job_of for name in self.untrained)
+        return [str(self.store.together("adapters.complete"))] if shared else paths
+
     @property
     def untrained(self) -> list[str]:
         """The runs that are compared and have no adapter; a job of several is done also where one of them failed."""
