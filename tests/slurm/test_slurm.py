@@ -29,7 +29,7 @@ SNAKEMAKE = [
     str(Path(sys.executable).parent / "snakemake"),
     *"--profile slurm --slurm-init-seconds-before-status-checks 2 --seconds-between-status-checks 2".split(),
 ]
-LONG = {"peft": {"method": "lora", "r": 1, "target_modules": "all-linear"}, "training": {"max_steps": 1500}}
+LONG = {"peft": {"method": "lora", "r": 1, "target_modules": "all-linear"}, "training": {"max_steps": 3000}}
 
 
 class Job(NamedTuple):
