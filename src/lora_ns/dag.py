@@ -120,7 +120,7 @@ class Dag:
         """The same, and that none is lacking afterwards."""
         paths = self.adapters(wildcards)
         shared = any(name in self._job_of for name in self.untrained)
-        return [str(self.store.together("adapters.complete"))] if shared else paths
+        return [self._marker("adapters.complete")] if shared else paths
 
     @property
     def untrained(self) -> list[str]:
