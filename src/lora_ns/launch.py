@@ -78,7 +78,7 @@ def training_resources(configs: Sequence[RunConfig], attempt: int) -> Resources:
 def evaluation_resources(configs: Sequence[RunConfig], attempt: int, *, in_turn: int = 1) -> Resources:
     """What a job is asked to have that evaluates any of these runs, so many one after another, in one process.
 
-    The same for all of an experiment's jobs, so that they can be handed in together, as one array.
+    The same for all of an experiment's jobs.
     """
     costs = [_evaluation_cost(config) for config in configs]
     cost = Cost(max(cost.memory_mb for cost in costs), in_turn * max(cost.minutes for cost in costs))
