@@ -34,15 +34,13 @@ from lora_ns import record  # noqa: E402
 from lora_ns.chain import make_tokens  # noqa: E402
 from lora_ns.config import RunConfig, check  # noqa: E402
 from lora_ns.prediction import memory  # noqa: E402
-from lora_ns.prediction.devices import Device  # noqa: E402
+from lora_ns.prediction.devices import PROCESSOR  # noqa: E402
 from lora_ns.prediction.predictor import Predictor  # noqa: E402
 from lora_ns.prediction.workload import workload_of  # noqa: E402
 from lora_ns.store import Store, read_record  # noqa: E402
 from lora_ns.train import train  # noqa: E402
 
 MEBIBYTE = 2**20
-PROCESSOR = Device("any processor", 0, {"float32": 50e9, "bfloat16": 5e9, "float16": 5e9}, 10e9, 5e-6, is_gpu=False)
-"""Memory does not hang on how fast it is."""
 SHAPES: dict[str, dict[str, Any]] = {
     "llama_wide": {
         "class": "LlamaForCausalLM",

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
 LAYERS = [
-    {"errors", "metric_names", "processes", "units"},
+    {"errors", "gpus", "metric_names", "processes", "units"},
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
@@ -45,11 +45,12 @@ LAYERS = [
         "training",
         "importing",
         "answering",
+        "prediction",
         "preflight",
     },
     {"fetch", "pretrain", "tokenize", "train", "evaluate", "merge", "infer", "choose", "trial", "tables", "report"},
     {"base_model", "sweep", "dag", "method_survey", "chain", "provenance", "difference", "verify", "archive", "doctor"},
-    {"prediction", "status"},
+    {"plan", "status"},
     {"cli"},
     {"__main__"},
 ]

@@ -12,7 +12,16 @@ import pytest
 from support import causal_task, write_config
 
 from lora_ns.config import RunConfig, check
-from lora_ns.launch import RESOURCES, evaluation_resources, is_plain, training_command, training_resources
+from lora_ns.errors import ConfigError
+from lora_ns.launch import (
+    RESOURCES,
+    START_MINUTES,
+    Cost,
+    evaluation_resources,
+    is_plain,
+    training_command,
+    training_resources,
+)
 from lora_ns.node import command
 
 
@@ -84,7 +93,7 @@ def test_a_machine_that_srun_did_not_start_is_told_so() -> None:
 
 def asked(config: RunConfig, attempt: int = 1) -> dict[str, Any]:
     """What is asked for at all."""
-    resources = training_resources([config], attempt)
+    resources = training_resources([config], [None], attempt)
     assert tuple(resources) == RESOURCES
     return {name: value for name, value in resources.items() if value is not None}
 
@@ -118,11 +127,24 @@ def test_memory_and_time_grow_with_every_try() -> None:
     }
 
 
-def test_runs_that_share_a_job_need_what_the_largest_needs_and_their_evaluations_the_time_of_all() -> None:
+def test_runs_of_a_job_share_the_base_and_take_the_time_of_all() -> None:
+    configs = [configured("builtin:tiny-llama")] * 2
+    costs = [Cost(1000, 200, minutes=3), Cost(1100, 500, minutes=4)]
+    in_turn, at_once = (training_resources(configs, costs, 1, at_once=both) for both in (False, True))
+    assert (in_turn["mem_mb"], in_turn["runtime"]) == (1600, START_MINUTES + 7)
+    assert (at_once["mem_mb"], at_once["runtime"]) == (1800, START_MINUTES + 7)
+    asked = evaluation_resources(configs, costs, 2)
+    assert (asked["mem_mb"], asked["runtime"]) == (2 * 1600, 2 * (START_MINUTES + 7))
+
+
+def test_runs_of_a_job_that_are_not_known_are_guessed_once() -> None:
     small, large = configured("builtin:tiny-llama"), configured()
-    assert training_resources([small, large, small], 1) == training_resources([large], 1)
-    asked_one, asked_three = (evaluation_resources([configured()], 1, in_turn=n) for n in (1, 3))
-    assert asked_three == {**asked_one, "runtime": 3 * int(asked_one["runtime"] or 0)}
+    unknown = [None] * 3
+    assert training_resources([small, large, small], unknown, 1) == training_resources([large], [None], 1)
+    mixed = training_resources([small, small, small], [Cost(1000, 200, minutes=3), None, None], 1)
+    assert (mixed["mem_mb"], mixed["runtime"]) == (3200, 63)
+    asked_one, asked_three = (evaluation_resources([configured()] * n, [None] * n, 1) for n in (1, 3))
+    assert asked_three["mem_mb"] == asked_one["mem_mb"] and asked_three["runtime"] == 10 + 3 * 110
 
 
 def test_only_a_run_of_one_process_without_a_launcher_shares_a_job() -> None:
@@ -130,9 +152,14 @@ def test_only_a_run_of_one_process_without_a_launcher_shares_a_job() -> None:
     assert not is_plain(configured(**SEVERAL)) and not is_plain(configured(config="my launch.yaml"))
 
 
-def test_every_evaluation_of_an_experiment_asks_for_what_the_largest_needs() -> None:
+def test_an_evaluation_has_one_gpu_whatever_the_training_had() -> None:
     small, large = configured("builtin:tiny-llama"), configured(**SEVERAL)
-    mixed = evaluation_resources([small, large], 1)
-    assert mixed == evaluation_resources([large], 1) != evaluation_resources([small], 1)
-    assert (mixed["gpu"], mixed["nodes"], mixed["mpi"]) == (1, 1, None), "one process, whatever the training had"
-    assert evaluation_resources([small], 1)["gpu"] is None
+    mixed = evaluation_resources([small, large], [None, None], 1)
+    assert (mixed["gpu"], mixed["nodes"], mixed["mpi"]) == (1, 1, None)
+    assert evaluation_resources([small], [None], 1)["gpu"] is None
+
+
+def test_an_unknown_kind_of_gpu_is_refused_with_the_names() -> None:
+    with pytest.raises(ConfigError, match=r"launch.gpu: no kind 'a100' is known.*a100-40gb"):
+        configured(gpu="a100")
+    assert configured(gpu="h100").launch.gpu == "h100"

@@ -87,6 +87,7 @@ def make_adapters(
     *,
     trial: bool = False,
     max_members: int | None = None,
+    max_memory: int | None = None,
     quiet: bool = False,
 ) -> None:
     """The adapters of many configs in this process, those that can be trained at once together.
@@ -115,7 +116,8 @@ def make_adapters(
             ready.append(config)
         except LoraNsError as error:
             settle(config, error)
-    train_all(ready, store, settle, max_members=max_members or MAX_MEMBERS, quiet=quiet)
+    members = max_members or MAX_MEMBERS
+    train_all(ready, store, settle, max_members=members, max_memory=max_memory, quiet=quiet)
 
 
 def make_score(config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False) -> Path:

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lora_ns.config import RunConfig
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, Run, load_experiment
 from lora_ns.launch import (
@@ -27,6 +28,7 @@ from lora_ns.launch import (
     training_resources,
 )
 from lora_ns.packing import Job, training_jobs
+from lora_ns.prediction.costs import KnownCosts
 from lora_ns.store import Evaluation, Store, exists
 
 Wildcards = Any
@@ -44,6 +46,7 @@ class Dag:
         self.experiment_file = experiment_file
         self.experiment: Experiment = load_experiment(Path(experiment_file), self.store)
         self._checkpoints = checkpoints
+        self._costs = KnownCosts(self.store)
         self.runs: dict[str, Run] = {}
         self.tokens: dict[str, Run] = {}
         self.rows: dict[str, str] = {}
@@ -257,21 +260,32 @@ class Dag:
 
         @cache
         def of(name: str, attempt: int) -> Resources:
-            runs = self.jobs[name].runs if name in self.jobs else [self.runs[name]]
-            return training_resources([run.config for run in runs], attempt)
+            configs = self._configs_of(name)
+            costs = [self._costs.of_training(config) for config in configs]
+            at_once = name in self.jobs and self.jobs[name].at_once
+            return training_resources(configs, costs, attempt, at_once=at_once)
 
         return each_of(lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, attempt))
+
+    def _configs_of(self, name: str) -> list[RunConfig]:
+        """Of a job, or of a run by itself."""
+        return [run.config for run in (self.jobs[name].runs if name in self.jobs else [self.runs[name]])]
 
     @property
     def evaluation_resources(self) -> dict[str, Any]:
         """What a cluster is asked for, each resource by a function of wildcards and attempt."""
 
         @cache
-        def of(together: bool, attempt: int) -> Resources:
-            in_turn = max(len(job.runs) for job in self.jobs.values()) if together else 1
-            return evaluation_resources([run.config for run in self.experiment.blueprint], attempt, in_turn=in_turn)
+        def of(name: str, evaluation: str, attempt: int) -> Resources:
+            configs, asked = self._configs_of(name), self.evaluations[evaluation]
+            costs = [self._costs.of_evaluation(config, asked) for config in configs]
+            return evaluation_resources(configs, costs, attempt)
 
-        return each_of(lambda wildcards, attempt: of(hasattr(wildcards, "job"), attempt))
+        return each_of(
+            lambda wildcards, attempt: of(
+                getattr(wildcards, "job", None) or wildcards.run, wildcards.evaluation, attempt
+            )
+        )
 
     def run_files_of(self, wildcards: Wildcards) -> str:
         """`--config FILE` of every run of a job."""
@@ -279,9 +293,11 @@ class Dag:
         return " ".join(f"--config {shlex.quote(file)}" for file in files)
 
     @property
-    def max_members(self) -> int:
-        """Runs that are trained at once, at most."""
-        return self.experiment.sweep.largest
+    def at_once(self) -> str:
+        """The options that say how many runs are trained at once, at most."""
+        sweep = self.experiment.sweep
+        memory = "" if sweep.max_memory is None else f" --max-memory {int(sweep.max_memory)}"
+        return f"--max-members {sweep.largest}{memory}"
 
     def trial_flag_of(self, wildcards: Wildcards) -> str:
         """`--trial` for runs of the search only, whose divergence is a result."""

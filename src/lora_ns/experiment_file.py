@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
 
 from lora_ns.config import read_mapping
 from lora_ns.config.evaluation import BenchmarkEntry, StatedDataset
@@ -68,6 +68,8 @@ class SweepConfig(Section):
     """Trains runs of one base that differ in seed, rank, rate and the like at once, each exactly as if alone; or never."""
     max_members: int = Field(default=8, ge=1)
     """At most so many runs at once."""
+    max_memory: ByteSize | None = None
+    """At most as many runs at once as are predicted to take so much, of the GPU where there is one; such as `16GiB`."""
     in_turn: int | None = Field(default=None, ge=1)
     """At most so many runs one after another in a process; by itself 6 for a small base, else 1."""
 

@@ -29,6 +29,8 @@ class Job:
     """Runs that share a process."""
 
     runs: tuple[Run, ...]
+    at_once: bool = False
+    """Whether they are trained at once; else one after another."""
 
     @property
     def name(self) -> str:
@@ -43,7 +45,7 @@ def training_jobs(runs: Sequence[Run], store: Store, sweep: SweepConfig) -> list
     by_name = {run.name: run for run in runs}
     groups = groups_of([run.config for run in runs], store, sweep.largest)
     named = [[by_name[store.run_name(config)] for config in group] for group in groups]
-    jobs = [Job(tuple(group)) for group in named if len(group) > 1]
+    jobs = [Job(tuple(group), at_once=True) for group in named if len(group) > 1]
     return jobs + in_turn([group[0] for group in named if len(group) == 1], store, sweep, lambda run: run.tokens)
 
 

@@ -351,6 +351,11 @@ class Store:
         """results/scratch/<run>/progress.json of its training, progress-<evaluation>.json of an evaluation."""
         return self.scratch(run) / ("progress.json" if stage == "train" else f"progress-{stage}.json")
 
+    @property
+    def has_predictions(self) -> bool:
+        """Whether anything was predicted here."""
+        return (self.root / "results/scratch/predicted").is_dir()
+
     def predicted(self, digest: str) -> Path:
         """results/scratch/predicted/<digest>.json: what one step of a model and method takes at one shape."""
         return self.root / "results/scratch/predicted" / f"{digest}.json"

@@ -24,6 +24,7 @@ from lora_ns.failure import noting
 from lora_ns.fusing import groups_of
 from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
+from lora_ns.prediction.members import parts_within
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
 from lora_ns.store import Store, exists, making
@@ -40,11 +41,17 @@ Done = Callable[[RunConfig, Path | LoraNsError], None]
 
 
 def train_all(
-    configs: Sequence[RunConfig], store: Store, done: Done, *, max_members: int = MAX_MEMBERS, quiet: bool = False
+    configs: Sequence[RunConfig],
+    store: Store,
+    done: Done,
+    *,
+    max_members: int = MAX_MEMBERS,
+    max_memory: int | None = None,
+    quiet: bool = False,
 ) -> None:
     """Makes the adapters that are missing.  done: told of every run, its adapter's folder or why there is none.
 
-    Raises Interrupted where the process was told to stop.
+    max_memory: bytes that trainings at once may take.  Raises Interrupted where the process was told to stop.
     """
     missing = []
     for config in configs:
@@ -54,7 +61,8 @@ def train_all(
         else:
             missing.append(config)
     alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    for group in groups_of(missing, store, 1 if alone else max_members):
+    groups = groups_of(missing, store, 1 if alone else max_members)
+    for group in (part for whole in groups for part in parts_within(whole, max_memory, store)):
         if len(group) > 1:
             group = _at_once(group, store, done, quiet)
         for config in group:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support import causal_task, sums
+from support import causal_task, sums, write_config
 
 from lora_ns.chain import make_tokens
 from lora_ns.config import RunConfig, check
@@ -56,8 +56,9 @@ def test_a_base_model_is_not_trained(workplace: Path) -> None:
 
 
 def test_processes_share_the_batch(workplace: Path) -> None:
-    config = _config(training={"max_steps": 1, "global_batch_size": 32, "learning_rate": 1e-3})
-    work = workload_of(config, [], Store(), processes=8)
+    write_config(workplace / "ddp.yaml", {"distributed_type": "MULTI_CPU"})
+    training = {"max_steps": 1, "global_batch_size": 32, "learning_rate": 1e-3}
+    work = workload_of(_config(training=training, launch={"config": "ddp.yaml", "processes": 8}), [], Store())
     assert work.shape is not None and (work.shape.rows, work.accumulation) == (4, 1)
 
 

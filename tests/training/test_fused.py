@@ -19,6 +19,10 @@ from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.failure import failure_of
 from lora_ns.fetch import fetch
 from lora_ns.fusing import groups_of, why_alone
+from lora_ns.prediction.devices import PROCESSOR
+from lora_ns.prediction.memory import of_sweep
+from lora_ns.prediction.predictor import Predictor
+from lora_ns.prediction.workload import workload_of
 from lora_ns.store import Store, exists, read_record
 from lora_ns.sweep import train_all
 from lora_ns.tokenize import tokenize
@@ -60,9 +64,13 @@ def ready(configs: list[RunConfig]) -> Store:
     return store
 
 
-def together(configs: list[RunConfig], store: Store) -> dict[str, Path | LoraNsError]:
+def together(configs: list[RunConfig], store: Store, max_memory: int | None = None) -> dict[str, Path | LoraNsError]:
     found: dict[str, Path | LoraNsError] = {}
-    train_all(configs, store, lambda config, outcome: found.update({store.run_name(config): outcome}), quiet=True)
+
+    def done(config: RunConfig, outcome: Path | LoraNsError) -> None:
+        found[store.run_name(config)] = outcome
+
+    train_all(configs, store, done, max_memory=max_memory, quiet=True)
     return found
 
 
@@ -118,6 +126,16 @@ METHODS: dict[str, dict[str, Any]] = {
 def test_two_seeds_of_a_method(workplace: Path, tiny_causal: Path, method: str) -> None:
     configs = [causal(tiny_causal, METHODS[method], seed=seed) for seed in (0, 1)]
     check_as_if_alone(configs, ready(configs))
+
+
+def test_where_memory_is_short_fewer_are_trained_at_once(workplace: Path, tiny_causal: Path) -> None:
+    configs = [causal(tiny_causal, METHODS["lora"], seed=seed) for seed in (0, 1, 2)]
+    store = ready(configs)
+    steps = [Predictor(store).step(config, workload_of(config, [], store).shape) for config in configs[:2]]
+    found = together(configs, store, of_sweep(steps, PROCESSOR))
+    beside = [read_record(found[store.run_name(c)])["circumstances"].get("fused_with") for c in configs]
+    names = [store.run_name(config) for config in configs]
+    assert beside == [names[:2], names[:2], None]
 
 
 def test_a_mix_of_all_that_members_may_differ_in(workplace: Path, tiny_causal: Path) -> None:

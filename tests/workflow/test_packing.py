@@ -31,7 +31,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) -> Path:
     shutil.copytree(REPOSITORY / "profiles", project / "profiles")
     shutil.copy(REPOSITORY / "Snakefile", project / "Snakefile")
     shutil.copy(REPOSITORY / "environment.yml", project / "environment.yml")
-    write_study(project, tiny_causal, sweep={})
+    write_study(project, tiny_causal, sweep={"max_memory": "1TiB"})
     assert jobs(project) == {
         "fetch": 1, "tokenize": 1, "train_together": 2, "evaluate_together": 2, "tables": 1
     }  # fmt: skip

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from lora_ns.cli.options import ExperimentArgument, console, errors
 from lora_ns.experiment import load_experiment
+from lora_ns.plan import Misfit, Plan, PlannedRun, make_plan
 from lora_ns.prediction.devices import GPUS, Device, device_named
 from lora_ns.prediction.memory import cache_bytes
-from lora_ns.prediction.plan import Misfit, Plan, PlannedRun, make_plan
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.store import Store
 from lora_ns.units import bytes_as_text, count_as_text, seconds_as_text

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from lora_ns.chain import make_adapters, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
@@ -19,6 +20,14 @@ from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, read_evaluation
 
 app = typer.Typer()
+
+
+def _size(text: str) -> int:
+    """Bytes of `16GiB` and the like."""
+    try:
+        return TypeAdapter(ByteSize).validate_python(text)
+    except ValidationError:
+        raise typer.BadParameter(f"{text!r} is no size; write it as 16GiB or 500MB.") from None
 
 
 def _config(config: Path, method: Path | None, overrides: list[str] | None) -> RunConfig:
@@ -73,6 +82,15 @@ def train(
     max_members: Annotated[
         int | None, typer.Option("--max-members", min=1, help="Of several runs, at most so many at once.")
     ] = None,
+    max_memory: Annotated[
+        int | None,
+        typer.Option(
+            "--max-memory",
+            parser=_size,
+            metavar="SIZE",
+            help="Of several runs, at most as many at once as are predicted to take so much, say 16GiB.",
+        ),
+    ] = None,
     marker: MarkerOption = None,
     quiet: QuietOption = False,
 ) -> None:
@@ -91,7 +109,7 @@ def train(
 
     if len(configs) > 1:  # by which `lora-ns logs RUN` finds this log
         errors.print("\n".join(["These runs share a process:", *map(store.run_name, configs)]), soft_wrap=True)
-    make_adapters(configs, store, done, trial=trial, max_members=max_members, quiet=quiet)
+    make_adapters(configs, store, done, trial=trial, max_members=max_members, max_memory=max_memory, quiet=quiet)
     if failed and len(configs) == 1:
         raise failed[0]
     summary = f"{len(failed)} of {len(configs)} runs failed; each says above why."

@@ -14,6 +14,7 @@ from lora_ns.config.files import nearest, read_mapping
 from lora_ns.config.installed import class_fields
 from lora_ns.config.section import Section
 from lora_ns.errors import ConfigError
+from lora_ns.gpus import DATA_SHEETS
 
 
 class Topology(NamedTuple):
@@ -40,6 +41,8 @@ class LaunchConfig(Section):
     """None: one; none for the project's own small base models."""
     processes: int | None = Field(default=None, gt=0)
     """On all nodes together.  None: one a GPU, or a single one."""
+    gpu: str | None = None
+    """The kind of GPU that a cluster gives, by its name in `lora-ns plan`: jobs then ask for the time that it takes."""
     cpus_per_process: int = Field(default=4, gt=0)
     """Cores that a cluster is asked for beside each process."""
 
@@ -64,6 +67,9 @@ def launch_problems(launch: LaunchConfig, topology: Topology, global_batch_size:
     """What cannot be started, as `key path: reason`."""
     nodes, gpus, processes = topology
     problems = []
+    if launch.gpu is not None and launch.gpu not in DATA_SHEETS:
+        near = nearest(launch.gpu, DATA_SHEETS)
+        problems.append(f"launch.gpu: no kind {launch.gpu!r} is known.{near} Known: {', '.join(DATA_SHEETS)}.")
     if nodes > 1 and gpus == 0:
         problems.append(f"launch.nodes: {nodes} nodes without GPUs; set launch.gpus_per_node, or take one node.")
     if processes % nodes:

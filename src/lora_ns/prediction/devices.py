@@ -1,6 +1,6 @@
 """Kinds of device: how much memory, how fast.  Never imports torch.
 
-The GPUs' figures are the vendors' own, dense (without sparsity); what of them a training step reaches is EFFICIENCY.
+What of the vendors' figures a training step reaches is EFFICIENCY.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lora_ns.config import nearest
 from lora_ns.errors import ConfigError
+from lora_ns.gpus import DATA_SHEETS, Gpu
 from lora_ns.store import Store, replace_text
 
 GIBIBYTE = 2**30
@@ -52,36 +53,20 @@ class Device:
         )
 
 
-def _gpu(
-    name: str, gibibytes: float, float32: float, half: float, gigabytes_a_second: float, bf16: bool = True
-) -> Device:
-    reached = {"float32": float32, "float16": half, **({"bfloat16": half} if bf16 else {})}
+def _gpu(name: str, sheet: Gpu) -> Device:
+    halves = {"float16": sheet.half, **({"bfloat16": sheet.half} if sheet.bfloat16 else {})}
     return Device(
         name=name,
-        memory=int(gibibytes * GIBIBYTE),
-        flops={dtype: EFFICIENCY * rate * TERA for dtype, rate in reached.items()},
-        bandwidth=BANDWIDTH_EFFICIENCY * gigabytes_a_second * GIGA,
+        memory=int(sheet.gibibytes * GIBIBYTE),
+        flops={dtype: EFFICIENCY * rate * TERA for dtype, rate in {"float32": sheet.float32, **halves}.items()},
+        bandwidth=BANDWIDTH_EFFICIENCY * sheet.gigabytes_a_second * GIGA,
         launch=LAUNCH_SECONDS,
     )
 
 
-# name, memory (GiB), TFLOP/s in float32 and in half precision with tensor cores, GB/s: from the data sheets
-GPUS = {
-    device.name: device
-    for device in (
-        _gpu("t4", 15, 8.1, 65, 320, bf16=False),
-        _gpu("v100", 32, 15.7, 125, 900, bf16=False),
-        _gpu("rtx3090", 24, 35.6, 71, 936),
-        _gpu("rtx4090", 24, 82.6, 165, 1008),
-        _gpu("a10", 24, 31.2, 125, 600),
-        _gpu("l4", 24, 30.3, 121, 300),
-        _gpu("l40s", 48, 91.6, 362, 864),
-        _gpu("a100-40gb", 40, 19.5, 312, 1555),
-        _gpu("a100-80gb", 80, 19.5, 312, 2039),
-        _gpu("h100", 80, 67, 989, 3350),
-        _gpu("h200", 141, 67, 989, 4800),
-    )
-}
+GPUS = {name: _gpu(name, sheet) for name, sheet in DATA_SHEETS.items()}
+PROCESSOR = Device("any processor", 0, {"float32": 50e9, "bfloat16": 5e9, "float16": 5e9}, 10e9, 5e-6, is_gpu=False)
+"""Where no machine was measured: a few cores of a usual server."""
 
 
 def device_named(name: str, store: Store) -> Device:

@@ -80,7 +80,8 @@ def _largest_batch(config: RunConfig, fit: Fit, store: Store, predictor: Predict
     if key not in fit.changes:
         return fit
     found, now = fit, workload_of(config, [], store).shape
-    for size in [n for n in range(2, now.rows if now else 1) if config.training.global_batch_size % n == 0]:
+    share = config.training.global_batch_size // config.topology.processes
+    for size in [n for n in range(2, now.rows if now else 1) if share % n == 0]:
         changes = fit.changes | {key: size}
         needed = _training_bytes(config, changes, store, predictor, device)
         if needed is None or needed > device.memory:

@@ -7,6 +7,8 @@ On a GPU it is what the caching allocator holds, and the driver's own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lora_ns.prediction.devices import GIBIBYTE, Device
 from lora_ns.prediction.footprint import Answer, Step
 from lora_ns.prediction.workload import Questions
@@ -25,6 +27,14 @@ CONTEXT_BYTES = int(0.6 * GIBIBYTE)
 def of_training(step: Step, device: Device) -> int:
     """The most that a training takes."""
     return _on(device, step.weights, step.peak, step.large)
+
+
+def of_sweep(steps: Sequence[Step], device: Device) -> int:
+    """The most that trainings at once over one base take: the base once, of each all else."""
+    base = min(step.weights - step.adapter for step in steps)
+    weights = base + sum(step.weights - base for step in steps)
+    peak = base + sum(step.peak - base for step in steps)
+    return _on(device, weights, peak, sum(step.large for step in steps))
 
 
 def of_answering(answer: Answer, questions: Questions, device: Device) -> int:

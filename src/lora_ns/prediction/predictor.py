@@ -30,16 +30,16 @@ Found = TypeVar("Found", bound=Footprint)
 class Predictor:
     """What is known of steps and answers, and the way to find out more."""
 
-    def __init__(self, store: Store, *, notice: Callable[[str], None] = lambda what: None):
-        """notice: is told what is being traced."""
+    def __init__(self, store: Store, *, trace: bool = True, notice: Callable[[str], None] = lambda what: None):
+        """trace: whether what is not known yet is found out.  notice: is told what is being traced."""
         self.failures: dict[str, str] = {}
         """Model and method -> why it cannot be predicted."""
-        self._store, self._notice = store, notice
+        self._store, self._trace, self._notice = store, trace, notice
         self._versions = {name: version(name) for name in _PACKAGES}
         self._seen: dict[str, Footprint | None] = {}
 
     def step(self, config: RunConfig, shape: Shape) -> Step | None:
-        """One training step; None where it cannot be predicted."""
+        """One training step; None where it cannot be predicted, or is not known and nothing is traced."""
         arguments = config.training.arguments
         asked = {"step": {key: arguments.get(key) for key in _OF_A_STEP}, "shape": asdict(shape)}
 
@@ -67,7 +67,9 @@ class Predictor:
         digest = digest_of({"protocol": PROTOCOL, **self._versions, **self._identity(config), **asked})
         if digest not in self._seen:
             found = self._read(kind, digest)
-            self._seen[digest] = self._traced(config, digest, trace) if found is None else found
+            if found is None and self._trace:
+                found = self._traced(config, digest, trace)
+            self._seen[digest] = found
         return self._seen[digest]  # type: ignore[return-value]
 
     def _identity(self, config: RunConfig) -> dict[str, Any]:

@@ -77,8 +77,11 @@ class Workload:
         return self.accumulation * self.shape.rows * self.mean_length if self.shape else 0.0
 
 
-def workload_of(config: RunConfig, evaluations: list[Evaluation], store: Store, processes: int = 1) -> Workload:
-    """What a run has to go through on one of so many devices.  Raises ConfigError where the batch cannot be split."""
+def workload_of(config: RunConfig, evaluations: list[Evaluation], store: Store) -> Workload:
+    """What a run has to go through, on each of the devices that its launch spreads it over.
+
+    Raises ConfigError where the batch cannot be split.
+    """
     data, training = config.dataset, config.training
     ledger = _record(store.tokens(config)).get("ledger", {}).get("train")
     longest = ledger["longest"] if ledger else data.max_length
@@ -88,7 +91,9 @@ def workload_of(config: RunConfig, evaluations: list[Evaluation], store: Store, 
     questions = tuple(_questions(config, e, store, longest, mean, share) for e in evaluations)
     if config.peft.method == "none":
         return Workload(rows, mean, 0, None, 0, ledger is not None, questions)
-    at_once, accumulation = split_batch(training.global_batch_size, processes, training.per_device_train_batch_size)
+    at_once, accumulation = split_batch(
+        training.global_batch_size, config.topology.processes, training.per_device_train_batch_size
+    )
     steps = None if rows is None and training.max_steps <= 0 else count_steps(config, rows or 0)
     supervised = max(1, round(at_once * longest * share)) if config.task_type == "causal_lm" else at_once
     shape = Shape(at_once, longest, supervised)

@@ -1,0 +1,98 @@
+"""What a job asks its scheduler for: the predictions that `lora-ns plan` left, with a margin.
+
+Cheap, as it is asked for every run of an experiment: what is not known stays unknown, and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import math
+
+from lora_ns.config import RunConfig
+from lora_ns.errors import LoraNsError
+from lora_ns.launch import Cost
+from lora_ns.prediction import duration, memory
+from lora_ns.prediction.devices import GPUS, PROCESSOR, Device, known_machine
+from lora_ns.prediction.predictor import Predictor
+from lora_ns.prediction.workload import workload_of
+from lora_ns.store import Evaluation, Store
+
+MEMORY_MARGIN = 1.35
+"""No prediction of benchmarks/memory_predictions.py is further off."""
+TIME_MARGIN = 3.0
+"""A cluster's nodes are not the machine that was measured, and others work on them too."""
+GPU_HOST_BYTES = 6 * 2**30
+"""Of the host's memory, beside the weights on their way to the GPU: CUDA's libraries, and batches in pinned pages."""
+MEGABYTE = 10**6
+
+
+class KnownCosts:
+    """Costs of an experiment's runs, each worked out once for all seeds."""
+
+    def __init__(self, store: Store):
+        self._store, self._predictor = store, Predictor(store, trace=False)
+        self._known: dict[tuple[str, str], Cost | None] = {}
+
+    def of_training(self, config: RunConfig) -> Cost | None:
+        """Of one process of a training; None where nothing is known."""
+        return self._of(config, None)
+
+    def of_evaluation(self, config: RunConfig, evaluation: Evaluation) -> Cost | None:
+        """Of the process that asks one run one benchmark; None where nothing is known."""
+        return self._of(config, evaluation)
+
+    def _of(self, config: RunConfig, evaluation: Evaluation | None) -> Cost | None:
+        if not self._store.has_predictions:
+            return None
+        key = (config.model_dump_json(exclude={"seed"}), evaluation.name if evaluation else "")
+        if key not in self._known:
+            try:
+                found = self._answering(config, evaluation) if evaluation else self._training(config)
+            except LoraNsError:
+                found = None
+            self._known[key] = found
+        return self._known[key]
+
+    def _training(self, config: RunConfig) -> Cost | None:
+        workload = workload_of(config, [], self._store)
+        if workload.shape is None:
+            return Cost(memory.PROCESS_BYTES // MEGABYTE, 0, minutes=0)
+        step = self._predictor.step(config, workload.shape)
+        device = _device_of(config, self._store)
+        seconds = duration.of_training(step, workload, config, device) if step and device else None
+        if step is None or seconds is None:
+            return None
+        if config.needs_gpu:
+            return _beside_a_gpu(step.weights, seconds)
+        return _on_processor(memory.of_training(step, PROCESSOR), step.weights, seconds)
+
+    def _answering(self, config: RunConfig, evaluation: Evaluation) -> Cost | None:
+        questions = workload_of(config, [evaluation], self._store).questions[0]
+        answer = self._predictor.answer(config, questions)
+        device = _device_of(config, self._store)
+        seconds = duration.of_answering(answer, questions, config, device) if answer and device else None
+        if answer is None or seconds is None:
+            return None
+        if config.needs_gpu:
+            return _beside_a_gpu(answer.weights, seconds)
+        return _on_processor(memory.of_answering(answer, questions, PROCESSOR), answer.weights, seconds)
+
+
+def _device_of(config: RunConfig, store: Store) -> Device | None:
+    """What the run's time is predicted for; None where it is some GPU that nobody named."""
+    if config.needs_gpu:
+        return GPUS[config.launch.gpu] if config.launch.gpu else None
+    return known_machine(store) or PROCESSOR
+
+
+def _beside_a_gpu(weights: int, seconds: float) -> Cost:
+    return Cost(math.ceil((GPU_HOST_BYTES + 2 * weights) / MEGABYTE), 0, _minutes(seconds))
+
+
+def _on_processor(peak: int, weights: int, seconds: float) -> Cost:
+    shared = MEMORY_MARGIN * (memory.PROCESS_BYTES + weights)
+    own = MEMORY_MARGIN * peak - shared
+    return Cost(math.ceil(shared / MEGABYTE), math.ceil(own / MEGABYTE), _minutes(seconds))
+
+
+def _minutes(seconds: float) -> int:
+    return math.ceil(TIME_MARGIN * seconds / 60)
