@@ -78,6 +78,7 @@ def test_all_faults_come_at_once_with_file_key_path_and_nearest_name(tmp_path: P
         ({"peft": {"method": "lorra"}}, "there is no method 'lorra'. Did you mean 'lora'?"),
         ({"peft": {"method": "none", "r": 4}}, "peft.r: method 'none'"),
         ({"peft": {"method": "prefix_tuning"}, "training": {"gradient_checkpointing": True}}, "key-value cache"),
+        ({"peft": {"method": "prefix_tuning"}, "training": {"activation_checkpointing": True}}, "key-value cache"),
         ({"peft": {"method": "full"}, "model": {"name_or_path": "m", "quantization": "4bit"}}, "cannot be trained"),
         ({"dataset": {"name": "d", "prompt_template": "Q"}}, "dataset.response_template: is missing"),
         ({"dataset": {"name": "d", "response_template": "no column"}}, "names no column"),

@@ -18,7 +18,7 @@ from lora_ns.store import Store
 
 DEVICE = Device("a device", 10**9, {"float32": 1e9, "bfloat16": 4e9}, 1e8, 1e-3)
 STEP = Step(
-    trainable=10, total=100, weights=4000, peak=10_000, large=2000, adapter=40, gradients=40, optimizer=80,
+    trainable=10, total=100, weights=4000, peak=10_000, large=2000, unchecked=10_000, adapter=40, gradients=40, optimizer=80,
     forward_backward=[(10**9, 100, 2)], update=[(0, 10**8, 1)],
 )  # fmt: skip
 
@@ -76,6 +76,10 @@ def test_on_a_processor_freed_pieces_stay_in_the_heap() -> None:
     heap = STEP.peak - STEP.weights - STEP.large
     expected = memory.PROCESS_BYTES + STEP.weights + STEP.large + int(memory.HEAP_OVERHEAD * heap)
     assert memory.of_training(STEP, processor) == expected
+    holed = replace(STEP, unchecked=10**6)
+    held = int(memory.HELD_ANYWAY * (10**6 - STEP.weights))
+    assert memory.of_training(holed, processor) == memory.PROCESS_BYTES + STEP.weights + held
+    assert memory.of_training(holed, DEVICE) == memory.of_training(STEP, DEVICE), "a GPU has no such heap"
     assert memory.of_training(STEP, DEVICE) == memory.CONTEXT_BYTES + int(memory.BLOCK_OVERHEAD * STEP.peak)
 
 

@@ -97,7 +97,10 @@ def test_ready_methods_are_traced_without_weights(architecture: Path, tmp_path: 
 
 def test_what_makes_a_step_smaller_and_larger(architecture: Path) -> None:
     plain = _step(_config(architecture))
-    assert _step(_config(architecture, gradient_checkpointing=True)).activations < plain.activations
+    lean = _step(_config(architecture, gradient_checkpointing=True))
+    assert lean.activations < plain.activations and plain.unchecked == plain.peak
+    assert lean.peak < lean.unchecked == pytest.approx(plain.peak, rel=0.05)
+    assert lean.update == plain.update
     assert _step(_config(architecture), Shape(8, 32, 80)).activations > 1.8 * plain.activations
     assert _step(_config(architecture), Shape(4, 32, 120)).activations > plain.activations
     assert _step(_config(architecture, optim="lion_32bit")).optimizer < plain.optimizer

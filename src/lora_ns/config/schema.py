@@ -163,7 +163,13 @@ ALIASES = {
     "peft": {"lora_r": "r", "type": "method", "peft_type": "method", "num_prefix_tokens": "num_virtual_tokens"},
     "model": {"torch_dtype": "dtype", "name": "name_or_path", "model_name_or_path": "name_or_path"},
     "dataset": {"max_train_samples": "max_samples", "config_name": "subset", "test_split": "eval_split"},
-    "training": {"num_epochs": "num_train_epochs", "batch_size": "global_batch_size", "lr": "learning_rate"},
+    "training": {
+        "num_epochs": "num_train_epochs",
+        "batch_size": "global_batch_size",
+        "lr": "learning_rate",
+        "activation_checkpointing": "gradient_checkpointing",
+        "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
+    },
 }
 """Names that people know from elsewhere -> ours."""
 

@@ -45,6 +45,8 @@ class Step(Footprint):
     """Of each micro-batch."""
     update: Kernels
     """Of clipping and optimiser, once a step."""
+    unchecked: int
+    """`peak` as it would be without checkpointing."""
 
     @property
     def activations(self) -> int:

@@ -13,9 +13,12 @@ from lora_ns.prediction.devices import GIBIBYTE, Device
 from lora_ns.prediction.footprint import Answer, Step
 from lora_ns.prediction.workload import Questions
 
-HEAP_OVERHEAD = 1.4
-"""Resident bytes for each byte that is alive of what comes and goes: fitted to benchmarks/memory_predictions.py (there 1.0
-to 1.8, glibc 2.36), where the errors that it leaves stand."""
+HEAP_OVERHEAD = 1.5
+"""Resident bytes for each byte that is alive of what comes and goes: fitted to benchmarks/memory_predictions.py (there 1.2
+to 2.4, glibc 2.36), where the errors that it leaves stand."""
+HELD_ANYWAY = 0.8
+"""Resident bytes for each byte that would be alive without checkpointing: what checkpointing frees leaves holes in the heap
+that later pieces do not fit into.  Fitted to the same (there 0.6 to 1.2)."""
 PROCESS_BYTES = int(0.6 * GIBIBYTE)
 """Python with torch, transformers and PEFT loaded."""
 BLOCK_OVERHEAD = 1.1
@@ -26,7 +29,7 @@ CONTEXT_BYTES = int(0.6 * GIBIBYTE)
 
 def of_training(step: Step, device: Device) -> int:
     """The most that a training takes."""
-    return _on(device, step.weights, step.peak, step.large)
+    return _on(device, step.weights, step.peak, step.large, step.unchecked)
 
 
 def of_sweep(steps: Sequence[Step], device: Device) -> int:
@@ -34,7 +37,8 @@ def of_sweep(steps: Sequence[Step], device: Device) -> int:
     base = min(step.weights - step.adapter for step in steps)
     weights = base + sum(step.weights - base for step in steps)
     peak = base + sum(step.peak - base for step in steps)
-    return _on(device, weights, peak, sum(step.large for step in steps))
+    unchecked = base + sum(step.unchecked - base for step in steps)
+    return _on(device, weights, peak, sum(step.large for step in steps), unchecked)
 
 
 def of_answering(answer: Answer, questions: Questions, device: Device) -> int:
@@ -50,8 +54,9 @@ def cache_bytes(answer: Answer, questions: Questions) -> int:
     return answer.cache_per_token * tokens * questions.shape.rows * questions.copies if questions.new_tokens else 0
 
 
-def _on(device: Device, weights: int, peak: int, large: int) -> int:
-    """large: bytes at the peak, beside the weights, that no heap holds."""
+def _on(device: Device, weights: int, peak: int, large: int, unchecked: int = 0) -> int:
+    """large: bytes at the peak, beside the weights, that no heap holds.  unchecked: the peak without checkpointing."""
     if device.is_gpu:
         return CONTEXT_BYTES + int(BLOCK_OVERHEAD * peak)
-    return PROCESS_BYTES + weights + large + int(HEAP_OVERHEAD * (peak - weights - large))
+    held = large + HEAP_OVERHEAD * (peak - weights - large)
+    return PROCESS_BYTES + weights + int(max(held, HELD_ANYWAY * (unchecked - weights)))

@@ -18,10 +18,10 @@ from lora_ns.prediction.footprint import Answer, Footprint, Step
 from lora_ns.prediction.workload import Questions, Shape
 from lora_ns.store import Store, digest_of, replace_text
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Bumped by hand when a change of the code changes what is predicted."""
 _PACKAGES = ("torch", "transformers", "peft", "trl")
-_OF_A_STEP = ("optim", "max_grad_norm", "gradient_checkpointing", "activation_checkpointing", "bf16", "fp16")
+_OF_A_STEP = ("optim", "max_grad_norm", "gradient_checkpointing", "bf16", "fp16")
 """Training arguments that a step's memory and kernels hang on."""
 
 Found = TypeVar("Found", bound=Footprint)

@@ -41,22 +41,26 @@ def trace_step(model: Any, config: RunConfig, shape: Shape) -> Step:
     adapter = sum(p.numel() * p.element_size() for p in trained)
     with _on_fake_tensors(model, config, shape) as (trace, saved):
         weights, large = trace.live, trace.large
-        loss = _loss(model, config, shape)
-        loss.backward()
-        del loss
+        _loss(model, config, shape, _checkpoints(config)).backward()
         forward_backward = Counter(trace.kernels)
         optimizer = _update(model, config)
+        update = trace.kernels - forward_backward
+        peak, large_at_peak = trace.peak, trace.large_at_peak
+        if _checkpoints(config):
+            _loss(model, config, shape, checkpointing=False).backward()
+        unchecked = trace.peak
     return Step(
         trainable=trainable,
         total=total,
         weights=weights - saved,
-        peak=trace.peak - saved,
-        large=trace.large_at_peak - large,
+        peak=peak - saved,
+        large=large_at_peak - large,
+        unchecked=unchecked - saved,
         adapter=adapter,
         gradients=adapter,
         optimizer=optimizer,
         forward_backward=_listed(forward_backward),
-        update=_listed(trace.kernels - forward_backward),
+        update=_listed(update),
     )
 
 
@@ -156,12 +160,10 @@ def _cache_per_token(model: Any) -> int:
 # -- as lora_ns.training does it ---------------------------------------------------------------------------------------
 
 
-def _loss(model: Any, config: RunConfig, shape: Shape) -> Any:
+def _loss(model: Any, config: RunConfig, shape: Shape, checkpointing: bool) -> Any:
     """The loss of one micro-batch."""
     model.train()
-    stated = config.training.arguments
-    if stated.get("activation_checkpointing") or stated.get("gradient_checkpointing"):
-        model.activation_checkpointing_enable()
+    (model.activation_checkpointing_enable if checkpointing else model.activation_checkpointing_disable)()
     labels = torch.zeros(shape.rows, shape.length, dtype=torch.long)
     if config.task_type != "causal_lm":
         labels = torch.zeros(shape.rows, dtype=torch.float32 if config.task_type == "regression" else torch.long)
@@ -170,6 +172,10 @@ def _loss(model: Any, config: RunConfig, shape: Shape) -> Any:
             quicken(model)
         losses = loss_of(config, model)(model, {**_inputs(shape), "labels": labels})
         return losses.values.sum() / shape.supervised
+
+
+def _checkpoints(config: RunConfig) -> bool:
+    return bool(config.training.arguments.get("gradient_checkpointing"))
 
 
 def _update(model: Any, config: RunConfig) -> int:
