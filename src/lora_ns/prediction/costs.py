@@ -16,8 +16,8 @@ from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import workload_of
 from lora_ns.store import Evaluation, Store
 
-MEMORY_MARGIN = 1.35
-"""No prediction of benchmarks/memory_predictions.py is further off."""
+MEMORY_MARGIN = 1.5
+"""No prediction of benchmarks/memory_predictions.py falls further short (0.74 of what was taken)."""
 TIME_MARGIN = 3.0
 """A cluster's nodes are not the machine that was measured, and others work on them too."""
 GPU_HOST_BYTES = 6 * 2**30
