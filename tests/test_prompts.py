@@ -116,8 +116,25 @@ def test_a_question_is_what_the_row_asks_without_the_templates_words() -> None:
     assert question_of({"a": "x", "b": None}, data(text_columns=["a", "b"]), "classification") == "x\n"
 
 
-@pytest.mark.parametrize(("value", "number"), [("no", 0), ("1", 1), (1.0, 1), (True, 1), (0, 0)])
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("no", 0), ("1", 1), ("1.0", 1), (1.0, 1), (True, 1), ("False", 0), (0, 0)],
+)
 def test_a_label_is_a_name_or_a_number(value: object, number: int) -> None:
     assert label_of({"label": value}, data(labels=["no", "yes"]), 0) == number
     with pytest.raises(DataError, match=r"row 7: label is 1\.5, .* 0 no, 1 yes"):
         label_of({"label": 1.5}, data(labels=["no", "yes"]), 7)
+
+
+@pytest.mark.parametrize(
+    ("labels", "values"),
+    [(["1", "0"], (1, "1", 1.0, "1.0", True)), (["true", "false"], (True, "true")), (["True", "False"], (True, "True"))],
+)
+def test_a_class_that_is_named_like_a_value_is_found_by_its_name(labels: list[str], values: tuple[object, ...]) -> None:
+    assert [label_of({"label": value}, data(labels=labels), 0) for value in values] == [0] * len(values)
+
+
+@pytest.mark.parametrize(("labels", "value"), [(["1", "2", "3"], 0), (["true", "false"], 1), (["None", "x"], "1.5")])
+def test_among_classes_named_like_values_a_number_is_no_place(labels: list[str], value: object) -> None:
+    with pytest.raises(DataError, match=f"label is {value!r}, which is none of dataset.labels: "):
+        label_of({"label": value}, data(labels=labels), 7)

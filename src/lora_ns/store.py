@@ -43,7 +43,7 @@ from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, TrainingError
 from lora_ns.sources.pretraining import BASE_MODELS
 
-PROTOCOL = {"fetch": 1, "pretrain": 1, "tokenize": 1, "train": 1, "evaluate": 1, "merge": 1, "choose": 1, "tables": 1}
+PROTOCOL = {"fetch": 1, "pretrain": 1, "tokenize": 2, "train": 1, "evaluate": 1, "merge": 1, "choose": 1, "tables": 1}
 """Bumped by hand when a change of the code changes what a stage means."""
 
 _VIEW = (

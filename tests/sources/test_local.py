@@ -40,7 +40,25 @@ def write(path: Path, rows: list[dict]) -> Path:
 def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, ending: str) -> None:
     path = write(tmp_path / f"rows.{ending}", ROWS)
     tables = sources.load(dataset(name={"train": str(path), "test": str(path)})).tables
-    assert tables["train"].to_pylist() == ROWS
+    separated = [{**row, "label": str(row["label"])} for row in ROWS]
+    assert tables["train"].to_pylist() == (separated if ending in ("csv", "tsv") else ROWS)
+
+
+@pytest.mark.parametrize(("ending", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_what_stands_between_separators_is_the_text_of_the_row(tmp_path: Path, ending: str, separator: str) -> None:
+    cells = [["18", "007"], ["2.5", "1e5"], ["", "12345678901234567890"], ["NA", "True"]]
+    path = tmp_path / f"rows.{ending}"
+    path.write_text("".join(separator.join(line) + "\n" for line in [["answer", "id"], *cells]))
+    table = sources.load(dataset(name={"test": str(path)})).tables["test"]
+    assert [list(row.values()) for row in table.to_pylist()] == cells
+
+
+def test_whole_numbers_beside_others_stay_as_they_are_written(tmp_path: Path) -> None:
+    mixed = write(tmp_path / "mixed.jsonl", [{"answer": 18}, {"answer": 2.5}, {"answer": None}])
+    whole, others = (write(tmp_path / f"{n}.jsonl", [{"answer": answer}]) for n, answer in enumerate((18, 2.5)))
+    for files, expected in ([mixed], ["18", "2.5", None]), ([whole, others], ["18", "2.5"]), ([others], [2.5]):
+        table = sources.load(dataset(name={"test": list(map(str, files))})).tables["test"]
+        assert table.column("answer").to_pylist() == expected
 
 
 def test_a_folders_files_are_found_by_their_split(tmp_path: Path) -> None:

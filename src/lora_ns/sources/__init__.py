@@ -50,6 +50,7 @@ def identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None
                 for split, entries in files.items()
             },
             "column_names": dataset.column_names,
+            "reading": local.READING,
         }
     keys = "train_split validation_split eval_split validation_size eval_size split_seed max_samples".split()
     limits = ["max_validation_samples", "max_eval_samples"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from lora_ns.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+READING = 2
+"""Of what a file reads as, in the digest of its rows: raised when other values come out of the same bytes."""
 STEMS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "eval"),
@@ -121,10 +123,29 @@ def joined(parts: Parts) -> dict[str, pa.Table]:
     tables = {}
     for split, files in parts.items():
         try:
-            tables[split] = pa.concat_tables(files.values(), promote_options="permissive")
+            tables[split] = pa.concat_tables(_numbers_alike(list(files.values())), promote_options="permissive")
         except pa.ArrowException as error:
             raise DataError(_unlike(files) or f"the columns of {', '.join(map(str, files))} differ: {error}") from None
     return tables
+
+
+def _numbers_alike(tables: list[pa.Table]) -> list[pa.Table]:
+    """The tables with a column as text that holds whole numbers in one and others in another: else 18 became 18.0."""
+    import pyarrow as pa
+
+    def holding(is_kind: Callable[[pa.DataType], bool]) -> set[str]:
+        return {field.name for table in tables for field in table.schema if is_kind(field.type)}
+
+    for name in holding(pa.types.is_integer) & holding(pa.types.is_floating):
+        tables = [_with_text(table, name) if name in table.column_names else table for table in tables]
+    return tables
+
+
+def _with_text(table: pa.Table, name: str) -> pa.Table:
+    import pyarrow as pa
+
+    text = [None if value is None else str(value) for value in table.column(name).to_pylist()]
+    return table.set_column(table.column_names.index(name), name, pa.array(text, pa.string()))
 
 
 def load(dataset: DatasetConfig) -> dict[str, pa.Table]:

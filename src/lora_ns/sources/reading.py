@@ -1,6 +1,7 @@
 """One data file as a table: jsonl, json, csv, tsv, parquet, plain text by lines, each also gzipped.
 
-GLUE's own TSV files hold unbalanced quotes and a byte-order mark: a tsv is read without quoting.
+GLUE's own TSV files hold unbalanced quotes and a byte-order mark: a tsv is read without quoting.  What stands in a csv or
+tsv is text, taken as it stands there: `007`, `1e5` and an id of twenty digits come out of it as they went in.
 """
 
 from __future__ import annotations
@@ -110,7 +111,10 @@ def _as_table(rows: Sequence[dict[str, Any]], path: Path) -> pa.Table:
 
 
 def _same_keys(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every row with every key, so that a key of later rows only is not lost; text where text and numbers are mixed."""
+    """Every row with every key, so that a key of later rows only is not lost; as text what no one column can hold as it is.
+
+    That is a mixture of text and numbers, and one of whole numbers and others: as numbers, 18 beside 2.5 would be 18.0.
+    """
     keys = list(dict.fromkeys(key for row in rows for key in row))
     mixed = {key for key in keys if _is_mixed(row.get(key) for row in rows)}
     return [{key: _as_text(row.get(key)) if key in mixed else row.get(key) for key in keys} for row in rows]
@@ -123,7 +127,7 @@ def _is_mixed(values: Iterable[Any]) -> bool:
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             kinds |= {str, int}
     kinds &= {str, int, float, bool}
-    return str in kinds and len(kinds) > 1
+    return (str in kinds and len(kinds) > 1) or {int, float} <= kinds
 
 
 def _as_text(value: Any) -> Any:
@@ -190,7 +194,7 @@ def _read_separated(path: Path, kind: str, column_names: list[str] | None, first
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                path, encoding="utf-8-sig", keep_default_na=False, index_col=False, on_bad_lines="error", nrows=first, **options
+                path, encoding="utf-8-sig", dtype=str, keep_default_na=False, index_col=False, on_bad_lines="error", nrows=first, **options
             )  # fmt: skip
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {why_unreadable(error)}.") from None
