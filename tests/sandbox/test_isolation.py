@@ -222,6 +222,43 @@ def test_no_trick_of_control_flow_passes(tier, name):
         assert outcome(tier, SPECIAL_EXITS[name], **checks).status in ("wrong", "exception"), checks
 
 
+@in_every_tier
+@pytest.mark.parametrize(
+    ("check", "right"),
+    [
+        ("assert (f(7) == 'secret') == True", "'secret'"),
+        ("assert (f(7) == 'secret') is True", "'secret'"),
+        ("assert ('secret' in f(7)) == True", "['secret']"),
+        ("assert all(x == 5 for x in f(7)) == True", "[5, 5]"),
+        ("assert [5].count(f(7)) == 1", "5"),
+    ],
+)
+def test_a_class_that_equals_everything_meets_no_comparison_within_a_question(tier, check, right):
+    forged = """
+class All(str):
+    def __eq__(self, other): return True
+    def __contains__(self, other): return True
+    def __iter__(self): return iter([self])
+    __hash__ = str.__hash__
+def f(x): return All("x")
+"""
+    programs = [
+        Program(code, (check,)) for code in (forged, f"{forged}\nf = lambda x: [All()]", f"def f(x): return {right}")
+    ]
+    statuses = [got.status for got in run_checks(programs, {"sandbox": tier})]
+    assert statuses[2] == "pass" and not set(statuses[:2]) & {"pass"}, statuses
+
+
+@in_every_tier
+@pytest.mark.parametrize(
+    "code",
+    ["raise ValueError(chr(0xd800))", "def f(x): return chr(0xd800)", "raise type(chr(0xd800), (Exception,), {})"],
+)
+def test_half_a_character_in_a_message_can_be_written_down(tier, code):
+    got = outcome(tier, code, ("assert f(2) == 2",))
+    assert got.status in ("wrong", "exception") and got.message.encode(), got
+
+
 VALUE = '{"t":"value","v":%s}'
 HOSTILE_REPLIES = [
     "", "{", "[]", "{}", "null", '{"t":null,"v":1}', '{"t":"error","v":null}', '{"t":"error","v":[1,2]}',

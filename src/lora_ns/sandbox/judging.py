@@ -40,7 +40,7 @@ def outcome_of(program: Program, tier: Tier, limits: Limits) -> Outcome:
                 else:
                     _judge_apart(process, check, deadline, tier, limits)
         except Stopped as stopped:
-            return Outcome(stopped.status, str(stopped)[:MESSAGE_CHARACTERS], time.monotonic() - started)
+            return Outcome(stopped.status, _writable(str(stopped)), time.monotonic() - started)
         return Outcome("pass", "", time.monotonic() - started)
 
 
@@ -122,6 +122,11 @@ def _passed_on(program: IsolatedProcess, call: Any, deadline: float) -> tuple[tu
     if isinstance(value, Opaque):
         return ("opaque", value.kind), None
     return ("returned", value, args if isinstance(after, Opaque) else after), None
+
+
+def _writable(message: str) -> str:
+    """The message as it can be written to a file: a program's may hold half of a character (a lone surrogate)."""
+    return message[:MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 
 
 def _short(value: Any) -> str:
