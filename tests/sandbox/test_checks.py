@@ -56,6 +56,25 @@ def test_any_other_assertion_is_a_harness_that_only_calls_the_program(line):
     assert checks_of((line,), "") == [Harness(line, ("f",))]
 
 
+COMPARED_BY_THE_PROGRAM = [
+    "assert (f(7) == 'secret') == True",
+    "assert (f(7) == 'secret') is True",
+    "assert ('secret' in f(7)) == True",
+    "assert all(x == 5 for x in f(7)) == True",
+    "assert (f(7) and 3) == 3",
+    "assert (not f(7)) == False",
+    "assert any(f(7)) == True",
+    "assert isinstance(f(7), int) is True",
+    "assert f(7).__eq__(5) is True",
+    "assert [5].count(f(7)) == 1",
+]
+
+
+@pytest.mark.parametrize("line", COMPARED_BY_THE_PROGRAM)
+def test_the_program_is_never_asked_to_compare(line):
+    assert not any(isinstance(check, Question) for check in checks_of((line,), ""))
+
+
 def test_the_expected_value_is_not_in_what_the_program_is_asked():
     harness = "def check(candidate):\n    assert candidate(1) == 'secret'\ncheck(f)"
     for check in checks_of(("assert f(1) == 'secret'",), harness):

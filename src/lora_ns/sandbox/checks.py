@@ -9,6 +9,7 @@ objects (its classes, say) has to run beside the program, where a program that s
 from __future__ import annotations
 
 import ast
+import builtins
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +63,27 @@ def question_of(statement: ast.stmt) -> Question | None:
             continue
         if identical and not (expected is None or isinstance(expected, bool)):
             return None
-        if any(isinstance(node, ast.Call) for node in ast.walk(asked)):
+        if any(isinstance(node, ast.Call) for node in ast.walk(asked)) and not _lets_program_judge(asked, expected):
             return Question(ast.unparse(asked), expected, identical)
     return None
+
+
+_COMPARING_METHODS = {"count", "index", "remove", "startswith", "endswith", "issubset", "issuperset", "isdisjoint"}
+
+
+def _lets_program_judge(asked: ast.expr, expected: Any) -> bool:
+    """Would the program's own process compare, or find true, what is to be judged?  A class of its could see to that.
+
+    `(f(7) == 4) is True` hands the program the comparison, and `all(…) == True` leaves it no more to say than yes; what
+    is to be true or false is therefore a question only where the program's own function says so.
+    """
+    if any(isinstance(node, (ast.Compare, ast.BoolOp, ast.IfExp, ast.Not)) for node in ast.walk(asked)):
+        return True
+    called = [node.func for node in ast.walk(asked) if isinstance(node, ast.Call)]
+    if any(isinstance(function, ast.Attribute) and function.attr in _COMPARING_METHODS for function in called):
+        return True
+    own = isinstance(asked, ast.Call) and isinstance(asked.func, ast.Name) and not hasattr(builtins, asked.func.id)
+    return isinstance(expected, bool) and not own
 
 
 _CONSTRUCTORS: dict[str, Callable[[Any], Any]] = {
