@@ -194,8 +194,15 @@ def _read_separated(path: Path, kind: str, column_names: list[str] | None, first
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
-                path, encoding="utf-8-sig", dtype=str, keep_default_na=False, index_col=False, on_bad_lines="error", nrows=first, **options
-            )  # fmt: skip
+                path,
+                encoding="utf-8-sig",
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                on_bad_lines="error",
+                nrows=first,
+                **options,
+            )
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: {why_unreadable(error)}.") from None
     except pd.errors.ParserWarning:
