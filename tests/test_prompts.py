@@ -128,7 +128,11 @@ def test_a_label_is_a_name_or_a_number(value: object, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "values"),
-    [(["1", "0"], (1, "1", 1.0, "1.0", True)), (["true", "false"], (True, "true")), (["True", "False"], (True, "True"))],
+    [
+        (["1", "0"], (1, "1", 1.0, "1.0", True)),
+        (["true", "false"], (True, "true")),
+        (["True", "False"], (True, "True")),
+    ],
 )
 def test_a_class_that_is_named_like_a_value_is_found_by_its_name(labels: list[str], values: tuple[object, ...]) -> None:
     assert [label_of({"label": value}, data(labels=labels), 0) for value in values] == [0] * len(values)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,23 @@ def test_score_prints_the_same_lines_with_what_was_read_and_whether_it_is_right(
     assert "1 of 3 right" in done.stderr
 
 
+def test_score_reads_any_text_and_number_that_json_holds(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    lines = [{"completion": f"a{mark}b #### 18", "reference": 18.0} for mark in ("\u2028", "\x85", "é")]
+    broken = '{"completion": "\\ud800 #### 18", "reference": "18"}'
+    text = "\n".join([*(json.dumps(line, ensure_ascii=False) for line in lines), broken])
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode() + b"\n")
+    for name in (str(file), "-"):
+        done = subprocess.run(
+            [sys.executable, "-m", "lora_ns", "score", name, "--scorer", "gsm8k_flexible"],
+            input=file.read_bytes(), capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr.decode()
+        printed = [json.loads(line) for line in done.stdout.decode().split("\n")[:-1]]
+        assert [line["completion"] for line in printed] == [*(line["completion"] for line in lines), "\ud800 #### 18"]
+        assert all(line["correct"] for line in printed)
+
+
 def test_score_takes_the_options_of_a_scorer(tmp_path: Path) -> None:
     file = write([{"completion": "It is Rome, is Paris.", "reference": "Rome"}], tmp_path / "a.jsonl")
     done = lora_ns("score", file, "--scorer", "regex", "--option", r"pattern=is (\w+)", "--option", "which=first")
@@ -50,6 +69,9 @@ def test_score_takes_the_options_of_a_scorer(tmp_path: Path) -> None:
         ([LINES[0], "{", "[1]"], [], "line 3: expected an object, found list"),
         ([{"reference": "1"}, {"completion": "1"}], [], "line 1: has no `completion`; line 2: has no `reference`"),
         ([{"completion": 1, "reference": "1"}], [], "line 1: `completion` is no text"),
+        ([{"completion": "1", "reference": True}], [], "line 1: `reference` is neither text nor number"),
+        (['{"completion": "1", "reference": NaN}'], [], "line 1: `reference` is neither text nor number"),
+        (['{"completion": "1", "reference": 1' + "0" * 5000 + "}"], [], "line 1: not valid JSON (Exceeds the limit"),
         ([], [], "the file holds no lines"),
         (LINES, ["--scorer", "gsm8k_ofical"], "Did you mean 'gsm8k_official'?"),
         (LINES, ["--scorer", "regex"], "needs `pattern`"),

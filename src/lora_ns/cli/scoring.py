@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,21 +35,37 @@ def score(
     judge = find(scorer, **parse_overrides(option or []))
     correct = total = 0
     for line in _completions(file):
-        verdict = judge(line["completion"], str(line["reference"]))
-        typer.echo(json.dumps({**line, "parsed": verdict.parsed, "correct": verdict.correct}, ensure_ascii=False))
+        verdict = judge(line["completion"], _reference_of(line["reference"]))
+        typer.echo(_written({**line, "parsed": verdict.parsed, "correct": verdict.correct}))
         correct, total = correct + verdict.correct, total + 1
     errors.print(f"{scorer}: {correct} of {total} right, {correct / total:.1%}.")
+
+
+def _reference_of(reference: str | int | float) -> str:
+    """The reference as a scorer reads it: 18.0 is 18, as a table of numbers with gaps would have written it."""
+    return str(int(reference)) if isinstance(reference, float) and reference.is_integer() else str(reference)
+
+
+def _written(content: dict[str, Any]) -> str:
+    """One line of JSON; half of a character (a lone surrogate), which no text holds, as its escape."""
+    text = json.dumps(content, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(content)
+    return text
 
 
 def _completions(file: Path) -> list[dict[str, Any]]:
     """The lines, all of them checked before any is judged.  Raises DataError that names the malformed ones."""
     try:
-        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8-sig")
+        given = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        text = given.decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{file}: there is no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: {why_unreadable(error)}.") from None
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     checked = [(number, *_checked(line)) for number, line in lines]
     faults = [f"line {number}: {fault}" for number, _, fault in checked if fault]
     if faults:
@@ -65,11 +82,15 @@ def _checked(line: str) -> tuple[dict[str, Any], str | None]:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         return {}, f"not valid JSON ({error.msg} at column {error.colno})"
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
+        return {}, f"not valid JSON ({error})"
     if not isinstance(content, dict):
         return {}, f"expected an object, found {type(content).__name__}"
     if not isinstance(content.get("completion"), str):
         return {}, "`completion` is no text" if "completion" in content else "has no `completion`"
-    if not isinstance(content.get("reference"), (str, int, float)):
+    reference = content.get("reference")
+    finite = isinstance(reference, float) and math.isfinite(reference)
+    if not (isinstance(reference, (str, int)) or finite) or isinstance(reference, bool):
         return {}, "`reference` is neither text nor number" if "reference" in content else "has no `reference`"
     return content, None
 
