@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lora_ns.benchmarks.code import entry_point_of
+from lora_ns.scoring import extract_code as extract_code_module
 from lora_ns.scoring.extract_code import defines, extract_code, function_program, parses
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -15,6 +16,10 @@ HUMANEVAL = SHARED / "humaneval" / "HumanEval.jsonl.gz"
 
 ADD = "def add(a, b):\n    return a + b\n"
 WRONG = "def add(a, b):\n    return a - b\n"
+USES = "def add(a, b):\n    return plus(a, b)\n"
+HELPER = "def plus(x, y):\n    return x + y\n"
+FENCED = 'def add(a, b):\n    """Adds.\n\n    ```python\n    add(1, 2)\n    ```\n    """\n    return a + b\n'
+LAMBDA = "add = lambda a, b: a + b\n"
 
 # name, completion, expected program
 ANSWERS = [
@@ -29,6 +34,7 @@ ANSWERS = [
     ("fenced by tildes", f"~~~python\n{ADD}~~~", ADD),
     ("a fence that never closes", f"Here:\n```python\n{ADD}", ADD),
     ("a fence that the prompt opened", f"{ADD}```\nIt adds the two.", ADD),
+    ("a fence of tildes that never closes", f"~~~python\n{ADD}", ADD),
     ("a fence opened twice", f"```python\n{WRONG}```python\n{ADD}```", ADD),
     ("an indented fence in a list", "1. So:\n   ```python\n   def add(a, b):\n       return a + b\n   ```\n", None),
     ("the last block that defines it", f"First try:\n```python\n{WRONG}```\nBetter:\n```python\n{ADD}```", ADD),
@@ -41,6 +47,11 @@ ANSWERS = [
         f"import math\n\n\n{ADD}",
     ),
     ("a trial run in a block before it", f"```python\nprint(1 + 2)\n```\nso\n```python\n{ADD}```", ADD),
+    ("a helper in a block after it", f"```python\n{USES}```\nwhere\n```python\n{HELPER}```", f"{USES}\n\n{HELPER}"),
+    ("a use with a result after it", f"```python\n{ADD}```\n```python\nresult = add(1, 2)\n```", ADD),
+    ("a fence in a docstring", f"Sure:\n```python\n{FENCED}```\nBye.", FENCED),
+    ("a fence in a docstring, and none around it", FENCED, FENCED),
+    ("a lambda", f"```python\nprint(1)\n```\n```python\n{LAMBDA}```", LAMBDA),
     ("[BEGIN] and [DONE]", f"[BEGIN]\n{ADD}[DONE]\nYou are an expert Python programmer", ADD),
     ("[DONE] alone, then another task", f"{ADD}[DONE]\n\nYou are … [BEGIN]\n{WRONG}[DONE]", ADD),
     ("end of turn, then another turn", f"{ADD}<|im_end|>\n<|im_start|>user\nThanks", ADD),
@@ -86,6 +97,14 @@ def test_an_answer_without_a_program_does_not_become_one(completion):
 def test_a_function_cut_off_keeps_the_one_before():
     code = extract_code(f"{ADD}\ndef sub(a, b):\n    return (a -", "add")
     assert code == ADD
+
+
+def test_an_answer_of_many_beginnings_is_given_up_in_time(monkeypatch):
+    compiled = []
+    real = extract_code_module._fault_line
+    monkeypatch.setattr(extract_code_module, "_fault_line", lambda code: compiled.append(code) or real(code))
+    extract_code("x = [1,\n" * 200, "add")
+    assert len(compiled) <= extract_code_module.MOST_TRIES + 2
 
 
 def test_without_an_entry_point_the_first_block_that_defines_counts():

@@ -247,6 +247,7 @@ def _benchmark(
         settings=("pass_at", "timeout_seconds", "memory_mb"),
         check=_check,
         generation={"max_new_tokens": 512, "stop": stop},
+        protocol=2,
         **fields,
     )
 

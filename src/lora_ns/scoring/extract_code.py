@@ -4,8 +4,8 @@
     "[BEGIN]\\ndef f(x):\\n    return x\\n[DONE]\\nYou are …"             ->  "def f(x):\\n    return x\\n"
     "Here it is:\\ndef f(x):\\n    return x\\nThis works as …"           ->  "def f(x):\\n    return x\\n"
 
-Fenced blocks count first (also one that never opens or never closes), then the text as it is if it is a program, then
-the longest run of its lines that is one.  Nothing here runs or repairs code: what does not parse is handed on as it is
+A text that is a program counts as it is, then fenced blocks (also one that never opens or never closes), then the longest
+run of its lines that is a program.  Nothing here runs or repairs code: what does not parse is handed on as it is
 and fails where it is run.
 """
 
@@ -17,10 +17,15 @@ import warnings
 from textwrap import dedent, indent
 
 _END_OF_TURN = re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end_of_text|end)\|>|</s>|<eos>|<end_of_turn>")
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~)[ \t]*([\w+#.-]*)[^\n`]*$\n?", re.MULTILINE)
+_FENCE = re.compile(r"^([ \t]*)(?:```|~~~)[ \t]*([\w+#.-]*)[^\n`]*$\n?", re.MULTILINE)
 _PYTHON = {"", "python", "python2", "python3", "py", "py3"}
 _OPENS_CODE = re.compile(r"(?:def|class|async|import|from|if|for|while|with|try)\b|@|[A-Za-z_]\w*(?:\[.*\])?\s*=[^=]")
-_DEFINITION = re.compile(r"^(?:async )?(?:def|class) ", re.MULTILINE)
+_DEFINITION = re.compile(r"^(?:(?:async )?(?:def|class) |\w+ *= *lambda\b)", re.MULTILINE)
+INDENTED = 4
+"""Columns beyond the fence that opened a block from which on a fence is text in it, as one in a docstring is."""
+MOST_TRIES = 400
+MOST_TRIES_A_LINE = 25
+"""Compilations of one answer, and of the runs from one of its lines on, in search of a program among prose."""
 _AFTER_FUNCTION = re.compile(r"\n(?=[^\s)\]}])")
 
 
@@ -28,13 +33,16 @@ def extract_code(completion: str, entry_point: str | None = None) -> str:
     """The program that the completion states.
 
     entry_point: the function that is asked for.  Of several fenced blocks the last that defines it counts, after the
-    definitions in the blocks before it; without an entry point the first block that defines anything.
+    definitions in the blocks before it and before those that it needs of the blocks after it; without an entry point the
+    first block that defines anything.
     """
     text = _this_answer(completion)
+    if parses(text) and not text.lstrip().startswith("~~~"):  # fences in it are in its strings
+        return text
     blocks = [_at_margin(block) for block in _fenced_blocks(text)]
     if blocks:
         return _chosen_block(blocks, entry_point)
-    return text if parses(text) else _longest_program(text, entry_point)
+    return _longest_program(text, entry_point)
 
 
 def function_program(prompt: str, completion: str, entry_point: str) -> str:
@@ -45,7 +53,8 @@ def function_program(prompt: str, completion: str, entry_point: str) -> str:
     2021, section 2.2).
     """
     text = _this_answer(completion)
-    blocks = [_at_margin(block) if defines(_at_margin(block), entry_point) else block for block in _fenced_blocks(text)]
+    fenced = [] if parses(text) or parses(prompt + text) else _fenced_blocks(text)
+    blocks = [_at_margin(block) if defines(_at_margin(block), entry_point) else block for block in fenced]
     code = _chosen_block(blocks, entry_point) if blocks else text
     if not defines(code, entry_point):
         return prompt + _body(prompt, code)
@@ -53,8 +62,12 @@ def function_program(prompt: str, completion: str, entry_point: str) -> str:
 
 
 def defines(code: str, name: str) -> bool:
-    """Whether the code has a line that defines the function at the outermost level."""
-    return re.search(rf"^(?:async )?def {re.escape(name)}\s*\(", code, re.MULTILINE) is not None
+    """Whether the code has a line that defines the function at the outermost level, by `def` or as a `lambda`."""
+    word = re.escape(name)
+    return (
+        re.search(rf"^(?:(?:async )?def {word}\s*\(|{word}\s*(?::[^=\n]*)?=\s*lambda\b)", code, re.MULTILINE)
+        is not None
+    )
 
 
 def parses(code: str) -> bool:
@@ -72,19 +85,32 @@ def _this_answer(completion: str) -> str:
 
 def _fenced_blocks(text: str) -> list[str]:
     """The fenced blocks in Python or in no named language; where there are none of these, all."""
-    fences = list(_FENCE.finditer(text))
+    fences = _fences(text)
     blocks: list[tuple[str, str]] = []
     opened: tuple[str, int] | None = None
-    if len(fences) % 2 and not fences[0][1] and _looks_like_code(text[: fences[0].start()]):
+    if len(fences) % 2 and not fences[0][2] and _looks_like_code(text[: fences[0].start()]):
         opened = ("", 0)  # the prompt had opened the block
     for fence in fences:
         if opened is not None:
             blocks.append((opened[0], text[opened[1] : fence.start()]))
-        opened = (fence[1].lower(), fence.end()) if opened is None or fence[1] else None
+        opened = (fence[2].lower(), fence.end()) if opened is None or fence[2] else None
     if opened is not None:
         blocks.append((opened[0], text[opened[1] :]))
     blocks = [(language, code) for language, code in blocks if code.strip()]
     return [code for language, code in blocks if language in _PYTHON] or [code for _, code in blocks]
+
+
+def _fences(text: str) -> list[re.Match[str]]:
+    """The fences that open and close blocks, without those that stand indented within a block."""
+    fences: list[re.Match[str]] = []
+    column: int | None = None
+    for fence in _FENCE.finditer(text):
+        indentation = len(fence[1].expandtabs())
+        if column is not None and indentation >= column + INDENTED:
+            continue
+        column = indentation if column is None or fence[2] else None
+        fences.append(fence)
+    return fences
 
 
 def _looks_like_code(text: str) -> bool:
@@ -106,7 +132,24 @@ def _chosen_block(blocks: list[str], entry_point: str | None) -> str:
     before = [
         code.rstrip() for index, code in enumerate(blocks[:last]) if index not in defining and _only_defines(code)
     ]
-    return "\n\n\n".join([*before, blocks[last]])
+    chosen = "\n\n\n".join([*before, blocks[last]])
+    for code in blocks[last + 1 :]:
+        if _only_defines(code) and _names(code, ast.Store) & (_names(chosen, ast.Load) - _names(chosen, ast.Store)):
+            chosen = f"{chosen.rstrip()}\n\n\n{code}"
+    return chosen
+
+
+def _names(code: str, use: type[ast.Load | ast.Store]) -> set[str]:
+    """The names that a program uses, or those that it defines; none of what is no program."""
+    if not parses(code):
+        return set()
+    nodes = list(ast.walk(ast.parse(code)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, use)}
+    if use is ast.Load:
+        return names
+    names |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return names | {(node.asname or node.name).split(".")[0] for node in nodes if isinstance(node, ast.alias)}
 
 
 def _only_defines(code: str) -> bool:
@@ -119,10 +162,12 @@ def _longest_program(text: str, entry_point: str | None) -> str:
     """The longest run of lines that is a program and opens like one; runs that define the entry point go first."""
     lines = text.split("\n")
     best, best_rank, end = "", (False, 0), 0
+    tries = MOST_TRIES
     for start, line in enumerate(lines):
         if start < end or not _OPENS_CODE.match(line):
             continue
-        end = _end_of_program(lines, start)
+        end, tried = _end_of_program(lines, start, min(tries, MOST_TRIES_A_LINE))
+        tries -= tried
         program = "\n".join(lines[start:end])
         rank = (entry_point is not None and defines(program, entry_point), end - start)
         if rank > best_rank:
@@ -130,15 +175,16 @@ def _longest_program(text: str, entry_point: str | None) -> str:
     return best.rstrip() + "\n" if best else text
 
 
-def _end_of_program(lines: list[str], start: int) -> int:
-    """The line (exclusive) up to which the lines from `start` on are a program; `start` where none is."""
-    end = len(lines)
-    while end > start:
+def _end_of_program(lines: list[str], start: int, tries: int) -> tuple[int, int]:
+    """(the line (exclusive) up to which the lines from `start` on are a program, `start` where none is; tries it took)."""
+    end, tried = len(lines), 0
+    while end > start and tried < tries:
         fault = _fault_line("\n".join(lines[start:end]))
+        tried += 1
         if fault is None:
-            return end
+            return end, tried
         end = min(end - 1, start + max(fault - 1, 0))
-    return start
+    return start, tried
 
 
 def _body(prompt: str, code: str) -> str:
