@@ -106,6 +106,9 @@ def test_what_is_no_conversation_says_why(turns: object, reason: str) -> None:
 def test_two_texts_are_the_same_but_for_case_punctuation_and_space() -> None:
     assert normalised("  What's  2+3?\n") == normalised("what’s 2+3") == "whats 2+3"
     assert normalised("2 + 3") != normalised("2 - 3")
+    for one, other in (("1.5+2", "15+2"), ("1,500", "1 500"), ("1:2", "12"), (".5", "5")):
+        assert normalised(one) != normalised(other)
+    assert normalised("So: 2, 3. And, 4.") == "so 2 3 and 4"
     assert normalised("Ｗｉｅ groß?") == "wie gross" and normalised("多少？") == "多少"
 
 

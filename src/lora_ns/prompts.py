@@ -263,11 +263,14 @@ def number_of(row: Row, dataset: DatasetConfig, number: int) -> float:
 
 # -- the same question twice -------------------------------------------------------------------------------------------
 
-_PUNCTUATION = re.compile(r"""[.,;:!?"'`´“”‘’…]""")
+_PUNCTUATION = re.compile(r"""[;!?"'`´“”‘’…]|\.(?!\d)|[,:](?!\d)|(?<!\d)[,:]""")
 
 
 def normalised(text: str) -> str:
-    """What two texts are compared by: lower case, no punctuation, single spaces; in any script."""
+    """What two texts are compared by: lower case, no punctuation, single spaces; in any script.
+
+    What makes one number of its digits stays: 1.5 + 2 is not 15 + 2.
+    """
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_PUNCTUATION.sub("", text).split())
 
