@@ -90,12 +90,15 @@ def test_test_rows_that_were_trained_on_are_listed_in_the_score(workplace: Path,
     assert "3 rows of gsm8k ask what a training row asked" in score["warnings"]
 
 
-def test_rows_of_a_benchmarks_own_data_are_looked_for_in_training_too(workplace: Path, tiny_causal: Path) -> None:
+def test_rows_of_a_benchmarks_own_data_are_looked_for_in_training_too(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write([{"q": "what is 1 plus 1", "answer": "2"}, {"q": "New?", "answer": "1"}], "other.jsonl")
     own = {"name": "gsm8k", "dataset": {"name": "other.jsonl", "prompt_template": "{q}"}}
     score, lines = scored(task(tiny_causal, own))
     assert (len(lines), score["overlap"]) == (2, {"rows": 1, "ids": ["0"]})
     failing = task(tiny_causal, own, dataset={"overlap": "fail"})
+    monkeypatch.setattr("lora_ns.evaluate.ask", lambda *arguments: pytest.fail("the model was asked"))
     with pytest.raises(EvaluationError, match="1 rows of gsm8k ask what a training row asked"):
         scored(failing)
 

@@ -105,6 +105,7 @@ class _Sitting:
         trained = read_record(store.adapter(run))
         meter = record.Meter()
         exam = self._exam(config)
+        overlap = _overlap(exam, config, store)
         isolation = isolation_of(exam, store) if Processes.here().is_first else None
         if self._rescore:
             kept = kept_answers(config, exam, store)
@@ -114,7 +115,7 @@ class _Sitting:
         if Processes.here().is_first:
             with meter.part("judging"):
                 outcome = judge(exam, answers)
-            _write_score(config, exam, outcome, trained, isolation, facts, store, meter)
+            _write_score(config, exam, outcome, trained, isolation, {**facts, "overlap": overlap}, store, meter)
         return target
 
     def _exam(self, config: RunConfig) -> Exam:
@@ -137,7 +138,6 @@ def _write_score(
     run, evaluation = store.run_name(config), exam.evaluation
     predictions = store.predictions(run, evaluation.name)
     _write_lines(predictions, outcome.lines)
-    overlap = _overlap(exam, config, store)
     content = _score(config, exam, outcome, trained)
     content["trained"]["history"] = thinned_history(store.adapter(run))
     content |= record.describe(
@@ -147,14 +147,13 @@ def _write_score(
         inputs={"adapter": run, "rows": store.rows(evaluation.dataset).name},
         **facts,
         fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
-        overlap=overlap,
         sandbox=isolation and outcome_of(isolation),
         outputs={"predictions": {"sha256": record.sha256_file(predictions)}},
         warnings=[
             *trained["warnings"],
             *_unpinned(config.dataset, evaluation.dataset),
             *(facts["prompt_warnings"] or []),
-            *warning_of(overlap, evaluation.benchmark),
+            *warning_of(facts["overlap"], evaluation.benchmark),
             *warnings_of(isolation, evaluation.benchmark),
         ],
         meter=meter,
@@ -217,7 +216,7 @@ def _canary(model: Any, config: RunConfig, store: Store, tokenizer: Any, exam: E
 def _overlap(exam: Exam, config: RunConfig, store: Store) -> dict[str, Any] | None:
     """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
 
-    Raises EvaluationError where there are some and dataset.overlap is `fail`.
+    Raises EvaluationError where there are some and dataset.overlap is `fail`, before the model is asked anything.
     """
     if config.peft.method == "none":
         return None

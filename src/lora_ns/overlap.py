@@ -104,13 +104,17 @@ class Overlap:
                 )
 
 
-def seen_in_training(questions: Sequence[str], tokens: Path, ids: Sequence[str]) -> dict[str, Any] | None:
-    """Which benchmark rows ask what a training row asked: count and ids; None where the tokens are not here any more."""
+def seen_in_training(questions: Sequence[Sequence[str]], tokens: Path, ids: Sequence[str]) -> dict[str, Any] | None:
+    """Which benchmark rows ask what a training row asked: count and ids; None where the tokens are not here any more.
+
+    questions: each row's, in all the forms in which a training row may ask it.
+    """
     path = tokens / QUESTIONS
     if not path.is_file():
         return None
-    asked = np.array([hash_of(question) for question in questions], dtype=np.uint64)
-    places = places_of(asked, np.load(path))
+    asked = np.array([hash_of(form) for forms in questions for form in forms], dtype=np.uint64)
+    row_of = np.repeat(np.arange(len(questions)), [len(forms) for forms in questions])
+    places = np.unique(row_of[places_of(asked, np.load(path))]).tolist()
     return {"rows": len(places), "ids": [ids[place] for place in places[:LISTED_ROWS]]}
 
 

@@ -5,8 +5,10 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lora_ns.answering.exam import Exam
 from lora_ns.benchmarks import benchmark
 from lora_ns.benchmarks.code import (
     TEST_TASK_IDS,
@@ -18,7 +20,9 @@ from lora_ns.benchmarks.code import (
     mbpp_program,
     mbpp_prompt,
 )
+from lora_ns.config import DatasetConfig
 from lora_ns.errors import ConfigError, DataError, SandboxError
+from lora_ns.overlap import QUESTIONS, hashes_of, seen_in_training
 from lora_ns.prompts import with_examples
 from lora_ns.sandbox.running import chosen_tier
 
@@ -62,6 +66,11 @@ LOOP = TOTAL | {
 }
 
 
+DESCRIBED = {
+    "prompt": 'def total(xs):\n    """Sum of the numbers,\n    0 where there are none.\n\n    >>> total([1, 2])\n    3\n    """\n'
+}
+
+
 def judged(name, row, samples, **settings):
     (verdict,) = benchmark(name).judge([row], [samples], settings)
     return verdict
@@ -102,6 +111,30 @@ def test_mbpp_examples_are_the_papers_and_lie_outside_its_test_set():
 
 def test_humaneval_prompt_is_the_rows():
     assert benchmark("humaneval").prompt(TOTAL) == TOTAL["prompt"]
+
+
+TOTAL_IN_WORDS = "Sum of the numbers, 0 where there are none."
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "instruction", "found"),
+    [
+        ("mbpp", DOUBLE, "write a function to double a number", 1),
+        ("mbpp", DOUBLE, mbpp_prompt(DOUBLE), 1),
+        ("mbpp", DOUBLE, "Write a function to triple a number.", 0),
+        ("humaneval", DESCRIBED, TOTAL_IN_WORDS, 1),
+        ("humaneval", DESCRIBED, DESCRIBED["prompt"], 1),
+        ("humaneval", DESCRIBED, "Sum of the numbers.", 0),
+    ],
+)
+def test_a_problem_is_found_among_training_rows_that_ask_it_in_their_own_frame(
+    tmp_path, name, row, instruction, found
+):
+    trained = DatasetConfig.model_validate({"name": "x", "format": "alpaca"})
+    rows = [{"instruction": instruction, "input": "", "output": "…"}]
+    np.save(tmp_path / QUESTIONS, np.unique(hashes_of(rows, trained, "causal_lm")))
+    exam = Exam(benchmark(name), None, "causal_lm", [row], ["7"], [], None)
+    assert seen_in_training(exam.questions, tmp_path, exam.ids) == {"rows": found, "ids": ["7"] * found}
 
 
 # -- programs ------------------------------------------------------------------------------------------------------

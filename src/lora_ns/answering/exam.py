@@ -98,11 +98,15 @@ class Exam:
         return answer
 
     @cached_property
-    def questions(self) -> list[str]:
-        """What each row asks, without the wording of a template: by which it is found among training rows."""
-        if self.spec.prompt is not None:
-            return [self.spec.prompt(row) for row in self.rows]
-        return [question_of(row, self.dataset, self.task_type) for row in self.rows]
+    def questions(self) -> list[list[str]]:
+        """What each row asks, in every form by which it is found among training rows: bare, and as it is put here."""
+        return [self._forms(row) for row in self.rows]
+
+    def _forms(self, row: Row) -> list[str]:
+        spec = self.spec
+        forms = list(spec.asked(row)) if spec.asked else []
+        forms += [put(row) for put in (spec.prompt, spec.instruction) if put is not None]
+        return forms or [question_of(row, self.dataset, self.task_type)]
 
     def reference(self, row: Row) -> Any:
         """What the row's answer is compared with, as the predictions file shows it."""

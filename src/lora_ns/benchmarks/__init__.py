@@ -98,6 +98,9 @@ class Benchmark:
     """Row -> the text before the model's answer.  None: the task's own templates are applied to the row."""
     instruction: Callable[[Row], str] | None = None
     """Row -> the same as a request, for models trained on instructions or conversations.  None: `prompt`."""
+    asked: Callable[[Row], Sequence[str]] | None = None
+    """Row -> what it asks, without any wording of `prompt` and `instruction`, in each form that training rows may hold; by
+    which it is found among them.  None: the prompt, or the columns of the task's own template."""
     num_fewshot: int = 0
     """Solved examples before the question where the config names no number; none before an `instruction`."""
     examples: Callable[[Sequence[Row]], list[Row]] | None = None

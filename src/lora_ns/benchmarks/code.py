@@ -41,6 +41,21 @@ def mbpp_prompt(row: Row) -> str:
     )
 
 
+def mbpp_asked(row: Row) -> list[str]:
+    """The task in words, as a training row asks it that knows nothing of the published prompt."""
+    return [_text(row, "text")]
+
+
+def humaneval_asked(row: Row) -> list[str]:
+    """What the function is to do: its docstring, whole and up to its first example."""
+    try:
+        functions = [node for node in ast.parse(_text(row, "prompt")).body if isinstance(node, ast.FunctionDef)]
+    except SyntaxError:
+        return []
+    said = ast.get_docstring(functions[-1]) if functions else None
+    return [said, said.partition(">>>")[0]] if said else []
+
+
 def mbpp_answer(row: Row) -> str:
     """An example's answer after its prompt, closed by `[DONE]`."""
     return f"{_text(row, 'code')}\n[DONE]"
@@ -261,6 +276,7 @@ BENCHMARKS = [
         ["[DONE]"],
         select=mbpp_test_rows,
         prompt=mbpp_prompt,
+        asked=mbpp_asked,
         instruction=mbpp_instruction,
         num_fewshot=len(FEW_SHOT_TASK_IDS),
         examples=mbpp_examples,
@@ -273,6 +289,7 @@ BENCHMARKS = [
         lambda row: _text(row, "test"),
         ["\nclass", "\ndef", "\n#", "\nif", "\nprint"],
         prompt=lambda row: _text(row, "prompt"),
+        asked=humaneval_asked,
         instruction=humaneval_instruction,
         gold=lambda row: row.get("canonical_solution"),
     ),
