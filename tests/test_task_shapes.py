@@ -154,6 +154,22 @@ def test_real_alpaca_rows_train_and_evaluate(workplace: Path, tiny_causal: Path,
 # -- code ------------------------------------------------------------------------------------------------------------------
 
 
+def test_gsm8ks_whole_test_set_is_asked_and_scored(workplace: Path, tiny_causal: Path, shared_data: Path) -> None:
+    templates = {"prompt_template": "Question: {question}\nAnswer:", "response_template": " {answer}"}
+    entry = {"name": "gsm8k", "dataset": {"name": {"test": str(shared_data / "gsm8k/test.jsonl")}}}
+    base = task(tiny_causal, {"name": "./sums", **templates}, [entry])
+    settings = {"generation": {"max_new_tokens": 2}, "batch_size": 128}
+    config = base.model_copy(
+        update={
+            "peft": base.peft.model_validate({"method": "none"}),
+            "evaluation": base.evaluation.model_copy(update=settings),
+        }
+    )
+    (score,), (lines,) = run(config)
+    assert score["num_examples"] == len(lines) == len({line["id"] for line in lines}) == 1319
+    assert all(len(line["completions"]) == 1 for line in lines) and score["metrics"]["gsm8k_flexible"] < 0.05
+
+
 @needs_sandbox
 def test_mbpp_asks_its_test_set_after_the_papers_three_examples(
     workplace: Path, tiny_causal: Path, shared_data: Path
@@ -317,6 +333,34 @@ def test_streaming_reads_a_shuffled_sample_of_the_asked_size_and_the_same_again(
     first = streamed(hub_like, max_samples=20)
     assert len(first["train"]) == 20 and first["test"] == list(range(9)) and first["train"] != list(range(20))
     assert streamed(hub_like, max_samples=20) == first != streamed(hub_like, max_samples=20, split_seed=1)
+
+
+def test_streaming_loads_no_split_as_a_whole(hub_like: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    load = datasets.load_dataset
+    asked: list[bool] = []
+
+    def noted(*names: Any, streaming: bool = False, **where: Any) -> Any:
+        asked.append(streaming)
+        return load(*names, streaming=streaming, **where)
+
+    monkeypatch.setattr(datasets, "load_dataset", noted)
+    streamed(hub_like, max_samples=20)
+    assert asked == [True, True]
+
+
+def test_a_hub_sets_validation_split_is_used_though_nobody_names_it(hub_like: Path) -> None:
+    write(str(hub_like / "validation.jsonl"), [{"n": n} for n in range(30)])
+    assert streamed(hub_like, max_samples=20)["validation"] == list(range(30))
+    assert len(streamed(hub_like, max_samples=20, max_validation_samples=5)["validation"]) == 5
+    dataset = DatasetConfig.model_validate({"name": str(hub_like)})
+    assert {split: table.num_rows for split, table in hub.load(dataset).items()} == {
+        "train": 500,
+        "validation": 30,
+        "test": 9,
+    }
+    assert set(hub.load(dataset.model_copy(update={"eval_split": "validation"}))) == {"train", "validation"}
 
 
 def test_streaming_reads_what_is_held_out_of_train_besides(hub_like: Path) -> None:

@@ -127,9 +127,7 @@ TOTAL_IN_WORDS = "Sum of the numbers, 0 where there are none."
         ("humaneval", DESCRIBED, "Sum of the numbers.", 0),
     ],
 )
-def test_a_problem_is_found_among_training_rows_that_ask_it_in_their_own_frame(
-    tmp_path, name, row, instruction, found
-):
+def test_a_problem_is_found_among_training_rows_that_ask_it_in_their_own_frame(tmp_path, name, row, instruction, found):
     trained = DatasetConfig.model_validate({"name": "x", "format": "alpaca"})
     rows = [{"instruction": instruction, "input": "", "output": "…"}]
     np.save(tmp_path / QUESTIONS, np.unique(hashes_of(rows, trained, "causal_lm")))

@@ -41,6 +41,7 @@ def identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None
         source: dict[str, Any] = builtin_identity(dataset)
     elif dataset.is_hub:
         source = {"hub": dataset.name, "subset": dataset.subset, "revision": dataset.revision}
+        source |= {"reading": hub.READING}
         source |= {"streaming": True} if dataset.streaming else {}
     else:
         files = local.files_by_split(dataset, remembered or {})

@@ -13,6 +13,8 @@ from lora_ns.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+READING = 2
+"""Of what is read of a set, in the digest of its rows: raised when other rows come of the same config."""
 SHUFFLE_BUFFER = 10_000
 """Rows that a stream is shuffled over: it is never read to its end, so a sample of the whole is not to be had."""
 
@@ -21,7 +23,8 @@ def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
     """Every split of the set that the config names, as tables.  Raises DataError with the hub's own reason."""
     import datasets
 
-    wanted = dict.fromkeys(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split)))
+    validation = dataset.validation_split or "validation"
+    wanted = dict.fromkeys((dataset.train_split, validation, dataset.eval_split))
     try:
         available = datasets.get_dataset_split_names(dataset.name, dataset.subset, revision=dataset.revision)
         return {split: _split(dataset, split, available) for split in wanted if split in available}
@@ -46,20 +49,24 @@ def _split(dataset: DatasetConfig, split: str, available: Sequence[str]) -> pa.T
     import pyarrow as pa
 
     where: dict[str, Any] = {"split": split, "revision": dataset.revision}
-    limit = _stream_limit(dataset, split, available) if dataset.streaming else None
-    if limit is None:
+    if not dataset.streaming:
         return datasets.load_dataset(dataset.name, dataset.subset, **where).with_format("arrow")[:]
     stream = datasets.load_dataset(dataset.name, dataset.subset, streaming=True, **where)
-    rows = list(stream.shuffle(seed=dataset.split_seed, buffer_size=SHUFFLE_BUFFER).take(limit))
+    limit = _stream_limit(dataset, split, available)
+    if limit is not None:
+        stream = stream.shuffle(seed=dataset.split_seed, buffer_size=SHUFFLE_BUFFER).take(limit)
+    rows = list(stream)
     if not rows:
         raise DataError(f"dataset {dataset.name}: the split {split} has no rows.")
     return pa.Table.from_pylist(rows)
 
 
 def _stream_limit(dataset: DatasetConfig, split: str, available: Sequence[str]) -> int | None:
-    """Rows to read of a streamed split, with what is held out of train besides; None: the split is loaded whole."""
+    """Rows to read of a streamed split, with what is held out of train besides; None: all of them."""
+    if split == dataset.eval_split:
+        return dataset.max_eval_samples
     if split != dataset.train_split:
-        return dataset.max_validation_samples if split == dataset.validation_split else dataset.max_eval_samples
+        return dataset.max_validation_samples
     rows = dataset.max_samples or 0
     held_out = [dataset.validation_size] if dataset.validation_size and dataset.validation_split is None else []
     held_out += [dataset.eval_size] if dataset.eval_split not in available else []
