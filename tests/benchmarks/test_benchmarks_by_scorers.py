@@ -114,6 +114,21 @@ def test_choice_letter():
     assert judged("choice_letter", {"answer": "B"}, ["The answer is (B)."]).scores == {"choice_letter": 1.0}
 
 
+ARC = {"text": ["3", "4", "1"], "label": ["1", "2", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "right"),
+    [
+        (ARC, "3", 2), (ARC, "1", 0), (ARC, 1, 0), (ARC, "4", 1),
+        ({"text": ["B", "C"], "label": ["A", "B"]}, "B", 1), (["B", "A"], "B", 0), (["x", "y"], "B", 1),
+        (["3", "4", "1"], 1, 1), (["3", "4", "1"], "1", 2), (["x", "y"], "1", 1),
+    ],
+)  # fmt: skip
+def test_a_choice_is_right_by_its_own_label_before_anything_else(choices, answer, right):
+    assert benchmark("multiple_choice").choices({"choices": choices, "answer": answer}, {})[1] == right
+
+
 def test_the_first_known_column_is_the_reference_and_a_number_is_read_as_text():
     spec = benchmark("exact_match")
     assert spec.reference({"text": "?", "label": 3, "output": "yes"}) == "yes"

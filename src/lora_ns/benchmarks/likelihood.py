@@ -7,7 +7,8 @@
 
 settings of multiple_choice: `choices_column` (default `choices`; a list, or ARC's {text, label}) or `choices`, the same
 answers for all rows; `reference_column` (default: the first of `answer`, `label`, `answerKey`, `gold` that the row has),
-which holds the right answer's number from 0, its label or letter, or its text; `choice_template` (default ` {choice}`).
+which holds the right answer's label where the row has labels, else its number from 0, its text or its letter;
+`choice_template` (default ` {choice}`).
 
 perplexity measures what training minimises: the supervised tokens of the task's own rows.  `loss` is nats a token over
 all of them, `perplexity` its exponential, `bits_per_byte` independent of the tokenizer.
@@ -30,7 +31,7 @@ REFERENCE_COLUMNS = ("answer", "label", "answerKey", "gold")
 def choices_of(row: Row, settings: Mapping[str, Any]) -> tuple[list[str], int]:
     """The answers to choose from, as they continue the prompt, and the number of the right one.  Raises DataError."""
     given = settings.get("choices") or _column(row, str(settings.get("choices_column", "choices")))
-    labels: Sequence[str] = ascii_uppercase
+    labels: Sequence[str] | None = None
     if isinstance(given, Mapping):
         labels, given = [str(label) for label in given["label"]], given["text"]
     texts = [str(choice) for choice in given]
@@ -45,14 +46,17 @@ def _reference(row: Row, settings: Mapping[str, Any]) -> Any:
     return _column(row, str(column))
 
 
-def _right(value: Any, texts: Sequence[str], labels: Sequence[str]) -> int:
+def _right(value: Any, texts: Sequence[str], labels: Sequence[str] | None) -> int:
+    """labels: the row's own, by which its reference goes first: of ARC's choices, the one labelled 3 may not be the text 3."""
+    text = str(value).strip()
+    if labels is not None and text in labels[: len(texts)]:
+        return labels.index(text)
     if isinstance(value, int) and 0 <= value < len(texts):
         return int(value)
-    text = str(value).strip()
     if text in texts:
         return texts.index(text)
-    if text in labels and labels.index(text) < len(texts):
-        return labels.index(text)
+    if labels is None and len(text) == 1 and text in ascii_uppercase[: len(texts)]:
+        return ascii_uppercase.index(text)
     if text.isdigit() and int(text) < len(texts):
         return int(text)
     raise DataError(f"multiple_choice: {value!r} is none of the choices {', '.join(texts)}.")
@@ -80,6 +84,7 @@ BENCHMARKS = [
         main_metric="accuracy",
         metrics=("accuracy", "accuracy_norm"),
         choices=choices_of,
+        protocol=2,
         settings=("choices", "choices_column", "reference_column", "choice_template"),
         check=_check_choices,
     ),
