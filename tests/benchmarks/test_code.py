@@ -243,6 +243,12 @@ def test_a_right_and_a_wrong_function():
 
 
 @needs_sandbox
+def test_pass_at_1_is_there_whatever_else_is_asked():
+    verdict = judged("python_functions", ADD, ["def add(a, b): return a + b", "def add(a, b): return 0"], pass_at=[2])
+    assert verdict.scores == {"pass@1": 0.5, "pass@2": 1.0}
+
+
+@needs_sandbox
 def test_pass_at_k_counts_the_samples_of_each_row():
     bad = "def add(a, b):\n    return 0"
     verdicts = benchmark("python_functions").judge(

@@ -5,7 +5,8 @@
     verdict      parsed: the program; pass@1 1.0; outcomes ["pass"]
 
 A sample passes when every assertion holds, in a sandbox.  pass@k is the unbiased estimate from the n samples drawn for
-a problem; settings: `pass_at` (default [1]), `timeout_seconds` a program (default 3.0), and the sandbox's own.
+a problem; settings: `pass_at` (default [1]; pass@1, the main metric, is there in any case), `timeout_seconds` a program
+(default 3.0), and the sandbox's own.
 
 Sources: Austin et al. 2021 (arXiv 2108.07732) for MBPP, whose task_ids 11–510 are the test set and 2, 3, 4 the
 few-shot examples; Chen et al. 2021 (arXiv 2107.03374) for HumanEval.
@@ -209,7 +210,7 @@ def _checked_ks(ks: Any, completions: Sequence[Sequence[str]]) -> tuple[int, ...
     ks = ks if isinstance(ks, (list, tuple)) else [ks]
     if not ks or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= fewest for k in ks):
         raise ConfigError(f"pass_at: expected whole numbers from 1 to {fewest}, the samples of a problem; got {ks!r}.")
-    return tuple(ks)
+    return tuple(dict.fromkeys((1, *ks)))
 
 
 def _verdict(codes: Sequence[str], outcomes: Sequence[Outcome], ks: Sequence[int]) -> Verdict:
