@@ -11,7 +11,7 @@ from support import causal_task
 
 from lora_ns.chat import Chat, chat_of
 from lora_ns.config import check
-from lora_ns.encoding import Encoded, encode_prompts, encode_rows
+from lora_ns.encoding import Dropped, Encoded, encode_prompts, encode_rows
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.prompts import NoConversation
 
@@ -101,6 +101,25 @@ def test_loss_is_on_the_assistants_words_and_their_end_mark(
     tokenizer: Any, template: str, expected: list[list[str]]
 ) -> None:
     assert supervised(tokenizer, template) == expected
+
+
+@pytest.mark.parametrize("template", [WITHOUT, WITH, MARKS_TOO_MUCH, CLOSES_WITH_EOS, "tulu", FORGETS_THOUGHTS])
+def test_a_turn_of_weight_0_carries_no_loss(tokenizer: Any, template: str) -> None:
+    whole = supervised(tokenizer, template)
+    for unweighted, learnt in ((2, 1), (4, 0)):
+        turns = [{**turn, "weight": 0} if place == unweighted else turn for place, turn in enumerate(TURNS)]
+        (only,) = supervised(tokenizer, template, turns)
+        assert only == [[text for example in whole for text in example][learnt]]
+
+
+@pytest.mark.parametrize(
+    ("weights", "reason"), [((0, 0), "no turn of the assistant's has weight 1"), ((1, 0.5), "a turn of weight 0.5")]
+)
+def test_weights_that_leave_nothing_or_are_none_drop_the_row(tokenizer: Any, weights: tuple, reason: str) -> None:
+    turns = [*TURNS[:2], {**TURNS[2], "weight": weights[0]}, TURNS[3], {**TURNS[4], "weight": weights[1]}]
+    config = check(causal_task("x", dataset={"name": "x", "format": "messages", "chat_template": WITHOUT}), "test")
+    (result,) = encode_rows([{"messages": turns}], config.dataset, tokenizer)
+    assert isinstance(result, Dropped) and reason in result.reason
 
 
 @pytest.mark.parametrize("template", [WITHOUT, WITH, MARKS_TOO_MUCH, CLOSES_WITH_EOS, "tulu", FORGETS_THOUGHTS])

@@ -93,6 +93,13 @@ def test_conversations_of_every_shape_are_turns_up_to_the_last_answer(row: dict,
         (TURNS[:1], "no turn of the assistant's"),
         (TURNS[1:], "the assistant speaks first"),
         ([TURNS[0], {"role": "assistant", "content": " "}], "an empty turn"),
+        (
+            [
+                {"role": "user", "content": [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "?"}]},
+                TURNS[1],
+            ],
+            "a part of the kind 'image_url', which is no text",
+        ),
         ([{"role": "wizard", "content": "?"}], "a turn by 'wizard'"),
         ("2+3?", "no list of turns"),
         (None, "no list of turns"),
@@ -101,6 +108,15 @@ def test_conversations_of_every_shape_are_turns_up_to_the_last_answer(row: dict,
 def test_what_is_no_conversation_says_why(turns: object, reason: str) -> None:
     with pytest.raises(NoConversation, match=reason):
         conversation_of({"messages": turns}, data(format="messages", chat_template="tokenizer"))
+
+
+def test_a_system_column_of_sharegpt_opens_the_conversation() -> None:
+    turns = [{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}]
+    dataset = data(format="sharegpt")
+    for system, opening in (("Be brief.", [{"role": "system", "content": "Be brief."}]), ("", []), (None, [])):
+        assert conversation_of({"conversations": turns, "system": system}, dataset) == [*opening, *TURNS]
+    own = [{"from": "system", "value": "Be long."}, *turns]
+    assert conversation_of({"conversations": own, "system": "x"}, dataset)[0]["content"] == "Be long."
 
 
 def test_two_texts_are_the_same_but_for_case_punctuation_and_space() -> None:

@@ -11,8 +11,9 @@ with the mark that ends a turn.  A template's own `{% generation %}` marks are k
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import Any
 
 from lora_ns.errors import ConfigError
@@ -85,9 +86,10 @@ class Chat:
         ids = self.tokenizer(self.end_mark, add_special_tokens=False)["input_ids"]
         return (ids, []) if len(ids) == 1 else ([], [self.end_mark])
 
-    def answers(self, messages: list[Message]) -> list[tuple[str, list[Span]]]:
+    def answers(self, messages: list[Message], learnt: Sequence[bool] | None = None) -> list[tuple[str, list[Span]]]:
         """Texts to train on, each with the places of its answers; the last answer ends the text.
 
+        learnt: whether each turn of the assistant's is to be learnt (None: all); one that is not is part of the prompt.
         One text, unless the template writes earlier turns differently once a conversation goes on (Qwen 3 leaves out
         earlier thoughts): then one text an answer, each as generation will see it.
         Raises NoConversation where the template does not let an answer be told from its prompt.
@@ -95,13 +97,18 @@ class Chat:
         text = self.text(messages)
         places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         prompts = [self.text(messages[:i], ask=True) for i in places]
+        chosen = [True] * len(places) if learnt is None else list(learnt)
         if _GENERATION.search(self.template):
             spans = self._marked(messages, text, prompts)
+            if not all(chosen) and len(spans) != len(chosen):
+                raise NoConversation("the chat template's marks do not tell turns of weight 0 from others")
+            spans = spans if all(chosen) else list(compress(spans, chosen))
             return [(text[: spans[-1][1]], spans)]
         turns = [self._turn(self.text(messages[: i + 1]), prompt) for i, prompt in zip(places, prompts, strict=True)]
         if all(text.startswith(turn) for turn, _ in turns) and all(a[1] <= b[0] for (_, a), (_, b) in pairwise(turns)):
-            return [(turns[-1][0], [span for _, span in turns])]
-        return [(turn, [span]) for turn, span in turns]
+            last, _ = list(compress(turns, chosen))[-1]
+            return [(last, [span for _, span in compress(turns, chosen)])]
+        return [(turn, [span]) for turn, span in compress(turns, chosen)]
 
     def _turn(self, text: str, prompt: str) -> tuple[str, Span]:
         """A conversation that ends in an answer, cut behind the mark that ends it, and the answer's place."""

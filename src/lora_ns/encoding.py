@@ -24,6 +24,7 @@ from lora_ns.prompts import (
     conversation_of,
     has_label,
     label_of,
+    learnt_turns,
     number_of,
     prompt_of,
     response_of,
@@ -158,7 +159,7 @@ def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, w
 def _encode_conversations(rows: Sequence[Row], dataset: DatasetConfig, chat: Chat) -> Iterator[Result]:
     for row in rows:
         try:
-            texts = chat.answers(conversation_of(row, dataset))
+            texts = chat.answers(conversation_of(row, dataset), learnt_turns(row, dataset))
         except NoConversation as reason:
             yield Dropped(str(reason))
             continue

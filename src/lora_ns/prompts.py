@@ -42,6 +42,10 @@ ROLES = {
 """Names of the parts in a conversation, as data sets have them -> as chat templates have them."""
 
 
+_TURNS_OF = {"sharegpt": ("conversations", "from", "value"), "messages": ("messages", "role", "content")}
+"""Format -> the column of the turns, and what a turn calls who speaks and what is said."""
+
+
 class NoConversation(ValueError):
     """A row that is no conversation to learn from; the message is the reason."""
 
@@ -171,13 +175,14 @@ def conversation_of(row: Row, dataset: DatasetConfig) -> list[Message]:
             raise NoConversation("empty response")
         assert not isinstance(asked, str)
         return [*asked, {"role": "assistant", "content": answer}]
-    column, role, content = (
-        ("conversations", "from", "value") if dataset.format == "sharegpt" else ("messages", "role", "content")
-    )
+    column, role, content = _TURNS_OF[dataset.format]
     given = row[column]
     if not isinstance(given, Sequence) or isinstance(given, str) or not all(isinstance(m, Mapping) for m in given):
         raise NoConversation(f"{column} holds no list of turns")
     turns = [_message(turn, role, content) for turn in given]
+    system = row.get("system") if dataset.format == "sharegpt" else None
+    if isinstance(system, str) and system.strip() and turns and turns[0]["role"] != "system":
+        turns.insert(0, {"role": "system", "content": system})
     while turns and turns[-1]["role"] != "assistant":
         turns.pop()
     spoken = [turn for turn in turns if turn["role"] != "system"]
@@ -190,14 +195,41 @@ def conversation_of(row: Row, dataset: DatasetConfig) -> list[Message]:
     return turns
 
 
+def learnt_turns(row: Row, dataset: DatasetConfig) -> list[bool]:
+    """Whether each of the assistant's turns of `conversation_of` carries loss: all but those of OpenAI's `weight: 0`.
+
+    Raises NoConversation for a weight that is neither 0 nor 1, and where no turn carries loss.
+    """
+    if dataset.format not in CHAT_FORMATS:
+        return [True]
+    column, role, _ = _TURNS_OF[dataset.format]
+    weights = [turn.get("weight") for turn in row[column] if ROLES.get(str(turn.get(role))) == "assistant"]
+    strange = [weight for weight in weights if weight not in (None, 0, 1)]
+    if strange:
+        raise NoConversation(f"a turn of weight {strange[0]!r}, which is neither 0 nor 1")
+    learnt = [weight != 0 for weight in weights]
+    if not any(learnt):
+        raise NoConversation("no turn of the assistant's has weight 1")
+    return learnt
+
+
 def _message(turn: Mapping[str, Any], role: str, content: str) -> Message:
     name = str(turn.get(role))
     if name not in ROLES:
         raise NoConversation(f"a turn by {name!r}, which is none of {', '.join(ROLES)}")
     value = turn.get(content)
     if isinstance(value, Sequence) and not isinstance(value, str):  # OpenAI's parts of a message
-        value = "".join(str(part.get("text") or "") for part in value if isinstance(part, Mapping))
+        value = "".join(map(_text_of_part, value))
     return {"role": ROLES[name], "content": "" if value is None else str(value)}
+
+
+def _text_of_part(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    kind = part.get("type") or "text" if isinstance(part, Mapping) else type(part).__name__
+    if kind != "text":
+        raise NoConversation(f"a part of the kind {kind!r}, which is no text")
+    return str(part.get("text") or "")
 
 
 # -- classes and numbers -----------------------------------------------------------------------------------------------
