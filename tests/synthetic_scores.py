@@ -23,7 +23,7 @@ def write_scores(root: Path, scores: Sequence[Mapping[str, Any]]) -> list[Path]:
 
 
 def hash_of(score: Mapping[str, Any]) -> int:
-    return sum(ord(c) * (i + 1) for i, c in enumerate(score["run"] + score["benchmark"]))
+    return sum(ord(c) * (i + 1) for i, c in enumerate(score["run"] + score["benchmark"] + score["evaluation"]))
 
 
 def generation_score(
@@ -72,6 +72,16 @@ def classification_score(
     score = _score(task, method, seed, "mrpc", "classification", metrics, labels, num_examples)
     score["metrics"]["mrpc_f1"] = f1
     return score | changes
+
+
+def general_score(
+    method: str, seed: int, loss: float, evaluation: str = "perplexity-77aa", **changes: Any
+) -> dict[str, Any]:
+    """General text, by which forgetting is measured: a loss, and nothing of single examples."""
+    score = generation_score(method=method, seed=seed, **changes)
+    metrics = {"perplexity": float(np.exp(loss)), "loss": loss, "bits_per_byte": loss / 2}
+    asked = {"benchmark": "perplexity", "evaluation": evaluation, "main_metric": "perplexity"}
+    return {**score, **asked, "metrics": metrics, "examples": {}}
 
 
 def _score(

@@ -175,7 +175,8 @@ def test_two_way_difference_keeps_an_interval_where_seeds_and_examples_balance_b
 def test_methods_with_equal_answers_do_not_differ(rng):
     scores = rng.integers(0, 2, (3, 50))
     found = st.two_way_difference(scores, scores)
-    assert (found.difference, found.low, found.high, found.p_value) == (0, 0, 0, 1)
+    assert (found.difference, found.p_value) == (0, 1)
+    assert np.isnan([found.low, found.high, found.detectable]).all(), "nothing varies: no claim to have seen all"
     assert st.decide(found.difference, found.p_value) == "no difference shown"
 
 
@@ -183,6 +184,14 @@ def test_a_difference_that_never_varies_is_judged_by_how_many_examples_agree():
     found = st.two_way_difference(np.ones((3, 10)), np.zeros((3, 10)))
     assert found.difference == 1
     assert found.p_value == pytest.approx(2**-9)
+    assert np.isnan([found.low, found.high, found.detectable]).all()
+
+
+def test_metrics_of_tokens_weigh_rows_by_their_sizes():
+    nats, tokens, num_bytes = np.array([2.0, 9.0]), np.array([1, 3]), np.array([4, 7])
+    assert metrics.loss_of_tokens(nats, tokens) == pytest.approx(11 / 4)
+    assert metrics.perplexity(nats, tokens) == pytest.approx(np.exp(11 / 4))
+    assert metrics.bits_per_byte(nats, num_bytes) == pytest.approx(11 / np.log(2) / 11)
 
 
 def test_seed_difference_is_scipys_paired_t(rng):

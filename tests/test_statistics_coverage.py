@@ -71,6 +71,23 @@ def test_two_way_interval_covers_95_percent(seeds, seed_sd):
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_difference_over_seeds_covers_95_percent(seeds):
+    rng = np.random.default_rng([6, seeds])
+    common = rng.normal(0, 0.03, (DRAWS, seeds))  # two methods of one seed share the order of the data
+    a, b = (common + level + rng.normal(0, 0.02, (DRAWS, seeds)) for level in (0.65, 0.6))
+    found = [st.seed_difference(x, y) for x, y in zip(a, b, strict=True)]
+    assert 0.93 <= np.mean([d.low <= 0.05 <= d.high for d in found]) <= 0.97
+
+
+def test_difference_over_examples_covers_95_percent_and_its_sign_flips_err_in_5_percent_at_most():
+    rng = np.random.default_rng(7)
+    a, b = draw_methods(rng, DRAWS, 1, 200, seed_sd=0.0)
+    found = [st.example_difference(x[0], y[0], rng) for x, y in zip(a, b, strict=True)]
+    assert 0.93 <= np.mean([d.low <= 0 <= d.high for d in found]) <= 0.97
+    assert np.mean([d.p_value < 0.05 for d in found]) <= 0.06
+
+
 def test_two_way_interval_of_f1_by_its_pseudo_values_covers_95_percent():
     rng = np.random.default_rng(4)
     covered = []

@@ -67,6 +67,8 @@ class Dag:
         if self.experiment.merge:
             trained = [run for run in self.experiment.runs if run.config.peft.method != "none"]
             self.merged = {self.store.merged(run.config).name: run for run in trained}
+        # one that is compared as well is asked the general text anyway
+        self._add([run for run in self.experiment.bases if run.name not in self.runs])
 
     def _add(self, runs: list[Run]) -> None:
         for run in runs:
@@ -111,9 +113,10 @@ class Dag:
 
     def scores(self, wildcards: Wildcards) -> list[str]:
         """Every score file that the tables are made from."""
-        return [
-            path for run in self._compared() for evaluation in run.evaluations for path in self._score(run, evaluation)
-        ]
+        runs = [*self._compared(), *self.experiment.bases]
+        return _each_once(
+            path for run in runs for evaluation in run.evaluations for path in self._score(run, evaluation)
+        )
 
     def adapters(self, wildcards: Wildcards) -> list[str]:
         """The record of every adapter that is compared."""

@@ -21,11 +21,11 @@ EXPERIMENT = {
 }
 
 
-def tables_of(root: Path, scores, missing=(), tuning=(), **changes) -> TablesResult:
+def tables_of(root: Path, scores, missing=(), tuning=(), general=(), **changes) -> TablesResult:
     out = root / "results" / "tables" / "demo"
     present = {s["task"] for s in scores} | {m["task"] for m in missing}
     changes = {"tasks": [task for task in EXPERIMENT["tasks"] if task in present], **changes}
-    return make_tables({**EXPERIMENT, **changes}, write_scores(root, scores), missing, out, tuning)
+    return make_tables({**EXPERIMENT, **changes}, write_scores(root, scores), missing, out, tuning, general)
 
 
 def read(result: TablesResult, name: str) -> str:

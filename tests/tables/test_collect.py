@@ -51,6 +51,15 @@ def test_a_file_that_is_no_score_file_is_named(tmp_path, content, said):
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_metric_that_is_no_number_is_refused(tmp_path, value):
+    path = tmp_path / "bad.json"
+    score = generation_score()
+    path.write_text(json.dumps(score).replace(str(score["metrics"]["gsm8k_flexible"]), value))
+    with pytest.raises(DataError, match=r"bad\.json is no score file: metrics\.gsm8k_flexible: .* finite number"):
+        make_tables(EXPERIMENT, [path], [], tmp_path / "results/tables/demo")
+
+
 def test_two_scores_of_one_run_are_refused(tmp_path):
     score = generation_score()
     paths = write_scores(tmp_path, [score])

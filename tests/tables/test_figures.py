@@ -81,6 +81,26 @@ def test_the_pareto_figure_shows_each_trained_method_at_its_cost_and_the_base_as
     assert base.get_ydata()[0] == pytest.approx(100 * of_base["mean"])
 
 
+def test_the_memory_of_runs_trained_at_once_is_an_open_mark_and_on_no_front(tmp_path):
+    scores = [generation_score(method=m, accuracy=a) for m, a in (("lora", 0.9), ("ia3", 0.3), ("full", 0.6))]
+    for score, memory in zip(scores, (1, 2, 4), strict=True):
+        score["cost"] |= {"train_peak_memory_bytes": memory * 2**20, "trainable_parameters": memory}
+    scores[0]["trained"] = {"circumstances": {"fused_with": ["another"]}}
+    found = collect({"name": "x", "methods": ["lora", "ia3", "full"]}, write_scores(tmp_path, scores), [], tmp_path)
+    parameters, _, memory = pareto(found, summarise(found), costs(found)).axes
+
+    def marks(ax):
+        return {line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines if len(line.get_xdata()) == 1}
+
+    def fronts(ax):
+        return [list(line.get_xdata()) for line in ax.lines if line.get_drawstyle() == "steps-post"]
+
+    assert [face == "none" for _, face in sorted(marks(memory).items())] == [True, False, False]
+    assert "none" not in marks(parameters).values()
+    assert fronts(memory) == [[2.0, 4.0]], "lora's own memory is not known, so it beats no one"
+    assert fronts(parameters) == [], "lora alone is on the front of what was measured for each by itself"
+
+
 def test_the_strip_plot_shows_every_seed(results):
     figure = seeds(results, summarise(results))
     shown = [

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from synthetic_scores import classification_score, demo_scores, generation_score, write_scores
+from synthetic_scores import classification_score, demo_scores, general_score, generation_score, write_scores
 
 from lora_ns.tables.build import make_tables
 from lora_ns.tables.figures import make_figures
@@ -74,9 +74,11 @@ def compiled(folder: Path) -> tuple[int, str]:
 def test_the_demos_paper_compiles_without_overfull_lines(tmp_path):
     scores = demo_scores()
     experiment = {"name": "demo", "title": "Demo", "baseline": "lora", "caption": "Five methods.", "label": "tab:demo"}
+    scores += [general_score(m, s, 3.0 + s / 10) for m, n in (("none", 1), ("lora", 3), ("full", 3)) for s in range(n)]
     paths = write_scores(tmp_path, scores)
-    make_tables(experiment, paths, [], tmp_path / "results/tables/demo")
+    make_tables(experiment, paths, [], tmp_path / "results/tables/demo", general=["perplexity-77aa"])
     make_figures(experiment, paths, [], tmp_path / "results/figures/demo")
+    assert "forgetting.tex" in (tmp_path / "results/tables/demo/paper.tex").read_text()
     pages, log = compiled(tmp_path / "results/tables/demo")
     assert 2 <= pages <= 6
     assert "Overfull" not in log and "undefined" not in log

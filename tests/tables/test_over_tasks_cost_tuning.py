@@ -86,3 +86,57 @@ def test_tuning_tells_the_choice_the_grid_and_the_edge(tmp_path):
     )
     assert frame.loc["lora", "tried"] == "0.0001 0.0002 0.0005"
     assert "a wider search might find better" in read(result, "tuning.md")
+
+
+def pair(task: str, seeds=(0, 1, 2), **changes):
+    accuracies = {"lora": 0.5, "full": 0.7}
+    return [generation_score(task, m, s, a, **changes) for m, a in accuracies.items() for s in seeds]
+
+
+def test_benchmarks_of_one_task_are_not_so_many_tasks(tmp_path):
+    scores = [s for name in "xyz" for s in pair("a", benchmark=name, evaluation=f"{name}-1")]
+    result = tables_of(tmp_path, scores, methods=["lora", "full"])
+    assert result.frames["over_tasks"].empty
+    scores += pair("b") + pair("c")
+    more = tables_of(tmp_path / "more", scores, methods=["lora", "full"])
+    assert set(more.frames["over_tasks"].num_tasks) == {3}
+    assert "counts once for each of them" in read(more, "over_tasks.md")
+
+
+def test_a_loss_counts_for_the_ranks_the_right_way_round_but_not_for_the_interquartile_mean(tmp_path):
+    scores = [s for task in "abcd" for s in pair(task)]
+    losses = pair("e")
+    for score in losses:
+        loss = {"lora": 2.0, "full": 1.0}[score["method"]] + score["seed"] / 100
+        score |= {"metrics": {"loss": loss}, "main_metric": "loss", "examples": {}}
+    result = tables_of(tmp_path, scores + losses, methods=["lora", "full"])
+    rows = result.frames["over_tasks"].set_index("method")
+    assert (rows.loc["full", "average_rank"], rows.loc["full", "num_tasks"]) == (1.0, 5)
+    assert 0.6 < rows.loc["full", "interquartile_mean"] < 0.8
+    assert "In the ranks only, as less is better: e, " in read(result, "over_tasks.md")
+
+
+def test_seeds_are_brought_together_by_their_names_and_what_is_left_out_is_named(tmp_path):
+    scores = [s for task in "abc" for s in pair(task, seeds=(0, 1, 2) if task != "c" else (1, 2, 3))]
+    values = {0: 0.9, 1: 0.1, 2: 0.2, 3: 0.95}
+    for score in scores:
+        lead = 0.01 if score["method"] == "lora" else 0.0
+        score |= {"metrics": {"gsm8k_flexible": values[score["seed"]] + lead}, "examples": {}}
+    scores += [generation_score("a", "ia3", 1)]
+    failed = [{"run": "d", "task": "d", "method": "lora", "seed": 0, "state": "failed", "reason": "x"}]
+    result = tables_of(tmp_path, scores, failed, methods=["lora", "full", "ia3"])
+    rows = result.frames["over_tasks"].set_index("method")
+    assert dict(rows.num_seeds) == {"lora": 2, "full": 2}
+    text = read(result, "over_tasks.md")
+    assert "d (no score)" in text and "ia3 (no score on b" in text and "seeds that not every cell has (0, 3)" in text
+
+
+def test_the_edge_of_a_search_is_that_of_the_values_that_came_to_a_score(tmp_path):
+    values = {1e-4: 0.4, 2e-4: 0.6, 1e-3: None}
+    trials = [
+        {"task": "word_problems", "method": "lora", "setting": {"training.learning_rate": rate}, "metric": "acc"}
+        | {"value": value, "chosen": value == 0.6}
+        for rate, value in values.items()
+    ]
+    row = tables_of(tmp_path, pair("word_problems"), tuning=trials).frames["tuning"].iloc[0]
+    assert (row.on_edge, row.tried, row.num_failed) == (True, "0.0001 0.0002 0.001", 1)

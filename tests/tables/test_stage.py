@@ -7,16 +7,20 @@ import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support import causal_task, write_config
 from synthetic_scores import generation_score, history
 
 from lora_ns import record
+from lora_ns.dag import Dag
 from lora_ns.errors import LoraNsError, TrainingError
-from lora_ns.experiment import Experiment, load_experiment
+from lora_ns.experiment import Experiment, Run, load_experiment
 from lora_ns.failure import noting
+from lora_ns.statistics import RESAMPLES
 from lora_ns.store import Store, replace_text
 from lora_ns.tables import stage
+from lora_ns.tables.resampling import SEED
 
 
 def write_experiment(folder: Path, **changes: object) -> Path:
@@ -155,3 +159,41 @@ def test_tables_wait_for_the_choice_of_settings(project: Path) -> None:
     write_experiment(project, tune={"training.learning_rate": [1e-4, 1e-3]})
     with pytest.raises(LoraNsError, match="not chosen yet: 0 of 4 trials"):
         stage.tables(experiment(), Store())
+
+
+def test_forgetting_is_asked_of_the_base_by_the_workflow_and_read_by_the_tables(project: Path) -> None:
+    plain = {run.name: run.score_names for run in experiment().runs}
+    alone = {"sweep": {"fuse": "never", "in_turn": 1}}
+    write_experiment(project, **alone)
+    before = set(Dag("experiment.yaml").scores(None))
+    (project / "general.txt").write_text("One sentence.\nAnother one.\n")
+    write_experiment(project, forgetting={"name": "general.txt"}, **alone)
+    (base,) = experiment().bases
+    [general] = experiment().general
+    dag = Dag("experiment.yaml")
+    extra = {str(Store().score(name, general)) for name in (*plain, base.name)}
+    assert set(dag.scores(None)) == before | extra, "one more score for each run and one for the base, nothing else"
+    assert base.name in dag.runs and {run.name: run.score_names[:1] for run in experiment().runs} == plain
+    losses = {run.name: 3.0 + index / 10 for index, run in enumerate((base, *experiment().runs))}
+    for run in experiment().runs:
+        write_general(run, losses[run.name])
+    stage.tables(experiment(), Store())
+    assert not experiment().tables_record.exists(), "the base is still to be asked"
+    write_general(base, losses[base.name])
+    stage.tables(experiment(), Store())
+    said = json.loads(experiment().tables_record.read_text())
+    assert str(base.scores[0]) in said["inputs"]
+    rows = pd.read_csv("results/tables/e/forgetting.csv").set_index("method")
+    assert rows.difference.to_dict() == pytest.approx({"lora": 0.15, "full": 0.35})
+
+
+def write_general(run: Run, loss: float) -> None:
+    score = generation_score("sums", run.config.method, run.config.seed)
+    score |= {"run": run.name, "evaluation": run.evaluations[-1].name, "benchmark": "perplexity", "examples": {}}
+    score |= {"main_metric": "perplexity", "metrics": {"perplexity": 2.0**loss, "loss": loss}}
+    replace_text(run.scores[-1], json.dumps(record.sealed(score)))
+
+
+def test_the_record_shows_the_seed_and_the_number_of_resamples(project: Path) -> None:
+    said = json.loads(experiment().tables_record.read_text())
+    assert said["resampling"] == {"seed": SEED, "resamples": RESAMPLES}

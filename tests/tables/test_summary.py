@@ -138,3 +138,38 @@ def test_lower_is_better_for_a_loss(tmp_path):
     assert row.difference == pytest.approx(-1.0)
     # the differences of all seeds are equal, so that only their signs can speak, and three are too few
     assert row.verdict == "no difference shown"
+
+
+def test_what_no_test_could_compare_with_the_best_is_not_passed_off_as_worse(tmp_path):
+    levels = {"full": ((0, 1, 2), 0.9), "lora": ((0, 1, 2), 0.2), "ia3": ((7, 8, 9), 0.85)}
+    scores = [generation_score(method=m, seed=s, accuracy=a) for m, (seeds, a) in levels.items() for s in seeds]
+    result = tables_of(tmp_path, scores, methods=list(levels))
+    ranks = {m: main_row(result, m, "gsm8k_flexible")["rank"] for m in levels}
+    assert ranks == {"full": "best", "lora": "", "ia3": "untested"}
+    assert "¶: Not compared with the best" in read(result, "main.md")
+    assert r"\textsuperscript{\P{}}" in read(result, "main.tex")
+
+
+def test_an_interval_of_values_beyond_the_names_bounds_is_left_as_it_is(tmp_path):
+    scores = [generation_score(method="lora", seed=s) for s in range(3)]
+    for score, value in zip(scores, (-1.5, -1.4, -1.3), strict=True):
+        score["metrics"], score["main_metric"] = {"r2": value}, "r2"
+        del score["examples"]
+    row = main_row(tables_of(tmp_path, scores, methods=["lora"]), "lora", "r2")
+    expected = stats.ttest_1samp([-1.5, -1.4, -1.3], 0).confidence_interval()
+    assert (row.low, row.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_run_that_lacks_one_benchmark_is_marked_there_alone_and_counted_once(tmp_path):
+    scores = [generation_score(method=m, seed=s) for m in ("lora", "full") for s in range(3)]
+    scores += [
+        s | {"benchmark": "math", "evaluation": "math-1"} for s in scores if (s["method"], s["seed"]) != ("full", 2)
+    ]
+    run = next(s["run"] for s in scores if (s["method"], s["seed"]) == ("full", 2))
+    lacking = {"run": run, "task": "word_problems", "method": "full", "seed": 2, "state": "missing", "reason": "later"}
+    result = tables_of(tmp_path, scores, [lacking | {"benchmarks": ["math"]}], methods=["lora", "full"])
+    cost = result.frames["cost"].set_index("method").loc["full"]
+    assert (cost.num_runs, cost.num_missing) == (2, 1)
+    assert "| 2/3" in read(result, "cost.md")
+    here, there = read(result, "main.md").split("## ")[1:]
+    assert "full a" not in here and "full a" in there

@@ -75,7 +75,9 @@ def _judge_likelihoods(exam: Exam, answers: Sequence[Answer]) -> Outcome:
         "loss": loss,
         "bits_per_byte": total / math.log(2) / max(characters, 1),
     }
-    return Outcome(outcome.examples, outcome.lines, metrics)
+    # what the metrics divide by, so that the rows can be resampled
+    sizes = {size: [int(a[size]) for a in answers] for size in ("tokens", "bytes")}
+    return Outcome({**outcome.examples, **sizes}, outcome.lines, metrics)
 
 
 def _judge_labels(exam: Exam, answers: Sequence[Answer]) -> Outcome:

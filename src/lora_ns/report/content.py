@@ -96,6 +96,8 @@ def _quality(tables: Path) -> list[dict[str, Any]]:
                 "method": row["method"],
                 **{key: _number(row[key]) for key in ("mean", "low", "high")},
                 "costs": {kind: _number(costs[task, model, row["method"]][kind]) for kind in COSTS},
+                # their memory is that of all runs that were trained at once
+                "fused": int(costs[task, model, row["method"]]["num_fused"]) > 0,
             }
             for row in rows
             if row["metric"] == main

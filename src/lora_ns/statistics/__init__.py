@@ -21,7 +21,7 @@ from lora_ns.statistics.intervals import (
     t_interval,
     wilson_interval,
 )
-from lora_ns.statistics.metrics import LABEL_METRICS, mean, pseudo_values
+from lora_ns.statistics.metrics import LABEL_METRICS, TOKEN_METRICS, mean, pseudo_values
 from lora_ns.statistics.over_tasks import average_ranks, interquartile_mean, pareto_front
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "CONFIDENCE",
     "LABEL_METRICS",
     "RESAMPLES",
+    "TOKEN_METRICS",
     "Calibration",
     "Difference",
     "Interval",

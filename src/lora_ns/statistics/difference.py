@@ -19,7 +19,7 @@ Verdict = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True)
 class Difference:
-    """difference a − b with its limits; df: degrees of freedom of its t.
+    """difference a − b with its limits, NaN where nothing varies; df: degrees of freedom of its t.
 
     sources: what the standard error covers, "seeds and examples", "examples" (one seed) or "seeds".
     """
@@ -143,10 +143,11 @@ def detectable_difference(standard_error: float, df: float, alpha: float = ALPHA
     probability.
 
     δ with P(T > t(1 − α/2; df)) = power, T noncentral t with df and noncentrality δ/SE (Cohen 1988, "Statistical
-    power analysis for the behavioral sciences", ch. 2).  In the unit of the standard error; 0 where that is 0.
+    power analysis for the behavioral sciences", ch. 2).  In the unit of the standard error; NaN where that is 0, as
+    then nothing was seen of what a difference would have to stand out from.
     """
     if not standard_error > 0:
-        return standard_error
+        return float("nan")
     critical = stats.t.ppf(1 - alpha / 2, df)
 
     def shortfall(shift: float) -> float:
@@ -172,9 +173,10 @@ def _paired(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 def _by_t(mean: float, error: float, df: float, confidence: float, sources: str, units: int) -> Difference:
     if error <= 1e-12 * max(1.0, abs(mean)):
-        # nothing varies, so there is no t: what remains is the sign test of units that all agree
+        # nothing varies, so there is no t and nothing to tell how far another draw would lie: what remains is the
+        # sign test of units that all agree
         p_value = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - units)
-        return Difference(mean, mean, mean, 0.0, df, p_value, sources)
+        return Difference(mean, np.nan, np.nan, 0.0, df, p_value, sources)
     half = stats.t.ppf((1 + confidence) / 2, df) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, df))
     return Difference(mean, float(mean - half), float(mean + half), error, float(df), p_value, sources)

@@ -76,6 +76,21 @@ def mean_absolute_error(prediction: ArrayLike, reference: ArrayLike, axis: int =
     return np.abs(np.asarray(prediction, dtype=float) - np.asarray(reference, dtype=float)).mean(axis=axis)
 
 
+def loss_of_tokens(nats: ArrayLike, tokens: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+    """Nats a token over all tokens: a long row counts for more.  nats: minus each row's log-likelihood."""
+    return _ratio(np.asarray(nats, dtype=float).sum(axis=axis), np.asarray(tokens, dtype=float).sum(axis=axis))
+
+
+def perplexity(nats: ArrayLike, tokens: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+    """The exponential of the loss."""
+    return np.exp(np.minimum(loss_of_tokens(nats, tokens, axis), 700.0))
+
+
+def bits_per_byte(nats: ArrayLike, num_bytes: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
+    """Bits a byte of the text, independent of the tokenizer."""
+    return loss_of_tokens(nats, num_bytes, axis) / np.log(2)
+
+
 def mean(values: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
     """The mean of graded scores, named so that it can be given as a metric."""
     return np.asarray(values, dtype=float).mean(axis=axis)
@@ -93,9 +108,16 @@ LABEL_METRICS: dict[str, Metric] = {
 }
 """The metrics of labels by name."""
 
+TOKEN_METRICS: dict[str, tuple[Metric, str]] = {
+    "loss": (loss_of_tokens, "tokens"),
+    "perplexity": (perplexity, "tokens"),
+    "bits_per_byte": (bits_per_byte, "bytes"),
+}
+"""The metrics of likelihoods by name -> (function, the rows' sizes that it divides by)."""
+
 
 def pseudo_values(metric: Metric, prediction: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
-    """Jackknife pseudo-values [n] of a metric: n·θ − (n − 1)·θ₋ᵢ (Tukey 1958; Efron & Tibshirani 1993, ch. 11).
+    """Jackknife pseudo-values [n] of a metric of two arrays [n]: n·θ − (n − 1)·θ₋ᵢ (Tukey 1958; Efron & Tibshirani 1993, ch. 11).
 
     They stand in for the scores of single examples where the metric is no mean over examples: their standard error
     is the jackknife's of θ, and differences between methods on the same examples stay paired.  For a metric that is

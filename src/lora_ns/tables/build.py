@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 from lora_ns.tables.collect import Results, collect, values_frame
 from lora_ns.tables.comparison import compare_with_baseline, comparison_table
 from lora_ns.tables.cost import cost_table, costs
+from lora_ns.tables.forgetting import forgetting, forgetting_table
 from lora_ns.tables.latex import to_latex
 from lora_ns.tables.markdown import to_markdown
 from lora_ns.tables.over_tasks import over_tasks, over_tasks_table
@@ -20,7 +21,7 @@ from lora_ns.tables.summary import main_table, summarise
 from lora_ns.tables.table import Table, to_json
 from lora_ns.tables.tuning import tuning_frame, tuning_table
 
-TABLES = ("main", "comparison", "over_tasks", "cost", "tuning")
+TABLES = ("main", "comparison", "over_tasks", "cost", "forgetting", "tuning")
 
 TABLE_FILES = (
     "values.csv",
@@ -47,17 +48,21 @@ def make_tables(
     missing: Sequence[Mapping[str, Any]],
     out: Path,
     tuning: Sequence[Mapping[str, Any]] = (),
+    general: Collection[str] = (),
 ) -> TablesResult:
     """Write the experiment's tables.
 
     experiment: name, title, baseline, methods and tasks in the order of the tables, caption, label.
     score_paths: the score files of its runs.
-    missing: run, task, method, seed, state ("missing" or "failed"), reason of each run without a score.
+    missing: run, task, method, seed, state ("missing" or "failed"), reason of each run that lacks a score, benchmarks:
+    those that it lacks.
     out: `results/tables/<experiment>`; files in the tables are named from the folder three above it.
     tuning: the runs of the search on the validation split (see `tuning_frame`).
+    general: the names of the evaluations on general text.
     Raises DataError where a score file cannot be used.
     """
-    return write_tables(collect(experiment, score_paths, missing, root=out.resolve().parents[2]), out, tuning)
+    results = collect(experiment, score_paths, missing, out.resolve().parents[2], general)
+    return write_tables(results, out, tuning)
 
 
 def write_tables(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = ()) -> TablesResult:
@@ -68,6 +73,7 @@ def write_tables(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]
         "comparison": compare_with_baseline(results),
         "over_tasks": over_tasks(results),
         "cost": costs(results),
+        "forgetting": forgetting(results),
         "tuning": tuning_frame(results, tuning),
     }
     tables = (
@@ -75,6 +81,7 @@ def write_tables(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]
         comparison_table(results, frames["comparison"]),
         over_tasks_table(results, frames["over_tasks"]),
         cost_table(results, frames["cost"]),
+        forgetting_table(results, frames["forgetting"]),
         tuning_table(results, frames["tuning"]),
     )
     contents = {f"{name}.csv": _csv(frame) for name, frame in frames.items()}

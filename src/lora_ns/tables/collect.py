@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,10 @@ VALUE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Missing:
-    """A run of the experiment that has no score."""
+    """A run of the experiment that lacks a score.
+
+    benchmarks: those that it lacks, () where only the general text was not asked; None: all of them.
+    """
 
     run: str
     task: str
@@ -37,6 +40,7 @@ class Missing:
     seed: int
     state: Literal["missing", "failed"]
     reason: str = ""
+    benchmarks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,11 +85,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Results:
-    """An experiment with the scores that it has and the runs that it lacks, in the order of its tables."""
+    """An experiment with the scores that it has and the runs that it lacks, in the order of its tables.
+
+    general: scores on general text, the base models' among them; they are compared with the base, never in `scores`.
+    """
 
     experiment: Experiment
     scores: tuple[Score, ...]
     missing: tuple[Missing, ...] = ()
+    general: tuple[Score, ...] = ()
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
@@ -121,9 +129,11 @@ class Results:
         names.update(dict.fromkeys(metric for s in scores for metric, value in s.metrics.items() if value is not None))
         return list(names)
 
-    def lacking(self, task: str, method: str) -> list[Missing]:
-        """The runs of a method on a task that have no score, by seed."""
-        return sorted((m for m in self.missing if (m.task, m.method) == (task, method)), key=lambda m: m.seed)
+    def lacking(self, task: str, method: str, benchmark: str | None = None) -> list[Missing]:
+        """The runs of a method on a task that lack a score (of the benchmark, where one is named), by seed."""
+        of_method = (m for m in self.missing if (m.task, m.method) == (task, method))
+        here = (m for m in of_method if not benchmark or m.benchmarks is None or benchmark in m.benchmarks)
+        return sorted(here, key=lambda m: m.seed)
 
 
 def of_block(frame: pd.DataFrame, block: Block) -> pd.DataFrame:
@@ -132,17 +142,24 @@ def of_block(frame: pd.DataFrame, block: Block) -> pd.DataFrame:
 
 
 def collect(
-    experiment: Mapping[str, Any], score_paths: Sequence[Path], missing: Sequence[Mapping[str, Any]], root: Path
+    experiment: Mapping[str, Any],
+    score_paths: Sequence[Path],
+    missing: Sequence[Mapping[str, Any]],
+    root: Path,
+    general: Collection[str] = (),
 ) -> Results:
     """Read the score files.
 
+    general: the names of the evaluations on general text, by which forgetting is measured.
     root: the folder that the files' paths are written against, so that the tables read the same in every checkout.
     Raises DataError for a file that is no score file, and for two scores of the same run.
     """
     scores = tuple(read_score(path, root) for path in sorted(score_paths))
-    _refuse_doubles(scores)
+    asked_general = tuple(score for score in scores if score.evaluation in general)
+    compared = tuple(score for score in scores if score.evaluation not in general)
+    _refuse_doubles(compared)
     absent = tuple(Missing(**_known(Missing, row)) for row in missing)
-    return Results(Experiment(**_known(Experiment, experiment)), scores, absent)
+    return Results(Experiment(**_known(Experiment, experiment)), compared, absent, asked_general)
 
 
 def values_frame(results: Results) -> pd.DataFrame:
@@ -154,6 +171,12 @@ def values_frame(results: Results) -> pd.DataFrame:
         for method in results.methods
         for s in results.cell(b, method)
         if s.metrics.get(metric) is not None
+    ]
+    rows += [
+        (s.task, s.benchmark, s.model, s.method, s.seed, metric, value, s.num_examples, s.run, s.path)
+        for s in results.general
+        for metric, value in s.metrics.items()
+        if value is not None
     ]
     return pd.DataFrame(rows, columns=list(VALUE_COLUMNS))
 

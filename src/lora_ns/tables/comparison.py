@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lora_ns import metric_names
 from lora_ns.statistics import (
+    RESAMPLES,
     Difference,
     decide,
     example_difference,
@@ -20,7 +21,7 @@ from lora_ns.statistics import (
 )
 from lora_ns.tables.collect import Block, Results, of_block
 from lora_ns.tables.notes import Notes
-from lora_ns.tables.resampling import generator
+from lora_ns.tables.resampling import SEED, generator
 from lora_ns.tables.score import Score
 from lora_ns.tables.table import DASH, Cell, Column, Section, Table, limits, number, p_value
 
@@ -96,12 +97,15 @@ def compare_with_baseline(results: Results) -> pd.DataFrame:
     return frame
 
 
-def not_distinguishable(results: Results, block: Block, metric: str, best: str, methods: Sequence[str]) -> set[str]:
-    """The methods that a paired test (Holm over all of them) does not tell from the best one."""
+def not_distinguishable(
+    results: Results, block: Block, metric: str, best: str, methods: Sequence[str]
+) -> tuple[set[str], set[str]]:
+    """(the methods that a paired test, Holm over all of them, does not tell from the best one; those not tested)."""
     found = {m: compare(results, block, metric, m, best) for m in methods if m != best}
     tested = {m: made[0].p_value for m, made in found.items() if not isinstance(made, str)}
     adjusted = holm(list(tested.values()))
-    return {m for m, p in zip(tested, adjusted, strict=True) if decide(-1.0, p) == "no difference shown"}
+    tied = {m for m, p in zip(tested, adjusted, strict=True) if decide(-1.0, p) == "no difference shown"}
+    return tied, found.keys() - tested.keys()
 
 
 def comparison_table(results: Results, frame: pd.DataFrame) -> Table:
@@ -114,7 +118,8 @@ def comparison_table(results: Results, frame: pd.DataFrame) -> Table:
             sections.append(_section(block, rows, notes))
     if sections:
         notes.explain(
-            f"Difference: method minus baseline ({experiment.baseline}) on the task's main metric, in points."
+            f"Difference: method minus baseline ({experiment.baseline}) on the task's main metric, in points of a "
+            "percentage; of a loss or perplexity in its own unit."
         )
         notes.explain(
             "Interval and p: seeds and test examples both count as drawn at random (two-way variance, Satterthwaite's "
@@ -122,9 +127,18 @@ def comparison_table(results: Results, frame: pd.DataFrame) -> Table:
             "design would have shown with 80 % probability (at 5 %, before Holm)."
         )
         if (frame.sources == "examples").any():
-            notes.symbol("‡", "One seed each: interval over test examples, p by sign flips; other seeds may differ.")
+            notes.symbol(
+                "‡",
+                "One seed each: interval over test examples, p by sign flips; other seeds may differ. Right-or-wrong "
+                f"answers: exact; graded ones: {RESAMPLES:,} random flips (random seed {SEED}).",
+            )
         if (frame.sources == "seeds").any():
             notes.symbol("§", "No scores of single examples: interval and p over seeds alone (paired t).")
+        if (frame.standard_error == 0).any():
+            notes.explain(
+                "A dash for interval and detectable: the difference is the same throughout, so that nothing tells how "
+                "far another draw would lie; p counts only how many seeds or examples agree."
+            )
     else:
         notes.explain("The experiment names no baseline, so nothing is compared.")
     return Table(
@@ -217,7 +231,7 @@ def _row(row: pd.Series, notes: Notes) -> tuple[Cell, ...]:
     marks = {"examples": ("‡",), "seeds": ("§",)}.get(row.sources, ())
     verdict = f"{NOT_COMPARED}: {row.reason}" if row.reason else row.verdict
     return (
-        Cell(row.method, marks=notes.of_missing(row.task, row.method)),
+        Cell(row.method, marks=notes.of_missing(row.task, row.method, row.benchmark)),
         Cell(number(row.difference * scale, places), bold=row.verdict in ("better", "worse")),
         Cell(limits(row.low * scale, row.high * scale, places), marks=marks),
         Cell(p_value(row.p)),

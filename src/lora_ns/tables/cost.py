@@ -32,6 +32,7 @@ class Cost:
     evaluate_seconds: float
     evaluate_peak_memory_bytes: float
     num_runs: int
+    """Runs with all their scores."""
     num_failed: int
     num_missing: int
     num_fused: int
@@ -52,7 +53,10 @@ def _cost(results: Results, task: str, model: str, method: str) -> Cost:
         runs.setdefault(score.run, []).append(score)
     # training was paid once for each run, however many benchmarks its adapter was scored on
     first = [of_run[0] for of_run in runs.values()]
-    states = [m.state for m in results.lacking(task, method)]
+    lacking = results.lacking(task, method)
+    # one that lacks a part of its scores is missing, not done; its training was paid all the same
+    done = runs.keys() - {m.run for m in lacking}
+    states = [m.state for m in lacking]
     trainable, total = _mean(_known(first, "trainable_parameters")), _mean(_known(first, "total_parameters"))
     evaluating = [sum(seconds) for of_run in runs.values() if (seconds := _known(of_run, "evaluate_seconds"))]
     return Cost(
@@ -68,7 +72,7 @@ def _cost(results: Results, task: str, model: str, method: str) -> Cost:
         train_energy_joules=_mean(_known(first, "train_energy_joules")),
         evaluate_seconds=_mean(evaluating),
         evaluate_peak_memory_bytes=_greatest(_known(scores, "evaluate_peak_memory_bytes")),
-        num_runs=len(runs),
+        num_runs=len(done),
         num_failed=states.count("failed"),
         num_missing=states.count("missing"),
         num_fused=sum(bool((score.trained.get("circumstances") or {}).get("fused_with")) for score in first),

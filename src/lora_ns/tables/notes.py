@@ -25,10 +25,10 @@ class Notes:
         self._symbols[mark] = text
         return (mark,)
 
-    def of_missing(self, task: str, method: str) -> tuple[str, ...]:
-        """The mark of a method that lacks runs on a task; methods that lack the same share it."""
+    def of_missing(self, task: str, method: str, benchmark: str | None = None) -> tuple[str, ...]:
+        """The mark of a method that lacks runs on a task (and benchmark); methods that lack the same share it."""
         parts: dict[tuple[str, str], list[int]] = {}
-        for run in self._results.lacking(task, method):
+        for run in self._results.lacking(task, method, benchmark):
             parts.setdefault((run.state, run.reason.strip().rstrip(".")), []).append(run.seed)
         if not parts:
             return ()
@@ -46,7 +46,7 @@ class Notes:
     def all(self) -> tuple[Note, ...]:
         """Explanations first, then symbols, then letters, then what is wrong with the whole experiment."""
         notes = [Note("", text) for text in self._plain]
-        notes += [Note(mark, text) for mark, text in sorted(self._symbols.items(), key=lambda s: "†‡§".find(s[0]))]
+        notes += [Note(mark, text) for mark, text in sorted(self._symbols.items(), key=lambda s: "†‡§¶".find(s[0]))]
         notes += [Note(mark, text) for text, mark in self._letters.items()]
         return (*notes, *(Note("", text) for text in provenance_warnings(self._results)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -30,22 +31,39 @@ COLUMNS = (
 )
 
 
+@dataclass(frozen=True)
+class Suite:
+    """What can be ranked: cells [block, method] that share seeds; left_out: what cannot, and why."""
+
+    blocks: tuple[Block, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def num_tasks(self) -> int:
+        return len({block.task for block in self.blocks})
+
+    @property
+    def is_enough(self) -> bool:
+        return self.num_tasks >= TASKS_FOR_RANKS and len(self.methods) > 1 and bool(self.seeds)
+
+
 def over_tasks(results: Results) -> pd.DataFrame:
     """One row for each method that has a score on every task, none where there are too few tasks."""
-    blocks = [b for b in results.blocks if results.metrics(b) and not metric_names.lower_is_better(_main(results, b))]
-    methods = [m for m in results.methods if blocks and all(_seeds(results, b, m) for b in blocks)]
-    if len(blocks) < TASKS_FOR_RANKS or len(methods) < 2:
+    suite = _suite(results)
+    if not suite.is_enough:
         return pd.DataFrame(columns=list(COLUMNS))
-    scores = _scores(results, blocks, methods)
+    ranks = average_ranks(_scores(results, suite, suite.blocks))
+    higher = _higher_is_better(results, suite)
+    means: list[Interval | None] = [None] * len(ranks)
+    if len({block.task for block in higher}) >= TASKS_FOR_IQM:
+        means = [interquartile_mean(of_method) for of_method in _scores(results, suite, higher)]
     rows = []
-    for method, of_method, rank in zip(methods, scores, average_ranks(scores), strict=True):
-        row = [rank.estimate, *_within(rank, 1, len(methods))]
-        if len(blocks) >= TASKS_FOR_IQM:
-            iqm = interquartile_mean(of_method)
-            row += [iqm.estimate, *_within(iqm, -1, 1)]
-        else:
-            row += [np.nan] * 3
-        rows.append((method, *row, len(blocks), scores.shape[1]))
+    for method, rank, iqm in zip(suite.methods, ranks, means, strict=True):
+        row = [rank.estimate, *_within(rank, 1, len(ranks))]
+        row += [np.nan] * 3 if iqm is None else [iqm.estimate, *_within(iqm, -1, 1)]
+        rows.append((method, *row, suite.num_tasks, len(suite.seeds)))
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -61,14 +79,24 @@ def over_tasks_table(results: Results, frame: pd.DataFrame) -> Table:
         Column("seeds", "number"),
     )
     rows = tuple(_row(row, iqm) for _, row in frame.iterrows())
+    suite = _suite(results)
     if rows:
         notes.explain(
-            "Main metric of each task, over methods with a score on every task; each seed is one replication, intervals "
+            "Main metric of each benchmark, over methods with a score on every one; each seed is one replication, intervals "
             "by Student's t (a dash: the seeds all agree). Rank 1 is the best."
-            + ("" if iqm else f" An interquartile mean needs {TASKS_FOR_IQM} tasks.")
+            + ("" if iqm else f" An interquartile mean needs {TASKS_FOR_IQM} tasks where more is better.")
         )
+        if len(suite.blocks) > suite.num_tasks:
+            notes.explain("A task with several benchmarks counts once for each of them.")
+        lower = [block.title for block in suite.blocks if block not in _higher_is_better(results, suite)]
+        if iqm and lower:
+            notes.explain(f"In the ranks only, as less is better: {'; '.join(lower)}.")
     else:
-        notes.explain(f"Not given: it needs {TASKS_FOR_RANKS} tasks and two methods with a score on each.")
+        notes.explain(
+            f"Not given: it needs {TASKS_FOR_RANKS} tasks, and two methods with a score on each for the same seeds."
+        )
+    if suite.left_out:
+        notes.explain(f"Left out: {'; '.join(suite.left_out)}.")
     return Table(
         name="over_tasks",
         title=f"{experiment.heading}: over tasks",
@@ -83,22 +111,54 @@ def _main(results: Results, block: Block) -> str:
     return results.metrics(block)[0]
 
 
-def _seeds(results: Results, block: Block, method: str) -> list[float]:
-    """The method's main metric by seed."""
+def _suite(results: Results) -> Suite:
+    blocks = tuple(block for block in results.blocks if results.metrics(block))
+    out = [f"{block.title} (no score)" for block in results.blocks if block not in blocks]
+    methods = []
+    for method in results.methods:
+        lacking = [block.title for block in blocks if not _by_seed(results, block, method)]
+        if not lacking:
+            methods.append(method)
+        elif len(lacking) < len(blocks):
+            out.append(f"{method} (no score on {' and on '.join(lacking)})")
+        else:
+            out.append(f"{method} (no score)")
+    cells = {(b, m): _by_seed(results, b, m) for b in blocks for m in methods}
+    bound = [set(values) for (b, m), values in cells.items() if not _is_lone_base(results, b, m)]
+    # where every cell is a base model scored once there is one replication
+    shared = set.intersection(*(bound or [set(values) for values in cells.values()] or [set()]))
+    dropped = sorted(set().union(*bound) - shared) if bound else []
+    if methods and dropped:
+        out.append(f"seeds that not every cell has ({', '.join(map(str, dropped))})")
+    return Suite(blocks, tuple(methods), tuple(sorted(shared)), tuple(out))
+
+
+def _by_seed(results: Results, block: Block, method: str) -> dict[int, float]:
+    """The method's main metric, seed -> value."""
     main = _main(results, block)
-    return [value for s in results.cell(block, method) if (value := s.metrics.get(main)) is not None]
+    return {s.seed: value for s in results.cell(block, method) if (value := s.metrics.get(main)) is not None}
 
 
-def _scores(results: Results, blocks: Sequence[Block], methods: Sequence[str]) -> NDArray[np.float64]:
-    """[methods, seeds, tasks], as many seeds as every cell has; a base model scored once stands for all of them."""
-    cells = {(b, m): _seeds(results, b, m) for b in blocks for m in methods}
-    base = {m for m in methods if all(s.is_base for b in blocks for s in results.cell(b, m))}
-    seeds = min(len(values) for (_, m), values in cells.items() if m not in base or len(base) == len(methods))
-    filled = [
-        [(cells[b, m] * seeds if m in base and len(cells[b, m]) == 1 else cells[b, m]) for b in blocks] for m in methods
-    ]
-    seeds = min(seeds, *(len(values) for of_method in filled for values in of_method))
-    return np.array([[values[:seeds] for values in of_method] for of_method in filled]).transpose(0, 2, 1)
+def _is_lone_base(results: Results, block: Block, method: str) -> bool:
+    """A base model scored once stands for every seed."""
+    scores = results.cell(block, method)
+    return len(scores) == 1 and scores[0].is_base
+
+
+def _higher_is_better(results: Results, suite: Suite) -> tuple[Block, ...]:
+    return tuple(b for b in suite.blocks if not metric_names.lower_is_better(_main(results, b)))
+
+
+def _scores(results: Results, suite: Suite, blocks: Sequence[Block]) -> NDArray[np.float64]:
+    """[methods, seeds, blocks], each seed in its place; more is better: losses and perplexities with a minus."""
+
+    def values(block: Block, method: str) -> list[float]:
+        of = _by_seed(results, block, method)
+        lone = next(iter(of.values())) if _is_lone_base(results, block, method) else None
+        sign = -1 if metric_names.lower_is_better(_main(results, block)) else 1
+        return [sign * (of[seed] if lone is None else lone) for seed in suite.seeds]
+
+    return np.array([[values(b, m) for b in blocks] for m in suite.methods]).transpose(0, 2, 1)
 
 
 def _within(interval: Interval, lowest: float, highest: float) -> tuple[float, float]:

@@ -24,7 +24,8 @@ _PREAMBLE = r"""\documentclass{article}
 
 
 FIGURES = {
-    "pareto": "Quality against cost; the line joins the methods that no other one beats in both.",
+    "pareto": "Quality against cost; the line joins the methods that no other one beats in both. Open: trained at once "
+    "with other runs, the memory is that of all of them.",
     "seeds": "Every seed's value; black: their mean, grey: its 95 % interval.",
     "learning_curves": "Training loss: mean over seeds, the band from the lowest to the highest seed.",
     "learning_rate": "Sensitivity to the learning rate on the validation split; the ring is the one chosen.",

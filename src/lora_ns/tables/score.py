@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError
 
 from lora_ns.errors import DataError
-from lora_ns.statistics import LABEL_METRICS, pseudo_values
+from lora_ns.statistics import LABEL_METRICS, TOKEN_METRICS, pseudo_values
 from lora_ns.statistics.metrics import Metric
 
 
@@ -25,6 +25,9 @@ class Examples(BaseModel):
     prediction: list[float] | None = None
     reference: list[float] | None = None
     probabilities: list[list[float]] | None = None
+    tokens: list[int] | None = None
+    bytes: list[int] | None = None
+    """Tokens and bytes of each row whose likelihood was asked."""
 
 
 class Score(BaseModel):
@@ -44,7 +47,7 @@ class Score(BaseModel):
     benchmark: str
     evaluation: str = ""
     main_metric: str
-    metrics: dict[str, float | None]
+    metrics: dict[str, FiniteFloat | None]
     num_examples: int
     examples: Examples = Field(default_factory=Examples)
     cost: dict[str, float | None] = Field(default_factory=dict)
@@ -89,12 +92,29 @@ class Score(BaseModel):
                 return of
         return None
 
+    def resampled(self, metric: str) -> tuple[Metric, tuple[ArrayLike, ArrayLike]] | None:
+        """A metric that is no mean over examples as a function of two arrays [n]; None where none gives its value."""
+        of_labels, examples = self.label_metric(metric), self.examples
+        if of_labels is not None:
+            return of_labels, (examples.prediction or (), examples.reference or ())
+        value, loss, tokens = self.metrics.get(metric), examples.scores.get("loss"), examples.tokens
+        if metric not in TOKEN_METRICS or value is None or not loss or not tokens:
+            return None
+        of, sizes = TOKEN_METRICS[metric]
+        divisor = tokens if sizes == "tokens" else examples.bytes
+        if not divisor or not len(loss) == len(tokens) == len(divisor):
+            return None
+        # a row's loss is a mean over its tokens
+        nats = np.array(loss, dtype=float) * np.array(tokens)
+        return (of, (nats, divisor)) if _same(float(of(nats, divisor)), value) else None
+
     def example_values(self, metric: str) -> NDArray[np.float64] | None:
         """[n] values whose mean is the metric: the examples' scores, else jackknife pseudo-values, else None."""
         if metric not in self._by_example:
-            values, of = self.example_scores(metric), self.label_metric(metric)
-            if values is None and of is not None:
-                values = pseudo_values(of, self.examples.prediction or (), self.examples.reference or ())
+            values, resampled = self.example_scores(metric), self.resampled(metric)
+            if values is None and resampled is not None:
+                of, (first, second) = resampled
+                values = pseudo_values(of, first, second)
             self._by_example[metric] = values
         return self._by_example[metric]
 

@@ -40,7 +40,6 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
             f"the settings of {experiment.name} are not chosen yet: {tried} of {len(experiment.trials)} trials have their "
             "score. `snakemake` runs the others and makes the choice."
         )
-    scores = [path for run in experiment.runs for path in run.scores if path.is_file()]
     notes = {
         "schema": record.SCHEMA,
         "stage": "tables",
@@ -52,13 +51,14 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
     target = record_of(experiment, store)
     out = store.tables(experiment.name)
     if not _stands(target, notes, store.root):
-        _make(experiment, store, scores, notes, target)
+        _make(experiment, store, notes, target)
     return from_json((out / "tables.json").read_text(encoding="utf-8"))
 
 
 def record_of(experiment: Experiment, store: Store) -> Path:
     """Where the tables' record lies: by another name while runs are missing, so that no workflow takes it for done."""
     lacking = [run["run"] for run in missing_runs(experiment, store)]
+    lacking += [run.name for run in experiment.bases if run.name not in lacking and not run.scores[0].is_file()]
     if not lacking:
         return experiment.tables_record
     known = [name for run in experiment.runs for name in run.score_names]
@@ -66,12 +66,14 @@ def record_of(experiment: Experiment, store: Store) -> Path:
 
 
 def missing_runs(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
-    """Each run that lacks a score, whether it failed, and why."""
+    """Each run that lacks a score, whether it failed, and why; benchmarks: those that it lacks."""
     missing = []
     for run in experiment.runs:
-        if all(path.is_file() for path in run.scores):
+        lacking = [e for e, path in zip(run.evaluations, run.scores, strict=True) if not path.is_file()]
+        if not lacking:
             continue
         names = {"run": run.name, "task": run.config.task_name, "method": run.config.method, "seed": run.config.seed}
+        names |= {"benchmarks": [e.benchmark for e in lacking if e.name not in experiment.general]}
         failed = failure_of(store, run.name)
         reason = f"{failed['stage']}: {failed['reason'].splitlines()[0][:200]}" if failed else "not evaluated yet"
         missing.append({**names, "state": "failed" if failed else "missing", "reason": reason})
@@ -80,19 +82,28 @@ def missing_runs(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
 
 def _inputs(experiment: Experiment) -> list[Path]:
     """Every file that the tables are made from."""
-    scores = [path for run in experiment.runs for path in run.scores if path.is_file()]
+    scores = _scores(experiment)
     return scores if experiment.choice is None else [*scores, experiment.choice]
 
 
-def _make(experiment: Experiment, store: Store, scores: list[Path], notes: Mapping[str, Any], target: Path) -> None:
+def _scores(experiment: Experiment) -> list[Path]:
+    """The score files that are there: of what is compared, and of the base models where forgetting is measured."""
+    runs = (*experiment.runs, *experiment.bases)
+    return [path for path in dict.fromkeys(path for run in runs for path in run.scores) if path.is_file()]
+
+
+def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target: Path) -> None:
+    from lora_ns.statistics import RESAMPLES
     from lora_ns.tables.build import write_tables
     from lora_ns.tables.collect import collect
     from lora_ns.tables.figures import draw_figures
+    from lora_ns.tables.resampling import SEED
 
+    scores = _scores(experiment)
     for score in scores:
         intact_score(score)
     trials = read_trials(experiment.choice) if experiment.choice else []
-    results = collect(experiment.plain(), scores, notes["missing"], root=store.root)
+    results = collect(experiment.plain(), scores, notes["missing"], root=store.root, general=experiment.general)
     folder = store.tables(experiment.name)
     for old in folder.glob("record-*.json"):
         old.unlink()
@@ -102,7 +113,10 @@ def _make(experiment: Experiment, store: Store, scores: list[Path], notes: Mappi
         *_milestone_files(results, experiment.name, store),
     ]
     outputs = {str(path.relative_to(store.root)): record.sha256_file(path) for path in made}
-    replace_text(target, json.dumps({**notes, "outputs": outputs}, indent=1, ensure_ascii=False) + "\n")
+    # of every bootstrap and every test by random sign flips
+    resampling = {"seed": SEED, "resamples": RESAMPLES}
+    content = {**notes, "resampling": resampling, "outputs": outputs}
+    replace_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def _milestone_files(results: Results, experiment: str, store: Store) -> list[Path]:
@@ -119,6 +133,7 @@ def _stands(target: Path, notes: Mapping[str, Any], root: Path) -> bool:
     try:
         found = json.loads(target.read_text(encoding="utf-8"))
         outputs = found.pop("outputs")
+        del found["resampling"]  # stands in the code, whose digest is compared
     except (OSError, ValueError, KeyError, AttributeError):
         return False
     made = all((root / path).is_file() and record.sha256_file(root / path) == sha for path, sha in outputs.items())

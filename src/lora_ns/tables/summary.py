@@ -42,7 +42,7 @@ class Summary:
     """One method on one metric of one block; fractions as measured, NaN where there is nothing.
 
     interval: what low and high are, "t over seeds", "Wilson over examples" or "BCa over examples".
-    rank: "best", "tied" (a paired test does not tell it from the best) or "".
+    rank: "best", "tied" (a paired test does not tell it from the best), "untested" (there is no such test) or "".
     """
 
     task: str
@@ -84,6 +84,8 @@ def _summary(results: Results, block: Block, metric: str, method: str) -> Summar
     values = np.array([s.metrics[metric] for s in scores], dtype=float)
     interval, kind = _interval(scores, metric, values, place)
     lowest, highest = metric_names.bounds(metric)
+    if not (lowest <= values.min() and values.max() <= highest):
+        lowest, highest = -np.inf, np.inf  # a metric of somebody's own, whose name says nothing of its bounds
     return Summary(
         *place,
         mean=float(values.mean()),
@@ -108,15 +110,14 @@ def _spread(values: np.ndarray) -> float:
 def _interval(scores: list[Score], metric: str, values: np.ndarray, place: tuple[str, ...]) -> tuple[Interval, str]:
     if _spread(values) > 0:
         return t_interval(values), "t over seeds"
-    examples, of = scores[0].example_scores(metric), scores[0].label_metric(metric)
+    examples, resampled = scores[0].example_scores(metric), scores[0].resampled(metric)
     if examples is not None and set(np.unique(examples)) <= {0.0, 1.0}:
         return wilson_interval(int(examples.sum()), examples.size), "Wilson over examples"
     if examples is not None:
         return bca_interval(mean, examples, rng=generator("bootstrap", *place)), "BCa over examples"
-    if of is not None:
-        labels = scores[0].examples
-        rng = generator("bootstrap", *place)
-        return bca_interval(of, labels.prediction or (), labels.reference or (), rng=rng), "BCa over examples"
+    if resampled is not None:
+        of, arrays = resampled
+        return bca_interval(of, *arrays, rng=generator("bootstrap", *place)), "BCa over examples"
     return Interval(float(values.mean()), np.nan, np.nan), ""
 
 
@@ -138,10 +139,9 @@ def _rank(results: Results, frame: pd.DataFrame, block: Block, metric: str) -> N
     equals = set(of_metric["method"][np.isclose(order, order.max(), rtol=1e-12)])
     if len(equals) == len(of_metric):
         return
-    tied = not_distinguishable(results, block, metric, best, list(of_metric.method))
-    frame.loc[of_metric.index, "rank"] = [
-        "best" if method in equals else "tied" if method in tied else "" for method in of_metric.method
-    ]
+    tied, untested = not_distinguishable(results, block, metric, best, list(of_metric.method))
+    ranks = dict.fromkeys(tied, "tied") | dict.fromkeys(untested, "untested") | dict.fromkeys(equals, "best")
+    frame.loc[of_metric.index, "rank"] = [ranks.get(method, "") for method in of_metric.method]
 
 
 def main_table(results: Results, summary: pd.DataFrame) -> Table:
@@ -193,7 +193,7 @@ def _section(results: Results, summary: pd.DataFrame, block: Block, metrics: lis
 
 
 def _row(of_method: pd.DataFrame, method: str, metrics: list[str], notes: Notes, block: Block) -> tuple[Cell, ...]:
-    cells = [Cell(method, marks=notes.of_missing(block.task, method))]
+    cells = [Cell(method, marks=notes.of_missing(block.task, method, block.benchmark))]
     for position in range(METRICS_ABREAST):
         if position < len(metrics):
             cells += _metric_cells(of_method[of_method.metric == metrics[position]].iloc[0], notes)
@@ -206,6 +206,8 @@ def _row(of_method: pd.DataFrame, method: str, metrics: list[str], notes: Notes,
 def _metric_cells(row: pd.Series, notes: Notes) -> list[Cell]:
     scale, places = metric_names.scale(row.metric), metric_names.decimals(row.metric)
     marks: tuple[str, ...] = ("†",) if row["rank"] == "tied" else ()
+    if row["rank"] == "untested":
+        marks += notes.symbol("¶", "Not compared with the best: no seeds or examples that a paired test could use.")
     if row.interval in _MARKS:
         marks += notes.symbol(*_MARKS[row.interval])
     return [

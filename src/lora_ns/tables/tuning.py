@@ -31,6 +31,7 @@ def tuning_frame(results: Results, trials: Sequence[Mapping[str, Any]]) -> pd.Da
         settings = {tuple(sorted((k, str(v)) for k, v in t["setting"].items())) for t in tried}
         for parameter in sorted({name for t in tried for name in t["setting"]}):
             values = sorted({t["setting"][parameter] for t in tried if parameter in t["setting"]}, key=_sortable)
+            scored = {t["setting"].get(parameter) for t in tried if t.get("value") is not None}
             best = chosen["setting"].get(parameter) if chosen else None
             rows.append(
                 (
@@ -39,7 +40,7 @@ def tuning_frame(results: Results, trials: Sequence[Mapping[str, Any]]) -> pd.Da
                     parameter,
                     _plain(best) if best is not None else "",
                     " ".join(_plain(v) for v in values),
-                    _on_edge(best, values),
+                    _on_edge(best, [v for v in values if v in scored]),
                     tried[0].get("metric", ""),
                     chosen.get("value") if chosen else None,
                     len(settings),
@@ -93,7 +94,7 @@ def _row(row: pd.Series, notes: Notes) -> tuple[Cell, ...]:
 
 
 def _on_edge(best: Any, values: Sequence[Any]) -> bool:
-    """Only numbers have an edge, and only where more than one was tried."""
+    """Only numbers have an edge, and only where more than one was tried; values: those that came to a score."""
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return best is not None and numeric and len(values) > 1 and best in (values[0], values[-1])
 

@@ -79,7 +79,7 @@ function paretoFigure() {
     const paid = block.points.filter((point) => point.costs[kind] > 0);
     const traces = paid.map((point) => ({
       name: point.method, x: [point.costs[kind]], y: [point.mean * form.scale], mode: "markers",
-      marker: { size: 11, color: look(point.method).colour, symbol: look(point.method).symbol },
+      marker: { size: 11, color: look(point.method).colour, symbol: look(point.method).symbol + (point.fused && kind === "train_peak_memory_bytes" ? "-open" : "") },
       error_y: point.low === null ? undefined : {
         type: "data", symmetric: false, color: look(point.method).colour,
         array: [(point.high - point.mean) * form.scale], arrayminus: [(point.mean - point.low) * form.scale],
@@ -95,13 +95,15 @@ function paretoFigure() {
   const costs = Object.entries(DATA.costs);
   return chooser(
     "Quality against cost", "Scatter plot of each method's score against its cost; the numbers stand in the tables main and cost",
-    "Mean over seeds with its 95 % interval. Better lies up and to the left; for a loss, down and to the left.",
+    "Mean over seeds with its 95 % interval. Better lies up and to the left; for a loss, down and to the left. Open marks: trained at once with other runs, the memory is that of all of them.",
     blocks.map(blockName), build, (redraw) => choice("Cost", costs, kind, (value) => { kind = value; redraw(); }),
   );
 }
 
 function seedsFigure() {
   const blocks = DATA.quality;
+  const rowOf = (method) => DATA.methods.indexOf(method);
+  const offset = (at, count) => (count > 1 ? 0.44 * (at / (count - 1) - 0.5) : 0);
   const build = (at) => {
     const { task, benchmark, model, metric } = blocks[at];
     const form = DATA.metrics[metric];
@@ -110,12 +112,13 @@ function seedsFigure() {
     const traces = DATA.methods.map((method) => {
       const points = runs.filter((run) => run.method === method && valueOf(run) !== undefined);
       return {
-        name: method, x: points.map((run) => valueOf(run) * form.scale), y: points.map(() => method), mode: "markers",
+        // seeds below one another, so that equal values stay visible
+        name: method, x: points.map((run) => valueOf(run) * form.scale), y: points.map((run, seed) => rowOf(method) + offset(seed, points.length)), mode: "markers",
         text: points.map((run) => `seed ${run.seed}`), customdata: points.map((run) => run.name), showlegend: false,
         marker: { size: 10, color: look(method).colour, symbol: look(method).symbol, opacity: 0.75 },
       };
     });
-    const yaxis = { ...AXIS, type: "category", categoryarray: [...DATA.methods].reverse(), categoryorder: "array" };
+    const yaxis = { ...AXIS, tickvals: DATA.methods.map(rowOf), ticktext: DATA.methods, range: [DATA.methods.length - 0.5, -0.5] };
     return { traces, layout: { xaxis: { ...AXIS, title: { text: form.heading } }, yaxis } };
   };
   return chooser(

@@ -41,7 +41,10 @@ def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame, cost
     scale = metric_names.scale(main)
     here = of_block(summary, block)
     quality = here[here.metric == main].set_index("method")
-    paid = cost[(cost.task == block.task) & (cost.model == block.model)].set_index("method")[kind] * COSTS[kind][1]
+    rows = cost[(cost.task == block.task) & (cost.model == block.model)].set_index("method")
+    paid = rows[kind] * COSTS[kind][1]
+    # the memory of runs trained at once is that of all of them, so not the method's own
+    shared = rows.index[(rows.num_fused > 0) & (kind == "train_peak_memory_bytes")]
     for method in results.methods:
         scores = results.cell(block, method)
         if not scores:
@@ -58,15 +61,19 @@ def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame, cost
         elif paid[method] > 0:
             y, low, high = (quality[column][method] * scale for column in ("mean", "low", "high"))
             style = {**look(results.methods, method), "linestyle": "none"}
+            style |= {"markerfacecolor": "none"} if method in shared else {}
             error = None if np.isnan(low) else [[y - low], [high - y]]
             ax.errorbar(paid[method], y, yerr=error, label=plain(method), elinewidth=0.8, capsize=2, **style)
-    _front(ax, results, block, quality["mean"] * scale, paid, better=-1 if metric_names.lower_is_better(main) else 1)
+    own = paid.drop(shared)
+    _front(ax, results, block, quality["mean"] * scale, own, better=-1 if metric_names.lower_is_better(main) else 1)
     logarithmic(ax)
 
 
 def _front(ax: Axes, results: Results, block: Block, quality: pd.Series, paid: pd.Series, better: int) -> None:
     trained = [
-        m for m in results.methods if results.cell(block, m) and not results.cell(block, m)[0].is_base and paid[m] > 0
+        m
+        for m in results.methods
+        if results.cell(block, m) and not results.cell(block, m)[0].is_base and paid.get(m, 0) > 0
     ]
     on = pareto_front(paid[trained].to_numpy(), better * quality[trained].to_numpy())
     best = sorted((paid[m], quality[m]) for m, is_on in zip(trained, on, strict=True) if is_on)
