@@ -90,7 +90,9 @@ def test_the_memory_of_runs_trained_at_once_is_an_open_mark_and_on_no_front(tmp_
     parameters, _, memory = pareto(found, summarise(found), costs(found)).axes
 
     def marks(ax):
-        return {line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines if len(line.get_xdata()) == 1}
+        return {
+            line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() in tuple("os^Dv")
+        }
 
     def fronts(ax):
         return [list(line.get_xdata()) for line in ax.lines if line.get_drawstyle() == "steps-post"]
