@@ -11,9 +11,10 @@ import pytest
 from support import causal_task, sums
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.errors import ConfigError, DataError, EvaluationError
+from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
 from lora_ns.evaluate import evaluate
 from lora_ns.fetch import fetch
+from lora_ns.record import sealed, sha256_file
 from lora_ns.store import Store
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -173,6 +174,14 @@ def test_rescore_judges_kept_predictions_again_without_the_model(
     path = Store().predictions(before["run"], before["evaluation"])
     changed = [{**line, "completions": [f"#### {line['reference'].split('#### ')[1]}"]} for line in lines]
     path.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    score = Store().score(before["run"], before["evaluation"])
+    with pytest.raises(DamagedError, match="are not those that it was counted from"):
+        scored(config, rescore=True)
+    answered_so = {**before, "outputs": {"predictions": {"sha256": sha256_file(path)}}}
+    score.write_text(json.dumps(answered_so))
+    with pytest.raises(DamagedError, match="was changed after it was written"):
+        scored(config, rescore=True)
+    score.write_text(json.dumps(sealed(answered_so)))
     monkeypatch.setattr("lora_ns.answering.bases.load_base", None)
     after, _ = scored(config, rescore=True)
     assert before["metrics"]["gsm8k_strict"] == 0.0 and after["metrics"]["gsm8k_strict"] == 1.0

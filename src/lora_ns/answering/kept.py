@@ -14,7 +14,8 @@ from typing import Any
 from lora_ns.answering.asking import prompts_as_text
 from lora_ns.answering.exam import Exam
 from lora_ns.config import RunConfig
-from lora_ns.errors import DataError, EvaluationError
+from lora_ns.errors import DamagedError, DataError, EvaluationError
+from lora_ns.integrity import REMEDY, intact_score, score_faults
 from lora_ns.models import load_tokenizer
 from lora_ns.prompts import texts_of
 from lora_ns.store import Store
@@ -41,7 +42,8 @@ class Kept:
 
 
 def kept_answers(config: RunConfig, exam: Exam, store: Store) -> Kept:
-    """The kept answers to this exam.  Raises EvaluationError where none fit, DataError for a damaged file."""
+    """The kept answers to this exam.  Raises EvaluationError where none fit, DamagedError for a score or predictions that were
+    changed since: edited answers would come out with a new seal."""
     run, evaluation = store.run_name(config), exam.evaluation
     own = store.predictions(run, evaluation.name)
     others = sorted(own.parent.glob("*.jsonl")) if own.parent.is_dir() else []
@@ -50,9 +52,11 @@ def kept_answers(config: RunConfig, exam: Exam, store: Store) -> Kept:
         score = store.score(run, path.stem)
         if not path.is_file() or not score.is_file():
             continue
-        before = json.loads(score.read_text(encoding="utf-8"))
+        before = intact_score(score)
         if path != own and not _decoded_alike(before, exam, store):
             continue
+        if found := score_faults(score, path):
+            raise DamagedError(f"{score} is damaged: {'; '.join(found)}. {REMEDY}")
         lines = _lines(path)
         if _answers_to(lines, asked, exam):
             answers = [{key: line[key] for key in ANSWER_KEYS[exam.spec.kind]} for line in lines]
