@@ -14,7 +14,7 @@ from support import causal_task, lora_ns, write_config
 
 from lora_ns.answering.talking import Printer, answer, converse
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.errors import ConfigError, DataError
+from lora_ns.errors import ConfigError, DamagedError, DataError
 from lora_ns.fetch import fetch
 from lora_ns.infer import Subject, infer_file, load_subject, prompt_from, row_of
 from lora_ns.store import Store
@@ -243,6 +243,27 @@ def test_the_adapter_the_merged_model_and_the_base_can_each_be_asked(workplace: 
     assert (logits(base=True) - own).abs().max() > 1e-3
     with pytest.raises(ConfigError, match="neither a PEFT adapter nor a model"):
         load_subject(config, store, adapter=workplace)
+
+
+def test_a_damaged_adapter_or_merged_model_is_never_asked(workplace: Path, tiny_causal: Path) -> None:
+    from lora_ns.merge import merge as merge_stage
+
+    config, store = task(tiny_causal, training={"max_steps": 1}), Store()
+    folder, merged = trained(config), merge_stage(config, Store())
+    elsewhere = merge_stage(config, store, output=workplace / "model")
+    load_subject(config, store, adapter=elsewhere)
+    for model in (merged, elsewhere):
+        weights = model / "model.safetensors"
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
+        with pytest.raises(DamagedError, match=rf"{model.name} is damaged: model\.safetensors has sha256"):
+            load_subject(config, store, adapter=model)
+    with pytest.raises(DamagedError, match=r"model\.safetensors has sha256"):
+        merge_stage(config, store)
+    (folder / "record.json").unlink()
+    with pytest.raises(DamagedError, match=r"record\.json is missing"):
+        load_subject(config, store, adapter=folder)
 
 
 def test_without_an_adapter_it_says_how_to_make_one(workplace: Path, tiny_causal: Path) -> None:

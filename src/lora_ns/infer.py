@@ -27,6 +27,7 @@ from lora_ns.config import (
 )
 from lora_ns.encoding import encode_prompts
 from lora_ns.errors import ConfigError, DataError
+from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.methods import load_trained, put_on
 from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
@@ -82,9 +83,11 @@ def load_subject(
             raise DataError(f"run {run} has no adapter yet: `lora-ns train` makes it, --adapter DIR names another.")
         model, source["run"] = load_trained(config, store, store.adapter(run)), run
     elif (adapter / "adapter_config.json").is_file():
+        _refuse_damaged(adapter, store)
         model = put_on(load_base(config, store), adapter, config.model.name_or_path)
         source["adapter"] = _checksums(adapter)
     elif (adapter / "config.json").is_file():
+        _refuse_damaged(adapter, store)
         model, source = load_base(config, store, place=str(adapter)), {"folder": _checksums(adapter)}
         if (adapter / "tokenizer_config.json").is_file():
             model_config = ModelConfig(name_or_path=str(adapter))
@@ -105,6 +108,17 @@ def load_subject(
 
 
 _VIEW = ("columns", "format", "chat_template", "prompt_template", "text_columns", "labels", "max_length")
+
+
+def _refuse_damaged(folder: Path, store: Store) -> None:
+    """Raises DamagedError for a folder that is not as its record says, or that lies in the store and has none.
+
+    What is somebody else's has no record to be checked against.
+    """
+    if store.keeps(folder):
+        intact(folder)
+    elif exists(folder):
+        intact(folder, elsewhere=True)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Whether an artefact still is what its record says.  Every stage asks before it reads; nothing damaged is used.
 
 An artefact's record states the sha256 of each of its files, and carries its own (`seal`); a score file carries one too.
+Tables and figures are checked against the record beside the tables.
 """
 
 from __future__ import annotations
@@ -15,29 +16,34 @@ from lora_ns.errors import DamagedError
 REMEDY = "It is not used. Bring it back (`git checkout`, `dvc checkout --force`), or remove it and it is made again."
 
 
-def intact(folder: Path) -> dict[str, Any]:
-    """The record of an artefact that is whole.  Raises DamagedError that names what is not."""
-    found = faults(folder)
+def intact(folder: Path, *, elsewhere: bool = False) -> dict[str, Any]:
+    """The record of an artefact that is whole.  Raises DamagedError that names what is not.
+
+    elsewhere: it does not lie in the store; it may have any name, and files beside its own.
+    """
+    found = faults(folder, elsewhere=elsewhere)
     if found:
         raise DamagedError(f"{folder} is damaged: {'; '.join(found)}. {REMEDY}")
     content: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     return content
 
 
-def faults(folder: Path) -> list[str]:
+def faults(folder: Path, *, elsewhere: bool = False) -> list[str]:
     """What is wrong with an artefact, each file named; nothing where it is whole."""
     if not folder.is_dir():
         return ["it is not here"]
     content = _sealed_json(folder / "record.json")
     if isinstance(content, str):
         return [content]
-    if content["digest"] != folder.name.rsplit("-", 1)[-1]:
+    if not elsewhere and content["digest"] != folder.name.rsplit("-", 1)[-1]:
         return [f"record.json is that of another artefact ({content['stage']}, digest {content['digest']})"]
     found = []
     for name, stated in content["outputs"].items():
         if fault := _file_fault(folder / name, stated):
             found.append(f"{name} {fault}")
     here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if elsewhere:
+        return found
     strange = sorted(name for name in here - {"record.json", *content["outputs"]} if not _hidden(name))
     return found + [f"{name} is not of it" for name in strange]
 
@@ -85,16 +91,58 @@ def _score_or_fault(path: Path) -> dict[str, Any] | str:
     return content
 
 
+def read_tables_record(path: Path) -> dict[str, Any]:
+    """What the record of an experiment's tables says.  Raises DamagedError where it cannot be read."""
+    content = _read_json(path)
+    if isinstance(content, dict) and {"experiment", "inputs", "missing", "outputs"} <= set(content):
+        return content
+    said = content if isinstance(content, str) else f"{path.name} is no record of tables"
+    raise DamagedError(f"{path} is damaged: {said}. {REMEDY}")
+
+
+def tables_faults(path: Path, root: Path) -> list[str]:
+    """What is wrong with the tables and figures that a record speaks of, and which of its inputs are gone.
+
+    root: the folder that the record names files from.
+    """
+    try:
+        content = read_tables_record(path)
+    except DamagedError as error:
+        return [str(error)]
+    found = [f"{name} {fault}" for name, sha in content["outputs"].items() if (fault := output_fault(root / name, sha))]
+    gone = [name for name in content["inputs"] if not (root / name).is_file()]
+    return found + [f"{name}, which they are made from, is missing" for name in gone]
+
+
+def output_fault(path: Path, sha256: str) -> str | None:
+    """What is wrong with one file of the tables; None where it is as its record says."""
+    if not path.is_file():
+        return "is missing"
+    return None if record.sha256_file(path) == sha256 else "was changed after it was made"
+
+
 def _sealed_json(path: Path) -> dict[str, Any] | str:
     """The content, or what is wrong with it."""
-    if not path.is_file():
-        return f"{path.name} is missing"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, ValueError) as error:
-        return f"{path.name} is no JSON ({error})"
-    if not isinstance(content, dict) or "seal" not in content:
+    content = _read_json(path)
+    if isinstance(content, str):
+        return content
+    if "seal" not in content:
         return f"{path.name} has no seal"
     if content["seal"] != record.seal_of(content):
         return f"{path.name} was changed after it was written"
     return content
+
+
+def _read_json(path: Path) -> dict[str, Any] | str:
+    """The content, or in words why it cannot be read; a number that is none is never written, so it is a fault too."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (UnicodeDecodeError, ValueError) as error:
+        return f"{path.name} is no JSON ({error})"
+    return content if isinstance(content, dict) else f"{path.name} has no seal"
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} in place of a number")

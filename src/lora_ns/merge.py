@@ -15,6 +15,7 @@ from lora_ns import combine, parity, record
 from lora_ns.config import RunConfig
 from lora_ns.config.rules import why_not_merged
 from lora_ns.errors import ConfigError, LoraNsError
+from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.methods import load_trained, put_on, reason_of, without_adapter
 from lora_ns.model_card import model_card
@@ -43,6 +44,7 @@ def merge(config: RunConfig, store: Store, *, output: Path | None = None) -> Pat
     config = identified(config, store)
     target = output or store.merged(config)
     if exists(target) and output is None:
+        intact(target)
         return target
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"--output: {output} is a file; name a folder.")

@@ -278,6 +278,11 @@ class Store:
         """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
         return self.root / "results/predictions" / run / f"{evaluation}.jsonl"
 
+    def keeps(self, folder: Path) -> bool:
+        """Whether a folder lies where this store keeps adapters and merged models."""
+        places = ("results/adapters", "results/merged")
+        return folder.resolve().parent in [(self.root / place).resolve() for place in places]
+
     def merged(self, config: RunConfig) -> Path:
         """results/merged/<run>-<digest>/"""
         payload = {"stage": "merge", "protocol": PROTOCOL["merge"], **config.merge.model_dump()}
