@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support import lora_ns
 
+from lora_ns import record
 from lora_ns.config import load_config
 from lora_ns.errors import DamagedError
 from lora_ns.evaluate import evaluate
@@ -88,6 +89,42 @@ def test_an_edited_score_is_named_and_no_table_is_made_of_it(run: Run, store: St
     with pytest.raises(DamagedError, match=rf"{run.scores[0].name} was changed after it was written"):
         tables(load_experiment(Path("experiment.yaml"), store), store)
     assert Path("results/tables/sums/main.csv").read_bytes() == before
+
+
+def test_a_number_that_is_none_is_a_fault_and_no_crash(run: Run, store: Store) -> None:
+    content = json.loads(run.scores[0].read_text())
+    content["metrics"][content["main_metric"]] = float("nan")
+    run.scores[0].write_text(json.dumps(content))
+    with pytest.raises(DamagedError, match="NaN in place of a number"):
+        intact_score(run.scores[0])
+    for words in (["verify", "--stored"], ["tables", "experiment.yaml"]):
+        done = lora_ns(*words)
+        assert done.returncode == 1 and "NaN in place" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["main.md", "main.tex", "tables.json", "values.csv"])
+def test_an_edited_table_and_a_lost_score_of_it_are_found(run: Run, study: Path, name: str) -> None:
+    table = study / "results/tables/sums" / name
+    table.write_text(table.read_text().replace("0.0", "9.9").replace("lora,", "lore,"))
+    done = lora_ns("verify", "--stored")
+    assert done.returncode == 1 and f"results/tables/sums/{name} was changed after it was made" in done.stderr
+    run.scores[0].unlink()
+    done = lora_ns("verify", "--stored")
+    assert done.returncode == 1 and f"{run.scores[0]}, which they are made from, is missing" in done.stderr
+
+
+def test_the_record_names_the_commit_that_the_work_began_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "src/lora_ns/record.py"))
+    head = "at the start"
+    monkeypatch.setattr(record, "_git", lambda *words: head)
+    record.code_state.cache_clear()
+    try:
+        meter = Meter()
+        head = "while it trained"
+        assert record.describe("train", "0", {}, {}, meter=meter)["code"]["commit"] == "at the start"
+    finally:
+        record.code_state.cache_clear()
 
 
 def test_a_score_under_another_runs_name_is_found(study: Path) -> None:

@@ -160,6 +160,7 @@ class Meter:
     """Seconds and peak memory of each part of a stage, apart from one another; and what in them was not deterministic."""
 
     def __init__(self) -> None:
+        code_state()  # as it is when the work begins, whatever is committed or checked out meanwhile
         self.figures: dict[str, dict[str, Any]] = {"seconds": {}, "peak_memory_bytes": {}, "peak_gpu_memory_bytes": {}}
         self.not_deterministic: list[str] = []
         """Operations that torch has no deterministic algorithm for on this device."""

@@ -11,7 +11,7 @@ from support import lora_ns
 
 from lora_ns import record
 from lora_ns.config import merge as merged
-from lora_ns.errors import ConfigError
+from lora_ns.errors import ConfigError, DamagedError
 from lora_ns.experiment import Run, load_experiment
 from lora_ns.merge import merge
 from lora_ns.provenance import as_text, trace
@@ -99,6 +99,33 @@ def test_a_cell_is_found_by_words_or_numbers(study: Path, cell: str, row: int, c
 def test_what_cannot_be_traced_is_said(study: Path, target: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         traced(target)
+
+
+def test_an_edited_table_is_said_to_be_damaged(study: Path) -> None:
+    table = study / "results/tables/sums/main.md"
+    table.write_text(table.read_text().replace("0.0", "9.9"))
+    fault = "damaged: results/tables/sums/main.md was changed after it was made"
+    for target in ("results/tables/sums/main.md", "results/tables/sums/main.md:lora"):
+        assert traced(target)["state"] == fault and fault in as_text(traced(target))
+    assert traced("results/tables/sums/main.csv:lora")["state"] == "intact"
+    done = lora_ns("verify", "results/tables/sums/main.md:lora,gsm8k_flexible")
+    assert done.returncode == 1 and "was changed after it was made" in done.stdout
+
+
+def test_a_score_that_is_not_here_is_named(runs: list[Run], study: Path) -> None:
+    gone = next(run.scores[0] for run in runs if run.config.peft.method == "lora")
+    gone.unlink()
+    found = traced("results/tables/sums/main.md:lora")
+    assert found["not_here"] == [str(gone)] and f"{gone}  [not here]" in as_text(found)
+    assert traced("results/tables/sums/main.md:prompt")["not_here"] == []
+
+
+def test_a_damaged_record_is_said_and_a_path_with_dots_is_followed(study: Path) -> None:
+    assert traced("results/tables/../tables/sums/main.csv:lora")["kind"] == "cell"
+    assert traced("results/report/sums/index.html")["kind"] == "report"
+    next(study.glob("results/tables/sums/record-*.json")).write_text("{")
+    with pytest.raises(DamagedError, match="is no JSON"):
+        traced("results/tables/sums/main.md:lora")
 
 
 def test_the_text_says_shared_facts_once_and_names_what_is_gone(runs: list[Run]) -> None:

@@ -11,7 +11,14 @@ INDENT = "  "
 def as_text(found: Mapping[str, Any]) -> str:
     """The answer of `trace` as lines."""
     kind = found["kind"]
-    lines = {"cell": _cell, "table": _table, "figure": _table, "score": _whole_score, "adapter": _whole_adapter}
+    lines = {
+        "cell": _cell,
+        "table": _table,
+        "figure": _table,
+        "report": _table,
+        "score": _whole_score,
+        "adapter": _whole_adapter,
+    }
     made = list(lines.get(kind, _artefact)(found))
     command = found.get("made_again_by")
     return "\n".join([*made, *(["", "Make it again:", f"{INDENT}{command}"] if command else [])])
@@ -21,14 +28,23 @@ def _cell(found: Mapping[str, Any]) -> Iterator[str]:
     values = ", ".join(f"{_value(v['value'])} (seed {v['seed']})" for v in found["values"])
     row = ", ".join(filter(None, found["row_speaks_of"].values()))
     yield f"{found['path']}, row {found['row']} ({row}), column {found['column']}: {found['text']}"
+    yield from _damage(found)
     yield f"{INDENT}made from {len(found['scores'])} scores" + (
         f" of {found['metric']}: {values}" if found["metric"] else ""
     )
     yield from _scores(found["scores"], found["here"])
+    yield from (f"{path}  [not here], and may be behind the cell too" for path in found["not_here"])
+
+
+def _damage(found: Mapping[str, Any]) -> Iterator[str]:
+    """That a file of the tables is not as it was made."""
+    if found["state"] != "intact":
+        yield f"{INDENT}[{found['state']}]"
 
 
 def _table(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['path']}: a {found['kind']} of experiment {found['experiment']['name']}, made from"
+    yield from _damage(found)
     yield from (f"{INDENT}{score['path']}{'' if score['here'] else '  (not here)'}" for score in found["scores"])
     yield from (f"{INDENT}{run['run']}: {run['state']}" for run in found["missing"])
     if found["kind"] == "table":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,11 +11,16 @@ from typing import Any
 
 import yaml
 
-from lora_ns.errors import ConfigError
+from lora_ns.config import load_config
+from lora_ns.errors import ConfigError, DamagedError
+from lora_ns.integrity import REMEDY, output_fault, read_tables_record
 from lora_ns.provenance.cells import TableCell, find_cell, metric_of, split_address
 from lora_ns.provenance.lineage import of_adapter, of_artefact, of_score, read_score
 from lora_ns.record import code_state
 from lora_ns.store import Store
+
+KINDS = {"tables": "table", "figures": "figure", "report": "report"}
+"""Folder of results/ -> what lies in it."""
 
 
 def trace(target: str, store: Store) -> dict[str, Any]:
@@ -54,11 +60,13 @@ def trace(target: str, store: Store) -> dict[str, Any]:
 def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -> dict[str, Any]:
     """A table, a figure, or one cell of a table: the scores behind it."""
     made = tables_record(experiment, store)
+    state = state_of_table(path, made, store)
     scores = [store.root / name for name in score_files(made, store, of_search=path.stem == "tuning")]
     if not words:
         return {
-            "kind": "table" if "tables" in path.parts else "figure",
+            "kind": KINDS[_inside(path, store)[1]],
             "path": str(path),
+            "state": state,
             "experiment": made["experiment"],
             "scores": [{"path": str(file), "here": file.is_file()} for file in scores],
             "missing": made["missing"],
@@ -66,12 +74,14 @@ def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -
         }
     cell = find_cell(path, words)
     behind = behind_cell(cell, store)
+    absent = [file for file in scores if not file.is_file()]
     contents = {file: read_score(file) for file in behind}
     metrics = list(dict.fromkeys(metric for file in behind for metric in contents[file]["metrics"]))
     metric = metric_of(cell, metrics)
     return {
         "kind": "cell",
         "path": str(path),
+        "state": state,
         "row": cell.row.number,
         "row_speaks_of": {"section": cell.row.section, **cell.row.speaks_of},
         "column": cell.column,
@@ -79,6 +89,7 @@ def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -
         "metric": metric,
         "values": [{"seed": contents[f]["seed"], "value": contents[f]["metrics"].get(metric)} for f in behind],
         "scores": [of_score(file, store) for file in behind],
+        "not_here": [str(file) for file in absent if may_be_behind(file, cell, store)],
         "made_again_by": f"lora-ns verify {shlex.quote(cell.address)}",
     }
 
@@ -98,6 +109,33 @@ def behind_cell(cell: TableCell, store: Store) -> list[Path]:
     if not found:
         raise ConfigError(f"{cell.address}: no score is behind it; the cell says {cell.text!r}.")
     return sorted(found, key=lambda file: (contents[file]["method"], contents[file]["seed"], str(file)))
+
+
+def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
+    """Whether a score that is not here may be one of the cell's, by what its run file says of it."""
+    made, run_file = tables_record(cell.path.parent.name, store), store.run_file(file.parent.name)
+    if not run_file.is_file():
+        return True
+    config = load_config(run_file)
+    methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
+    methods |= {made["experiment"]["baseline"]} if cell.path.stem == "comparison" else set()
+    every = cell.path.stem == "over_tasks" or cell.column == "rank"
+    said = {"task": config.task_name, "seed": str(config.seed), "run": file.parent.name}
+    speaks = cell.row.speaks_of
+    return (every or config.method in methods) and all(speaks.get(key, value) == value for key, value in said.items())
+
+
+def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
+    """`intact`, or `damaged` with the fault, of a file of the tables and of the one that its cells are read by."""
+    names = {"/".join(_inside(path, store))}
+    if path.suffix in (".md", ".tex"):
+        names.add("/".join(_inside(path.parent / "tables.json", store)))
+    found = [
+        f"{name} {fault}"
+        for name, sha in made["outputs"].items()
+        if name in names and (fault := output_fault(store.root / name, sha))
+    ]
+    return f"damaged: {'; '.join(found)}" if found else "intact"
 
 
 def _is_behind(content: Mapping[str, Any], cell: TableCell) -> bool:
@@ -123,13 +161,13 @@ def of_merged(folder: Path, store: Store) -> dict[str, Any]:
 
 
 def tables_record(experiment: str, store: Store) -> dict[str, Any]:
-    """The record of an experiment's tables.  Raises ConfigError where they were never made."""
+    """The record of an experiment's tables.  Raises ConfigError where they were never made, DamagedError where it
+    cannot be read."""
     folder = store.tables(experiment)
     records = sorted(folder.glob("record-*.json"), key=lambda path: path.stat().st_mtime)
     if not records:
         raise ConfigError(f"{folder} holds no record of what its tables were made from; `lora-ns tables` makes them.")
-    content: dict[str, Any] = json.loads(records[-1].read_text(encoding="utf-8"))
-    return content
+    return read_tables_record(records[-1])
 
 
 def score_files(made: Mapping[str, Any], store: Store, *, of_search: bool = False) -> list[str]:
@@ -137,8 +175,18 @@ def score_files(made: Mapping[str, Any], store: Store, *, of_search: bool = Fals
     choices = [name for name in made["inputs"] if name.startswith("results/tuning/")]
     if not of_search:
         return [name for name in made["inputs"] if name not in choices]
-    contents = [json.loads((store.root / name).read_text(encoding="utf-8")) for name in choices]
-    return [f"results/scores/{score}" for content in contents for score in content["inputs"]]
+    return [f"results/scores/{score}" for name in choices for score in _choice(store.root / name)["inputs"]]
+
+
+def _choice(path: Path) -> dict[str, Any]:
+    """A choice of settings.  Raises DamagedError where it cannot be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}. {REMEDY}") from None
+    if not isinstance(content, dict) or "inputs" not in content:
+        raise DamagedError(f"{path} is damaged: it is no choice of settings. {REMEDY}")
+    return content
 
 
 def experiment_file(name: str, store: Store) -> str:
@@ -156,5 +204,5 @@ def experiment_file(name: str, store: Store) -> str:
 
 def _inside(path: Path, store: Store) -> tuple[str, ...]:
     """The parts of the path from the root; empty where it lies elsewhere."""
-    whole, root = path.absolute(), store.root.absolute()
+    whole, root = Path(os.path.normpath(path.absolute())), store.root.absolute()
     return whole.relative_to(root).parts if whole.is_relative_to(root) else ()

@@ -7,7 +7,7 @@ from pathlib import Path
 from lora_ns.comparing import Part
 from lora_ns.experiment import read_trials
 from lora_ns.provenance.cells import TableCell, find_cell, read_rows
-from lora_ns.provenance.trace import tables_record
+from lora_ns.provenance.trace import state_of_table, tables_record
 from lora_ns.store import Store
 from lora_ns.verify.run import Verified
 
@@ -17,6 +17,12 @@ MEASURED = ("seconds", "memory", "tokens/s", "tokens_per_second", "time", "energ
 
 def compare_cell(cell: TableCell, store: Store, scratch: Store, *, damaged: bool = False) -> Verified:
     """Builds the cell's table in scratch, with the scores made again in place of the old ones, and reads it there."""
+    made = tables_record(cell.path.parent.name, store)
+    state = state_of_table(cell.path, made, store)
+    if state != "intact":
+        return Verified(cell.address, "damaged", [Part("cell", "different", state.removeprefix("damaged: "))])
+    if absent := [name for name in made["inputs"] if not (store.root / name).is_file()]:
+        return Verified(cell.address, "unknown", [Part("cell", "unknown", f"not here: {', '.join(absent)}")])
     if damaged:
         return Verified(cell.address, "damaged", [Part("cell", "different", "what it is made from is damaged")])
     table = _table_again(cell, store, scratch)
