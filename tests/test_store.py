@@ -11,8 +11,8 @@ import pytest
 import yaml
 from support import causal_task, sums, write_config
 
-from lora_ns.config import RunConfig, check, load_config, merge
-from lora_ns.errors import DataError, LoraNsError
+from lora_ns.config import RunConfig, check, load_config, merge, read_mapping
+from lora_ns.errors import ConfigError, DataError, LoraNsError
 from lora_ns.store import Store, digest_of, exists, making, read_evaluation, replace_text, slug
 
 
@@ -109,6 +109,17 @@ def test_an_evaluation_file_reads_back_equal(workplace: Path) -> None:
     config, store = task(), Store()
     evaluation = store.evaluation(config, config.evaluation.benchmarks[0])
     assert read_evaluation(store.write_evaluation_file(evaluation)) == evaluation
+
+
+def test_an_edited_evaluation_file_is_refused(workplace: Path) -> None:
+    config, store = task(), Store()
+    path = store.write_evaluation_file(store.evaluation(config, config.evaluation.benchmarks[0]))
+    assert store.read_evaluation(path).name == path.stem
+    content = read_mapping(path)
+    content["generation"]["max_new_tokens"] += 1
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="was changed after it was written"):
+        store.read_evaluation(path)
 
 
 def test_generation_settings_are_layered_benchmark_task_entry(workplace: Path) -> None:

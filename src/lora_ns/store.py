@@ -270,6 +270,18 @@ class Store:
         """results/evaluations/<benchmark>-<digest>.yaml"""
         return self.root / "results/evaluations" / f"{evaluation}.yaml"
 
+    def read_evaluation(self, path: Path) -> Evaluation:
+        """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
+        evaluation = read_evaluation(path)
+        digest = self._evaluation_digest(evaluation)
+        if path.stem.rsplit("-", 1)[-1] != digest:
+            raise ConfigError(
+                f"{path}: was changed after it was written, or written by another version: its content has the digest "
+                f"{digest}, and a score is named by it. Bring the file back (`git checkout`), or change the config's "
+                "`evaluation:`, which writes another."
+            )
+        return evaluation
+
     def score(self, run: str, evaluation: str) -> Path:
         """results/scores/<run>/<benchmark>-<digest>.json"""
         return self.root / "results/scores" / run / f"{evaluation}.json"

@@ -81,6 +81,27 @@ def test_what_is_damaged_is_named_and_nothing_is_made(study: Path) -> None:
     assert done.returncode == 1 and "adapter_model.safetensors has sha256" in done.stdout
 
 
+@pytest.mark.parametrize("damaged", ["tokens", "rows"])
+def test_damaged_data_is_named_where_it_lies_and_the_other_runs_are_verified(study: Path, damaged: str) -> None:
+    file = next(Path("data").glob({"tokens": "tokens/*/train.arrow", "rows": "raw/*/test.parquet"}[damaged]))
+    file.write_bytes(file.read_bytes()[:-1])
+    results = verified("experiment.yaml")
+    assert [result.state for result in results] == ["damaged"] * 4
+    for result in results:
+        assert f"{file.parent}: {file.name} has" in result.parts[0].said and "scratch" not in result.parts[0].said
+
+
+def test_an_edited_evaluation_file_makes_no_score(study: Path) -> None:
+    run, other = [run.name for run in load_experiment(Path("experiment.yaml")).runs][:2]
+    path = next(Path("results/evaluations").glob("*.yaml"))
+    path.write_text(path.read_text().replace("max_new_tokens: ", "max_new_tokens: 1"))
+    done = lora_ns("evaluate", "--config", f"results/runs/{run}.yaml", "--evaluation", str(path))
+    assert done.returncode == 2 and "was changed after it was written" in done.stderr
+    results = verified(run, other)
+    assert [result.state for result in results] == ["unknown"] * 2
+    assert "was changed after it was written" in results[0].parts[0].said
+
+
 @pytest.mark.parametrize(("shift", "state"), [(1e-6, "within"), (0.5, "different")])
 def test_weights_that_differ_are_measured_and_the_first_is_named(study: Path, shift: float, state: str) -> None:
     store, run = Store(), first_run()

@@ -148,7 +148,7 @@ def evaluate(
     asked: dict[str, tuple[Evaluation, list[RunConfig]]] = {}
     for path, run in zip(config, runs, strict=True):
         own = [store.evaluation(run, entry) for entry in run.evaluation.benchmarks] if evaluation is None else []
-        requests = [read_evaluation(evaluation)] if evaluation else own
+        requests = [store.read_evaluation(evaluation)] if evaluation else own
         if not requests:
             raise ConfigError(f"{path}: evaluation.benchmarks names nothing to evaluate.")
         for request in requests:

@@ -28,7 +28,7 @@ def of_score(path: Path, store: Store) -> dict[str, Any]:
     return found | {
         **{key: content.get(key) for key in about},
         "predictions": _predictions(content, store),
-        "evaluation_file": _file(store.evaluation_file(name)),
+        "evaluation_file": _evaluation_file(store.evaluation_file(name), store),
         "rows": _rows(evaluation.dataset, store) if evaluation else None,
         "evaluated": _how(content),
         "adapter": of_adapter(run, store, content.get("trained")),
@@ -150,6 +150,16 @@ def _rows(dataset: DatasetConfig, store: Store) -> dict[str, Any]:
 def _file(path: Path) -> dict[str, Any]:
     here = path.is_file()
     return {"path": str(path), "state": "here" if here else "not here", "sha256": sha256_file(path) if here else None}
+
+
+def _evaluation_file(path: Path, store: Store) -> dict[str, Any]:
+    found = _file(path)
+    if path.is_file():
+        try:
+            store.read_evaluation(path)
+        except InputError as error:
+            found["state"] = f"damaged: {error}"
+    return found
 
 
 def _config(store: Store, run: str) -> RunConfig | None:

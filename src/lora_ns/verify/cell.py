@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lora_ns.comparing import Part
 from lora_ns.experiment import read_trials
-from lora_ns.provenance.cells import TableCell, find_cell, read_rows
+from lora_ns.provenance.cells import TableCell, find_cell
 from lora_ns.provenance.trace import state_of_table, tables_record
 from lora_ns.store import Store
 from lora_ns.verify.run import Verified
@@ -19,21 +19,21 @@ def compare_cell(cell: TableCell, store: Store, scratch: Store, *, damaged: bool
     """Builds the cell's table in scratch, with the scores made again in place of the old ones, and reads it there."""
     made = tables_record(cell.path.parent.name, store)
     state = state_of_table(cell.path, made, store)
-    if state != "intact":
-        return Verified(cell.address, "damaged", [Part("cell", "different", state.removeprefix("damaged: "))])
     if absent := [name for name in made["inputs"] if not (store.root / name).is_file()]:
         return Verified(cell.address, "unknown", [Part("cell", "unknown", f"not here: {', '.join(absent)}")])
     if damaged:
         return Verified(cell.address, "damaged", [Part("cell", "different", "what it is made from is damaged")])
     table = _table_again(cell, store, scratch)
-    row = next(row for row in read_rows(table / cell.path.name) if row.number == cell.row.number)
-    again = find_cell(table / cell.path.name, [str(row.number), cell.column])
+    again = find_cell(table / cell.path.name, [str(cell.row.number), cell.column])
     if again.text == cell.text:
         part = Part("cell", "identical", cell.text)
     elif any(word in cell.column for word in MEASURED):
         part = Part("cell", "within", f"a measurement, made anew: {cell.text} → {again.text}")
     else:
         part = Part("cell", "different", f"{cell.text} → {again.text}")
+    if state != "intact":
+        file = Part("file", "different", state.removeprefix("damaged: "))
+        return Verified(cell.address, "damaged", [part, file])
     return Verified(cell.address, part.state, [part])
 
 

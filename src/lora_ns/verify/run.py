@@ -27,10 +27,10 @@ from lora_ns.comparing import (
     worst,
 )
 from lora_ns.config import RunConfig, load_config
-from lora_ns.errors import LoraNsError, TrainingError
+from lora_ns.errors import DamagedError, Interrupted, LoraNsError, TrainingError
 from lora_ns.history import thinned_history
 from lora_ns.integrity import faults, intact, score_faults
-from lora_ns.store import Store, exists, read_evaluation
+from lora_ns.store import Store, exists
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,18 @@ def verify(run: str, store: Store, scratch: Store, *, evaluations: Sequence[str]
     evaluations: names of the scores to make again too.  tolerance: greatest difference, relative to the greatest weight or
     the loss, absolute for metrics and probabilities, that counts as within.
     """
-    damaged = _damage(run, store, evaluations)
+    try:
+        return _verify(run, store, scratch, evaluations, tolerance)
+    except Interrupted:
+        raise
+    except LoraNsError as error:  # the other runs are verified all the same
+        state = "damaged" if isinstance(error, DamagedError) else "unknown"
+        said = str(error).replace(str(scratch.root), str(store.root))
+        return Verified(run, state, [Part("run", "different" if state == "damaged" else "unknown", said)])
+
+
+def _verify(run: str, store: Store, scratch: Store, evaluations: Sequence[str], tolerance: float) -> Verified:
+    damaged = _damage(run, store, scratch, evaluations)
     if damaged:
         return Verified(run, "damaged", damaged)
     kept = _kept(run, store, evaluations)
@@ -137,8 +148,8 @@ def _made_again(config: RunConfig, kept: Kept, store: Store, scratch: Store) -> 
     return outcome
 
 
-def _damage(run: str, store: Store, evaluations: Sequence[str]) -> list[Part]:
-    """Every fault of what is kept of a run."""
+def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) -> list[Part]:
+    """Every fault of what is kept of a run, and of the data here that it would be made again from."""
     folder = store.adapter(run)
     found = [
         Part("adapter", "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])
@@ -149,6 +160,26 @@ def _damage(run: str, store: Store, evaluations: Sequence[str]) -> list[Part]:
             found += [
                 Part("score", "different", f"{path}: {f}") for f in score_faults(path, store.predictions(run, name))
             ]
+    shared = (scratch.root / "data").is_symlink()
+    made_from = _made_from(run, store, evaluations) if shared and store.run_file(run).is_file() else {}
+    for folder, kind in made_from.items():
+        found += [
+            Part(kind, "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])
+        ]
+    return found
+
+
+def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path, str]:
+    """The artefacts under data/ that a run and its scores are made from."""
+    config = load_config(store.run_file(run))
+    found = {}
+    if config.model.name_or_path.startswith("builtin:"):
+        found[store.base_model(config.model.name_or_path)] = "base model"
+    if config.peft.method != "none":
+        found |= {store.rows(config.dataset): "rows", store.tokens(config): "tokens"}
+    for path in map(store.evaluation_file, evaluations):
+        if path.is_file():
+            found[store.rows(store.read_evaluation(path).dataset)] = "rows"
     return found
 
 
@@ -180,7 +211,7 @@ def _compare_evaluations(
     config: RunConfig, name: str, kept: dict[str, Any], store: Store, scratch: Store, tolerance: float
 ) -> list[Part]:
     """Score and predictions of one evaluation."""
-    evaluation = read_evaluation(store.evaluation_file(name))
+    evaluation = store.read_evaluation(store.evaluation_file(name))
     path = make_score(config, evaluation, scratch, quiet=True)
     made = json.loads(path.read_text(encoding="utf-8"))
     predictions = store.predictions(kept["run"], name)
