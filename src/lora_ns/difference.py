@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def run_of(word: str, store: Store) -> str:
 def _kept(run: str, store: Store) -> dict[str, Any]:
     """What is kept of a run: its scores, and its adapter's record or what a score says of it."""
     paths = sorted(store.score(run, "any").parent.glob("*.json"))
-    scores = {content["benchmark"]: content for content in map(intact_score, paths)}
+    scores = {content["evaluation"]: content for content in map(intact_score, paths)}
     folder = store.adapter(run)
     if folder.exists():
         return {"scores": scores, "trained": intact(folder), "history": read_history(folder)}
@@ -76,11 +77,13 @@ def _curve(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any] |
 def _scores(a: Mapping[str, Any], b: Mapping[str, Any], store: Store) -> dict[str, Any]:
     """By benchmark: the metrics of both, how they were asked differently, and on how many examples they part."""
     found: dict[str, Any] = {}
-    for name in {**a, **b}:
-        if name not in a or name not in b:
-            found[name] = {"only": "first" if name in a else "second"}
+    pairs = _pairs(a, b)
+    benchmarks = [(one or other or {})["benchmark"] for one, other in pairs]
+    for (one, other), benchmark in zip(pairs, benchmarks, strict=True):
+        name = benchmark if benchmarks.count(benchmark) == 1 else (one or other or {})["evaluation"]
+        if one is None or other is None:
+            found[name] = {"only": "second" if one is None else "first"}
             continue
-        one, other = a[name], b[name]
         found[name] = {
             "metrics": {
                 m: [one["metrics"].get(m), other["metrics"].get(m)] for m in {**one["metrics"], **other["metrics"]}
@@ -89,6 +92,17 @@ def _scores(a: Mapping[str, Any], b: Mapping[str, Any], store: Store) -> dict[st
             "examples": _examples(one, other),
         }
     return found
+
+
+def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Scores of the same evaluation side by side, then what is left of the same benchmark; None beside one that is alone."""
+    pairs = [(a[name], b[name]) for name in a if name in b]
+    left = {name: content for name, content in a.items() if name not in b}
+    right = {name: content for name, content in b.items() if name not in a}
+    for benchmark in dict.fromkeys(content["benchmark"] for content in (*left.values(), *right.values())):
+        sides = ([c for c in side.values() if c["benchmark"] == benchmark] for side in (left, right))
+        pairs += zip_longest(*sides)
+    return pairs
 
 
 def _request(score: Mapping[str, Any], store: Store) -> dict[str, Any]:

@@ -1,0 +1,27 @@
+"""What differs between two runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lora_ns import record
+from lora_ns.difference import as_text, difference
+from lora_ns.experiment import load_experiment
+from lora_ns.store import Store
+
+
+def test_scores_of_the_same_evaluation_are_compared_though_a_benchmark_is_asked_twice(study: Path) -> None:
+    first, second = [run.name for run in load_experiment(Path("experiment.yaml")).runs][:2]
+    for run in (first, second):
+        path = next(Path("results/scores", run).glob("*.json"))
+        content = json.loads(path.read_text())
+        for name, value in (("gsm8k-zzzzzzzzzzzz", 0.75), ("gsm8k-000000000000", 0.25)):
+            other = {**content, "evaluation": name, "metrics": {"gsm8k_strict": value}}
+            (path.parent / f"{name}.json").write_text(json.dumps(record.sealed(other)))
+    Path("results/scores", second, "gsm8k-zzzzzzzzzzzz.json").unlink()
+    found = difference(first, second, Store())
+    assert len(found["scores"]) == 3
+    assert found["scores"]["gsm8k-000000000000"]["metrics"] == {"gsm8k_strict": [0.25, 0.25]}
+    assert found["scores"]["gsm8k-zzzzzzzzzzzz"] == {"only": "first"}
+    assert "gsm8k-zzzzzzzzzzzz: only the first run has a score" in as_text(found)
