@@ -31,6 +31,12 @@ def test_the_command_names_every_feature_and_says_the_same_as_json() -> None:
         assert feature["remedy"] or feature["state"] != "missing"
 
 
+def test_without_a_lock_it_does_not_say_that_all_is_as_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "REPOSITORY", tmp_path)
+    environment = by_feature(doctor.examine())["environment"]
+    assert environment["state"] == "note" and "there is no requirements.lock" in environment["found"]
+
+
 def test_a_version_that_differs_from_the_lock_is_named(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("torch==1.0\nno-such-package==3.1\nnumpy==" + doctor.version("numpy") + "\n")

@@ -60,8 +60,11 @@ def _needed(root: Path) -> Iterator[Finding]:
     yield Finding(
         "python", "ok" if sys.version_info >= (3, 11) else "missing", here, "lora-ns needs Python 3.11 or newer"
     )
-    differing = lock_differences(REPOSITORY / "requirements.lock")
-    if differing:
+    lock = REPOSITORY / "requirements.lock"
+    differing = lock_differences(lock)
+    if not lock.is_file():
+        yield Finding("environment", "note", "there is no requirements.lock here to compare with", "git checkout")
+    elif differing:
         said = ", ".join(f"{name} {have or 'absent'} (locked: {locked})" for name, (have, locked) in differing.items())
         yield Finding("environment", "note", f"not as requirements.lock says: {said}", "make setup")
     else:
