@@ -7,6 +7,7 @@ the runs that are compared, which are known once `lora_ns.choose` has written th
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -174,6 +175,8 @@ class Experiment:
     """Every run that is compared; while the choice is open, only those of methods that are not searched for."""
     bases: list[Run]
     """Where forgetting is measured: each task's base model, asked the general text only."""
+    file: str
+    """Its file, as a path from the root; hangs on no machine."""
 
     def plain(self) -> dict[str, Any]:
         """What the tables need to know of it."""
@@ -283,6 +286,7 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
         blueprint=blueprint,
         runs=[run for run in blueprint if (run.config.task_name, run.config.method) not in searched],
         bases=bases,
+        file=Path(os.path.relpath(path, store.root)).as_posix(),
     ).settled()
 
 

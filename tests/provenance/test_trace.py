@@ -120,6 +120,14 @@ def test_a_score_that_is_not_here_is_named(runs: list[Run], study: Path) -> None
     assert traced("results/tables/sums/main.md:prompt")["not_here"] == []
 
 
+def test_an_experiment_file_of_any_place_is_named_in_the_command(study: Path) -> None:
+    (study / "studies").mkdir()
+    assert traced("results/tables/sums/main.md")["made_again_by"] == "lora-ns tables experiment.yaml"
+    shutil.move("experiment.yaml", "studies/sums.yaml")
+    assert lora_ns("tables", "studies/sums.yaml").returncode == 0
+    assert traced("results/tables/sums/main.md")["made_again_by"] == "lora-ns tables studies/sums.yaml"
+
+
 def test_a_damaged_record_is_said_and_a_path_with_dots_is_followed(study: Path) -> None:
     assert traced("results/tables/../tables/sums/main.csv:lora")["kind"] == "cell"
     assert traced("results/report/sums/index.html")["kind"] == "report"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 from support import causal_task, write_config
 from synthetic_scores import generation_score, history
 
@@ -20,6 +21,7 @@ from lora_ns.failure import noting
 from lora_ns.statistics import RESAMPLES
 from lora_ns.store import Store, replace_text
 from lora_ns.tables import stage
+from lora_ns.tables.build import TABLES
 from lora_ns.tables.resampling import SEED
 
 
@@ -86,6 +88,22 @@ def test_tables_and_figures_are_made_and_the_record_names_all_that_went_in_and_c
     said = json.loads(experiment().tables_record.read_text())
     assert set(said["outputs"]) | {f"results/tables/e/{experiment().tables_record.name}"} == names
     assert set(said["inputs"]) == {str(run.scores[0]) for run in experiment().runs}
+
+
+def test_every_table_and_figure_says_what_made_it_from_which_commit(project: Path) -> None:
+    commits = sorted({json.loads(run.scores[0].read_text())["code"]["commit"][:10] for run in experiment().runs})
+    said = (
+        f"Made by `lora-ns tables experiment.yaml` from 4 scores of commit {', '.join(commits)}; "
+        f"see {experiment().tables_record.name}."
+    )
+    for name in TABLES:
+        assert Path(f"results/tables/e/{name}.md").read_text().endswith(f"<!-- {said} -->\n")
+        assert Path(f"results/tables/e/{name}.tex").read_text().startswith(f"% {said}\n")
+    for path in Path("results/figures/e").glob("*.png"):
+        assert Image.open(path).text["Description"] == said
+    for path in Path("results/figures/e").glob("*.pdf"):
+        assert said.encode() in path.read_bytes()
+    assert json.loads(experiment().tables_record.read_text())["experiment_file"] == "experiment.yaml"
 
 
 def test_with_the_scores_alone_every_file_is_rebuilt_to_the_byte(project: Path) -> None:

@@ -70,7 +70,7 @@ def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -
             "experiment": made["experiment"],
             "scores": [{"path": str(file), "here": file.is_file()} for file in scores],
             "missing": made["missing"],
-            "made_again_by": f"lora-ns tables {experiment_file(experiment, store)}",
+            "made_again_by": f"lora-ns tables {experiment_file(experiment, made, store)}",
         }
     cell = find_cell(path, words)
     behind = behind_cell(cell, store)
@@ -189,8 +189,14 @@ def _choice(path: Path) -> dict[str, Any]:
     return content
 
 
-def experiment_file(name: str, store: Store) -> str:
-    """The experiment file of that name, as a word of a command; a placeholder where none is found."""
+def experiment_file(name: str, made: Mapping[str, Any], store: Store) -> str:
+    """The experiment file of that name, as a word of a command; a placeholder where none is found.
+
+    made: the tables' record, which says where it lay.
+    """
+    said = made.get("experiment_file")
+    if said and (store.root / said).is_file():
+        return shlex.quote(said)
     for folder in ("configs/experiments", "."):
         for path in sorted((store.root / folder).glob("*.yaml")):
             try:

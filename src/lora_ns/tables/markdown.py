@@ -7,8 +7,8 @@ import re
 from lora_ns.tables.table import Cell, Column, Section, Table, grouped
 
 
-def to_markdown(table: Table) -> str:
-    """The whole table with its title, caption and notes."""
+def to_markdown(table: Table, made_by: str = "") -> str:
+    """The whole table with its title, caption and notes; made_by: a line for a comment at the end."""
     parts = [f"# {_escape(table.title)}"]
     if table.caption and table.caption != table.title:
         parts.append(_escape(table.caption))
@@ -19,6 +19,8 @@ def to_markdown(table: Table) -> str:
         parts.append(
             "\n".join(f"- {f'{note.mark}: ' if note.mark else ''}{_escape(note.text)}" for note in table.notes)
         )
+    if made_by:
+        parts.append(f"<!-- {' '.join(made_by.split()).replace('-->', '--&gt;')} -->")
     return "\n\n".join(parts) + "\n"
 
 

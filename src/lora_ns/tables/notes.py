@@ -51,11 +51,26 @@ class Notes:
         return (*notes, *(Note("", text) for text in provenance_warnings(self._results)))
 
 
+def provenance(results: Results, again: str, record: str) -> str:
+    """One line that goes into each file: what made it, from what, of which commit; the same whenever the scores are.
+
+    again: the command.  record: the name of the tables' record, which ends in its digest.
+    """
+    said = f"commit {_shortened(commits)}" if (commits := _commits(results)) else "an unknown commit"
+    return f"Made by `{again}` from {len(results.scores)} scores of {said}; see {record}."
+
+
+def _commits(results: Results) -> list[str]:
+    """Of the code that trained and evaluated, ten digits of each."""
+    code = [c for s in results.scores for c in (s.code, s.trained.get("code") or {})]
+    return sorted({str(c["commit"])[:10] for c in code if c.get("commit")})
+
+
 def provenance_warnings(results: Results) -> list[str]:
     """What makes the scores less comparable or less repeatable than they look."""
     warnings = []
     code = [(s.code, s.trained.get("code") or {}) for s in results.scores]
-    commits = sorted({str(c["commit"])[:10] for both in code for c in both if c.get("commit")})
+    commits = _commits(results)
     if len(commits) > 1:
         warnings.append(f"Made with {len(commits)} commits of the code: {_shortened(commits)}.")
     dirty = sum(any(c.get("dirty") for c in both) for both in code)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
         "schema": record.SCHEMA,
         "stage": "tables",
         "experiment": experiment.plain(),
+        "experiment_file": experiment.file,
         "code": _code_digest(),
         "missing": missing_runs(experiment, store),
         "inputs": {str(path.relative_to(store.root)): record.sha256_file(path) for path in _inputs(experiment)},
@@ -97,6 +99,7 @@ def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target
     from lora_ns.tables.build import write_tables
     from lora_ns.tables.collect import collect
     from lora_ns.tables.figures import draw_figures
+    from lora_ns.tables.notes import provenance
     from lora_ns.tables.resampling import SEED
 
     scores = _scores(experiment)
@@ -107,9 +110,10 @@ def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target
     folder = store.tables(experiment.name)
     for old in folder.glob("record-*.json"):
         old.unlink()
+    made_by = provenance(results, f"lora-ns tables {shlex.quote(experiment.file)}", target.name)
     made = [
-        *write_tables(results, folder, trials).files,
-        *draw_figures(results, store.figures(experiment.name), trials),
+        *write_tables(results, folder, trials, made_by).files,
+        *draw_figures(results, store.figures(experiment.name), trials, made_by),
         *_milestone_files(results, experiment.name, store),
     ]
     outputs = {str(path.relative_to(store.root)): record.sha256_file(path) for path in made}

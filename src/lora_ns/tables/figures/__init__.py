@@ -34,8 +34,10 @@ def make_figures(
     return draw_figures(collect(experiment, score_paths, missing, root=out.resolve().parents[2]), out, tuning)
 
 
-def draw_figures(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = ()) -> list[Path]:
-    """The same from results that were collected already."""
+def draw_figures(
+    results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = ""
+) -> list[Path]:
+    """The same from results that were collected already; made_by: a line of provenance for every file's metadata."""
     summary = summarise(results)
     out.mkdir(parents=True, exist_ok=True)
     files = []
@@ -49,7 +51,7 @@ def draw_figures(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]
         }
         for name, figure in drawings.items():
             if figure is not None:
-                files += save(figure, out, name)
+                files += save(figure, out, name, made_by)
             else:
                 for ending in ("pdf", "png"):
                     (out / f"{name}.{ending}").unlink(missing_ok=True)

@@ -96,12 +96,16 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def save(figure: Figure, out: Path, name: str) -> list[Path]:
-    """name.pdf and name.png, the same bytes whenever the drawing is the same."""
+def save(figure: Figure, out: Path, name: str, made_by: str = "") -> list[Path]:
+    """name.pdf and name.png, the same bytes whenever the drawing is the same.
+
+    made_by: stands as Subject in the PDF's metadata, as Description in the PNG's.
+    """
     paths = [out / f"{name}.pdf", out / f"{name}.png"]
+    subject, description = ({"Subject": made_by}, {"Description": made_by}) if made_by else ({}, {})
     with warnings.catch_warnings():
         # a script that the font lacks is drawn as boxes; it is no reason to fail
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(paths[0], metadata={"CreationDate": None, "Creator": None, "Producer": None})
-        figure.savefig(paths[1], dpi=160, metadata={"Software": None})
+        figure.savefig(paths[0], metadata={"CreationDate": None, "Creator": None, "Producer": None, **subject})
+        figure.savefig(paths[1], dpi=160, metadata={"Software": None, **description})
     return paths
