@@ -17,7 +17,7 @@ from lora_ns.experiment import Run, load_experiment
 from lora_ns.integrity import faults, intact, intact_score
 from lora_ns.merge import merge
 from lora_ns.record import Meter, sealed
-from lora_ns.store import Store
+from lora_ns.store import PROTOCOL, Store
 from lora_ns.tables.stage import tables
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -79,6 +79,13 @@ def test_damaged_tokens_are_not_trained_on(run: Run, store: Store) -> None:
     with pytest.raises(DamagedError, match=r"train\.arrow has sha256"):
         train(run.config, store, quiet=True)
     assert not store.adapter(run.name).exists()
+
+
+def test_every_record_says_its_stages_protocol(study: Path) -> None:
+    records = [*study.glob("data/*/*/record.json"), *study.glob("results/adapters/*/record.json")]
+    for path in [*records, *study.glob("results/scores/*/*.json"), *study.glob("results/tables/*/record-*.json")]:
+        content = json.loads(path.read_text())
+        assert content["protocol"] == PROTOCOL[content["stage"]]
 
 
 def test_an_edited_score_is_named_and_no_table_is_made_of_it(run: Run, store: Store) -> None:

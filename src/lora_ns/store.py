@@ -41,10 +41,8 @@ from lora_ns.config import (
 from lora_ns.config.faults import lines_of
 from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, TrainingError
+from lora_ns.record import PROTOCOL
 from lora_ns.sources.pretraining import BASE_MODELS
-
-PROTOCOL = {"fetch": 1, "pretrain": 1, "tokenize": 2, "train": 1, "evaluate": 1, "merge": 1, "choose": 1, "tables": 1}
-"""Bumped by hand when a change of the code changes what a stage means."""
 
 _VIEW = (
     "columns format chat_template prompt_template response_template text_columns label_column labels max_length".split()

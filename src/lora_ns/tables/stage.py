@@ -44,6 +44,7 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
     notes = {
         "schema": record.SCHEMA,
         "stage": "tables",
+        "protocol": record.PROTOCOL["tables"],
         "experiment": experiment.plain(),
         "experiment_file": experiment.file,
         "code": _code_digest(),
