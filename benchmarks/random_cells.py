@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import re
 import shlex
@@ -72,7 +73,12 @@ def main() -> None:
             )
             command = shlex.split(json.loads(traced.stdout)["made_again_by"])
             done = subprocess.run(
-                [BIN / command[0], *command[1:], "--json"], cwd=clone, capture_output=True, text=True, check=False
+                [BIN / command[0], *command[1:], "--json"],
+                cwd=clone,
+                capture_output=True,
+                text=True,
+                check=False,
+                env={**os.environ, "PYTHONPATH": str(clone / "src")},
             )
             parts = [part for result in json.loads(done.stdout or "[]") for part in result["parts"]]
             state = next((part["state"] for part in parts if part["name"] == "cell"), "failed")
