@@ -70,7 +70,7 @@ def one_more_row() -> None:
 
 
 def outside_every_digest() -> None:
-    """Logging, launch, worker counts, batch shapes, documents, comments, order of keys, where Snakemake runs."""
+    """Logging, worker counts, batch shapes, documents, comments, order of keys, where Snakemake runs."""
     change("task.yaml", training__logging_steps=5, training__report_to="none", training__save_strategy="steps")
     change("task.yaml", training__per_device_train_batch_size=4, training__dataloader_num_workers=2)
     change("task.yaml", evaluation__batch_size=3)
@@ -88,7 +88,8 @@ ALL = {"train": 4, "evaluate": 4, "tables": 1}
 ONE_METHOD = {"train": 2, "evaluate": 2, "tables": 1}
 CHANGES: dict[str, tuple[Callable[[], None], dict[str, int]]] = {
     "nothing": (lambda: None, {}),
-    "logging, launch, docs": (outside_every_digest, {}),
+    "logging, batch shapes, docs": (outside_every_digest, {}),
+    "launch": (lambda: change("task.yaml", launch={"cpus_per_process": 2}), {}),
     "model: precision": (lambda: change("task.yaml", model__dtype="bfloat16"), ALL),
     "model: another base": (another_base_model, {"tokenize": 1, **ALL}),
     "peft": (lambda: change("lora.yaml", peft__r=3), ONE_METHOD),
