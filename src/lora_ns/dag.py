@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import RunConfig
+from lora_ns.config.rules import why_not_merged
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, Run, load_experiment
 from lora_ns.launch import (
@@ -65,8 +66,8 @@ class Dag:
         self._add(self.experiment.runs)
         self._trials -= {run.name for run in self.experiment.runs}
         if self.experiment.merge:
-            trained = [run for run in self.experiment.runs if run.config.peft.method != "none"]
-            self.merged = {self.store.merged(run.config).name: run for run in trained}
+            able = [run for run in self.experiment.runs if why_not_merged(run.config.peft.method) is None]
+            self.merged = {self.store.merged(run.config).name: run for run in able}
         # one that is compared as well is asked the general text anyway
         self._add([run for run in self.experiment.bases if run.name not in self.runs])
 

@@ -101,6 +101,20 @@ def test_a_second_call_does_nothing(finished: Path) -> None:
     assert jobs(finished) == {}
 
 
+def test_snakemakes_own_report_has_the_tables_and_what_they_show(finished: Path) -> None:
+    done = snakemake(finished, "--report", "report.html")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    for table in ("main", "comparison", "over_tasks", "cost", "forgetting", "tuning"):
+        assert f"results/tables/sums/{table}.csv" in page, table
+    assert "Holm" in page and "something of the base was" in page
+
+
+def test_only_adapters_that_can_be_merged_are(project: Path) -> None:
+    write_experiment(project, merge=True)
+    assert jobs(project) == {"merge": 1}, "a learned prompt has no place in the weights"
+
+
 def test_a_title_makes_tables_and_nothing_else(project: Path) -> None:
     write_experiment(project, title="Another title")
     assert jobs(project) == {"tables": 1}

@@ -40,11 +40,17 @@ rule tables:
             category="Tables",
             labels={"table": "4 cost"},
         ),
+        forgetting=report(
+            study.table("forgetting"),
+            caption="../report/forgetting.rst",
+            category="Tables",
+            labels={"table": "5 forgetting"},
+        ),
         tuning=report(
             study.table("tuning"),
             caption="../report/tuning.rst",
             category="Tables",
-            labels={"table": "5 tuning"},
+            labels={"table": "6 tuning"},
         ),
         figures=report(
             directory(study.figures),
