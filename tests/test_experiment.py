@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from support import causal_task, write_config
 
+from lora_ns.config import read_mapping
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import load_experiment
 
@@ -77,6 +78,13 @@ def test_faults_of_all_files_come_at_once(workplace: Path) -> None:
     assert "gone.yaml: there is no such file" in text
     assert "peft.rank: not a setting of method 'lora'" in text
     assert "no method is called 'lorra'. Did you mean 'lora'?" in text
+
+
+def test_a_fault_of_the_task_is_said_once_not_with_every_method(workplace: Path) -> None:
+    path = experiment(workplace)
+    task = read_mapping(workplace / "task.yaml")
+    write_config(workplace / "task.yaml", {**task, "evaluation": {"benchmarks": ["gsm9k"]}})
+    assert problems(path).count("gsm9k") == 1 and " with " not in problems(path)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -267,7 +268,7 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
     if not problems and len(task_names) < len(tasks):
         problems.append(f"{path}: tasks: two tasks have the same task_name; give one a `name`.")
     if problems:
-        raise ConfigError(list(dict.fromkeys(problems)))
+        raise ConfigError(_said_once(problems, cells))
     searched = {(trial.task, trial.method) for trial in trials}
     return Experiment(
         name=given.name,
@@ -288,6 +289,22 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
         bases=bases,
         file=Path(os.path.relpath(path, store.root)).as_posix(),
     ).settled()
+
+
+def _said_once(problems: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """The problems, each once; one that a task has with every method is the task's own."""
+    tasks = [cell.where.partition(" with ")[0] for cell in cells]
+    found = list(dict.fromkeys(problems))
+    faults = Counter(
+        (where.partition(" with ")[0], fault) for where, _, fault in (one.partition(": ") for one in found)
+    )
+    said = []
+    for problem in found:
+        where, _, fault = problem.partition(": ")
+        task = where.partition(" with ")[0]
+        always = task in tasks and 1 < faults[task, fault] == tasks.count(task)
+        said.append(f"{task}: {fault}" if always else problem)
+    return list(dict.fromkeys(said))
 
 
 def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[str]) -> list[tuple[Any, dict[str, Any]]]:

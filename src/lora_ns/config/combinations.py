@@ -89,7 +89,7 @@ def _label_problems(config: RunConfig) -> list[str]:
         problems.append("dataset.labels: regression predicts a number (dataset.label_column), not one of some classes.")
     for key in ("prompt_template", "response_template", "chat_template"):
         if getattr(data, key) is not None:
-            problems.append(f"dataset.{key}: {config.task_type} reads dataset.text_columns as they are.")
+            problems.append(f"dataset.{key}: {config.task_type} reads dataset.text_columns as they are; leave it out.")
     if data.format != "plain":
         problems.append(f"dataset.format {data.format}: {config.task_type} reads columns, so its format is plain.")
     return problems
