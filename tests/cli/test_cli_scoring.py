@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from support import causal_task, lora_ns, write_config
 
+from lora_ns.record import sealed, sha256_file
 from lora_ns.sandbox.tiers import unavailable
 
 needs_sandbox = pytest.mark.skipif(
@@ -111,6 +112,11 @@ def test_rescore_judges_again_what_evaluate_kept(workplace: Path, tiny_causal: P
     kept = Path(str(score).replace("scores", "predictions")).with_suffix(".jsonl")
     lines = [json.loads(line) for line in kept.read_text().splitlines()]
     kept.write_text("".join(json.dumps({**line, "completions": [line["reference"]]}) + "\n" for line in lines))
+    edited = lora_ns("evaluate", "--config", config, "--rescore")
+    assert edited.returncode == 1 and "are not those that it was counted from" in " ".join(edited.stderr.split())
+    content = json.loads(score.read_text())
+    content["outputs"]["predictions"]["sha256"] = sha256_file(kept)  # as if the model had answered so
+    score.write_text(json.dumps(sealed(content)))
     again = lora_ns("evaluate", "--config", config, "--rescore")
     assert again.returncode == 0, again.stderr
     assert "gsm8k_official  1.0000" in again.stdout and json.loads(score.read_text())["rescored_from"] == score.stem

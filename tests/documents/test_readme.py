@@ -15,6 +15,8 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
 ELSEWHERE = {
     "make paper-tables": "CI runs the demo itself; a training sweep has no place inside a test",
     "make test": "this is it",
+    "snakemake --cores 2 --config experiment=configs/experiments/real_data.yaml": "its files lie beside the repository only "
+    "where somebody put them",
     "source .venv/bin/activate": "the tests have an environment already",
 }
 DRY = {"snakemake --cores": "tests/workflow runs Snakemake; here only its dry run"}

@@ -40,7 +40,7 @@ def tuning_frame(results: Results, trials: Sequence[Mapping[str, Any]]) -> pd.Da
                     parameter,
                     _plain(best) if best is not None else "",
                     " ".join(_plain(v) for v in values),
-                    _on_edge(best, [v for v in values if v in scored]),
+                    len(values) > 1 and _on_edge(best, [v for v in values if v in scored]),
                     tried[0].get("metric", ""),
                     chosen.get("value") if chosen else None,
                     len(settings),
@@ -94,9 +94,9 @@ def _row(row: pd.Series, notes: Notes) -> tuple[Cell, ...]:
 
 
 def _on_edge(best: Any, values: Sequence[Any]) -> bool:
-    """Only numbers have an edge, and only where more than one was tried; values: those that came to a score."""
+    """Only numbers have an edge.  values: those that came to a score, in order."""
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    return best is not None and numeric and len(values) > 1 and best in (values[0], values[-1])
+    return best is not None and numeric and best in (values[0], values[-1])
 
 
 def _place(results: Results, task: str, method: str) -> tuple[int, int, str, str]:
