@@ -58,23 +58,19 @@ class KnownCosts:
             return Cost(memory.PROCESS_BYTES // MEGABYTE, 0, minutes=0)
         step = self._predictor.step(config, workload.shape)
         device = _device_of(config, self._store)
-        seconds = duration.of_training(step, workload, config, device) if step and device else None
-        if step is None or seconds is None:
+        if step is None or device is None:
             return None
-        if config.needs_gpu:
-            return _beside_a_gpu(step.weights, seconds)
-        return _on_processor(memory.of_training(step, PROCESSOR), step.weights, seconds)
+        seconds = duration.of_training(step, workload, config, device)
+        return _cost(config, memory.of_training(step, PROCESSOR), step.weights, seconds)
 
     def _answering(self, config: RunConfig, evaluation: Evaluation) -> Cost | None:
         questions = workload_of(config, [evaluation], self._store).questions[0]
         answer = self._predictor.answer(config, questions)
         device = _device_of(config, self._store)
-        seconds = duration.of_answering(answer, questions, config, device) if answer and device else None
-        if answer is None or seconds is None:
+        if answer is None or device is None:
             return None
-        if config.needs_gpu:
-            return _beside_a_gpu(answer.weights, seconds)
-        return _on_processor(memory.of_answering(answer, questions, PROCESSOR), answer.weights, seconds)
+        seconds = duration.of_answering(answer, questions, config, device)
+        return _cost(config, memory.of_answering(answer, questions, PROCESSOR), answer.weights, seconds)
 
 
 def _device_of(config: RunConfig, store: Store) -> Device | None:
@@ -84,15 +80,13 @@ def _device_of(config: RunConfig, store: Store) -> Device | None:
     return known_machine(store) or PROCESSOR
 
 
-def _beside_a_gpu(weights: int, seconds: float) -> Cost:
-    return Cost(math.ceil((GPU_HOST_BYTES + 2 * weights) / MEGABYTE), 0, _minutes(seconds))
-
-
-def _on_processor(peak: int, weights: int, seconds: float) -> Cost:
+def _cost(config: RunConfig, peak: int, weights: int, seconds: float | None) -> Cost | None:
+    """peak: bytes on a processor, of which the weights are a part; seconds: None where it is not known."""
+    if seconds is None:
+        return None
+    minutes = math.ceil(TIME_MARGIN * seconds / 60)
+    if config.needs_gpu:
+        return Cost(math.ceil((GPU_HOST_BYTES + 2 * weights) / MEGABYTE), 0, minutes)
     shared = MEMORY_MARGIN * (memory.PROCESS_BYTES + weights)
     own = MEMORY_MARGIN * peak - shared
-    return Cost(math.ceil(shared / MEGABYTE), math.ceil(own / MEGABYTE), _minutes(seconds))
-
-
-def _minutes(seconds: float) -> int:
-    return math.ceil(TIME_MARGIN * seconds / 60)
+    return Cost(math.ceil(shared / MEGABYTE), math.ceil(own / MEGABYTE), minutes)
