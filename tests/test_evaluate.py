@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from support import causal_task, sums
 
-from lora_ns.config import RunConfig, check, merge
+from lora_ns.chain import make_tokens
+from lora_ns.config import BenchmarkEntry, RunConfig, check, merge
 from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
 from lora_ns.evaluate import evaluate
 from lora_ns.fetch import fetch
 from lora_ns.record import sealed, sha256_file
 from lora_ns.store import Store
-from lora_ns.tokenize import tokenize
 from lora_ns.train import train
 
 NONE = {"method": "none", "r": None, "lora_alpha": None, "target_modules": None}
@@ -40,9 +40,8 @@ def untrained(model: Path, *benchmarks: Any, **changes: Any) -> RunConfig:
 def scored(config: RunConfig, number: int = 0, **options: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(score file, prediction lines) of one of the config's benchmarks, everything before it made where missing."""
     store = Store()
-    fetch(config.dataset, store)
     if config.peft.method != "none":
-        tokenize(config, store)
+        make_tokens(config, store)
     train(config, store, quiet=True)
     evaluation = store.evaluation(config, config.evaluation.benchmarks[number])
     fetch(evaluation.dataset, store)
@@ -91,17 +90,28 @@ def test_test_rows_that_were_trained_on_are_listed_in_the_score(workplace: Path,
     assert "3 rows of gsm8k ask what a training row asked" in score["warnings"]
 
 
-def test_rows_of_a_benchmarks_own_data_are_looked_for_in_training_too(
-    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_of_a_benchmarks_own_data_are_looked_for_in_training_too(workplace: Path, tiny_causal: Path) -> None:
     write([{"q": "what is 1 plus 1", "answer": "2"}, {"q": "New?", "answer": "1"}], "other.jsonl")
     own = {"name": "gsm8k", "dataset": {"name": "other.jsonl", "prompt_template": "{q}"}}
     score, lines = scored(task(tiny_causal, own))
     assert (len(lines), score["overlap"]) == (2, {"rows": 1, "ids": ["0"]})
-    failing = task(tiny_causal, own, dataset={"overlap": "fail"})
+    without, _ = scored(task(tiny_causal, own, dataset={"overlap": "drop"}))
+    assert without["overlap"] == {"rows": 0, "ids": []}, "the row was left out of training"
+
+
+def test_a_benchmark_that_the_config_does_not_name_fails_before_the_model_is_asked(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write([{"q": "what is 1 plus 1", "answer": "2"}], "other.jsonl")
+    own = {"name": "gsm8k", "dataset": {"name": "other.jsonl", "prompt_template": "{q}"}}
+    config, store = task(tiny_causal, dataset={"overlap": "fail"}), Store()
+    evaluation = store.evaluation(config, BenchmarkEntry.model_validate(own))
+    make_tokens(config, store)
+    train(config, store, quiet=True)
+    fetch(evaluation.dataset, store)
     monkeypatch.setattr("lora_ns.evaluate.ask", lambda *arguments: pytest.fail("the model was asked"))
     with pytest.raises(EvaluationError, match="1 rows of gsm8k ask what a training row asked"):
-        scored(failing)
+        evaluate(config, evaluation, store, quiet=True)
 
 
 def test_few_shot_examples_are_drawn_from_train_by_seed_and_recorded(workplace: Path, tiny_causal: Path) -> None:
@@ -241,7 +251,7 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     config = untrained(tiny_causal, "perplexity", evaluation={"batch_size": 3})
     score, lines = scored(config)
     store = Store()
-    examples = Dataset.from_file(str(tokenize(config, store) / "train.arrow")).to_list()
+    examples = Dataset.from_file(str(make_tokens(config, store) / "train.arrow")).to_list()
     batch = collate_of(config, load_tokenizer(config.model, store))(examples)
     model = AutoModelForCausalLM.from_pretrained(tiny_causal)
     with torch.inference_mode():

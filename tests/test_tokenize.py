@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 from support import causal_task, sums
 
+from lora_ns.chain import make_tokens
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.encoding import encode_prompts
 from lora_ns.errors import DataError
-from lora_ns.fetch import fetch
 from lora_ns.models import load_tokenizer
 from lora_ns.prompts import prompt_of
 from lora_ns.store import Store, read_record
-from lora_ns.tokenize import tokenize
 
 
 def task(model: Path, **changes: Any) -> RunConfig:
@@ -32,6 +31,7 @@ def classes(model: Path, **dataset: Any) -> RunConfig:
 
 
 def write(rows: list[dict[str, Any]], path: str = "sums/train.jsonl") -> None:
+    Path(path).parent.mkdir(exist_ok=True)
     Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -40,8 +40,7 @@ def tokens(config: RunConfig, split: str = "train") -> tuple[list[dict[str, Any]
     from datasets import Dataset
 
     store = Store()
-    fetch(config.dataset, store)
-    folder = tokenize(config, store)
+    folder = make_tokens(config, store)
     return Dataset.from_file(str(folder / f"{split}.arrow")).to_list(), read_record(folder)
 
 
@@ -257,6 +256,47 @@ def test_overlap_drop_leaves_them_out_without_calling_them_lost(workplace: Path,
 def test_overlap_fail_fails(workplace: Path, tiny_causal: Path) -> None:
     with pytest.raises(DataError, match=r"8 training rows of \./sums ask what a test row asks \(rows 0, 1, 2"):
         tokens(overlapping(tiny_causal, "fail"))
+
+
+def asked_elsewhere(model: Path, policy: str, columns: str = "q") -> RunConfig:
+    """Forty training rows, two of which a benchmark's own data set asks too."""
+    rows = [{columns: "WHAT is 1 plus 1?", "answer": "2"}, {columns: "New?", "answer": "1"}]
+    write(rows, "other/test.jsonl")
+    write([{columns: sums(40)[5]["question"], "answer": "1"}], "other/dev.jsonl")
+    write([{columns: "Else?", "answer": "1"}], "other/train.jsonl")
+    own = {"name": "gsm8k", "dataset": {"name": "./other", "prompt_template": "{q}"}}
+    return task(model, dataset={"overlap": policy}, evaluation={"benchmarks": [own]})
+
+
+def test_overlap_drop_leaves_out_what_a_benchmark_with_data_of_its_own_asks(workplace: Path, tiny_causal: Path) -> None:
+    config = asked_elsewhere(tiny_causal, "drop")
+    examples, record = tokens(config)
+    assert record["overlap"]["gsm8k test"]["numbers"] == [0] and record["overlap"]["gsm8k validation"]["numbers"] == [5]
+    assert len(examples) == 38 and record["ledger"]["train"]["left_out_as_overlap"] == 2
+    assert record["inputs"]["rows of gsm8k"] == Store().rows(Store().held_out(config)[0].dataset).name
+    assert len(np.load(Store().tokens(config) / "questions.npy")) == 38, "what was left out was not trained on"
+
+
+def test_overlap_fail_fails_before_training_for_a_benchmark_with_data_of_its_own(
+    workplace: Path, tiny_causal: Path
+) -> None:
+    with pytest.raises(DataError, match=r"1 training rows of \./sums ask what a gsm8k validation row asks \(rows 5\)"):
+        tokens(asked_elsewhere(tiny_causal, "fail"))
+
+
+def test_benchmark_rows_that_cannot_be_read_are_named(workplace: Path, tiny_causal: Path) -> None:
+    with pytest.raises(DataError, match=r"names the column 'q', which \./other \(validation\) lacks"):
+        tokens(asked_elsewhere(tiny_causal, "drop", columns="z"))
+
+
+def test_benchmark_rows_name_the_tokens_where_they_decide_what_is_trained_on(
+    workplace: Path, tiny_causal: Path
+) -> None:
+    dropped, reported = (asked_elsewhere(tiny_causal, policy) for policy in ("drop", "report"))
+    before = [Store().tokens(config) for config in (dropped, reported)]
+    write([{"q": "Something else?", "answer": "2"}], "other/test.jsonl")
+    after = [Store().tokens(config) for config in (dropped, reported)]
+    assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_the_questions_of_the_training_rows_are_kept_as_hashes(workplace: Path, tiny_causal: Path) -> None:

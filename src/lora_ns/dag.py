@@ -78,20 +78,25 @@ class Dag:
             if run.config.peft.method != "none":
                 self.tokens.setdefault(run.tokens, run)
                 self.rows.setdefault(run.rows, f"--config {shlex.quote(run_file)}")
+                for evaluation in self.store.held_out(run.config):
+                    self._add_evaluation(evaluation)
             if run.download is not None:
                 self.downloads.setdefault(run.download.stem, run)
             if run.base_model is not None:
                 self.base_models.setdefault(run.base_model, run.config.model.name_or_path)
             for evaluation in run.evaluations:
-                if evaluation.name not in self.evaluations:
-                    self.evaluations[evaluation.name] = evaluation
-                    asked = shlex.quote(str(self.store.write_evaluation_file(evaluation)))
-                    self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
+                self._add_evaluation(evaluation)
         free = [run for run in runs if run.name not in self._job_of and is_plain(run.config)]
         jobs = training_jobs(free, self.store, self.experiment.sweep)
         for job in (job for job in jobs if len(job.runs) > 1):
             self.jobs[job.name] = job
             self._job_of |= {run.name: job for run in job.runs}
+
+    def _add_evaluation(self, evaluation: Evaluation) -> None:
+        if evaluation.name not in self.evaluations:
+            self.evaluations[evaluation.name] = evaluation
+            asked = shlex.quote(str(self.store.write_evaluation_file(evaluation)))
+            self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
 
     def _compared(self) -> list[Run]:
         """The runs that are compared.  While the choice is open, Snakemake is told to make it and to ask again."""
@@ -161,10 +166,13 @@ class Dag:
     # -- inputs, while the output is missing -----------------------------------------------------------------------
 
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
-        """Rows, and the base model whose tokenizer it is."""
+        """Rows, those of benchmarks that have a say in which are trained on, and the base model whose tokenizer it is."""
         run = self.tokens[wildcards.tokens]
-        folder = run.tokens_folder
-        return [] if exists(folder) else [_record(self.store.rows(run.config.dataset)), *self._base(run)]
+        if exists(run.tokens_folder):
+            return []
+        held_out = [evaluation.dataset for evaluation in self.store.held_out(run.config)]
+        rows = _each_once(_record(self.store.rows(dataset)) for dataset in [run.config.dataset, *held_out])
+        return [*rows, *self._base(run)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
         """Tokens and base model."""

@@ -1,4 +1,4 @@
-"""Test rows among the training rows: found by what they ask, normalised, in whatever data sets they lie.
+"""Rows held back for testing among the training rows: found by what they ask, normalised, in whatever data sets they lie.
 
 A question is kept as eight bytes of its hash, so that a score can be checked against training rows that are long gone.
 """
@@ -15,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_ns import sources
+from lora_ns.benchmarks import Benchmark, benchmark
 from lora_ns.config import DatasetConfig, RunConfig
 from lora_ns.errors import DataError
-from lora_ns.prompts import Row, normalised, question_of
+from lora_ns.integrity import intact
+from lora_ns.prompts import Row, check_columns, normalised, question_of
+from lora_ns.store import Evaluation, Store
 
 QUESTIONS = "questions.npy"
 """In the tokens' folder: the hashes [N] (uint64, sorted, unique) of what the training rows ask."""
+HELD_BACK = ("validation", "test")
 LISTED_ROWS = 1000
 BATCH_ROWS = 1000
 
@@ -36,6 +40,13 @@ def hashes_of(rows: Sequence[Row], dataset: DatasetConfig, task_type: str) -> ND
     return np.array([hash_of(question_of(row, dataset, task_type)) for row in rows], dtype=np.uint64)
 
 
+def forms_of(row: Row, spec: Benchmark, dataset: DatasetConfig, task_type: str) -> list[str]:
+    """What a benchmark's row asks, in every form in which a training row may ask it: bare, and as the benchmark puts it."""
+    forms = list(spec.asked(row)) if spec.asked else []
+    forms += [put(row) for put in (spec.prompt, spec.instruction) if put is not None]
+    return forms or [question_of(row, dataset, task_type)]
+
+
 def places_of(questions: NDArray[np.uint64], known: NDArray[np.uint64]) -> list[int]:
     """Where `questions` holds something that `known` holds too."""
     return np.flatnonzero(np.isin(questions, known) & (questions != 0)).tolist()
@@ -46,62 +57,100 @@ class Overlap:
     """The training rows that ask what a row held back for testing asks."""
 
     held_back: dict[str, NDArray[np.uint64]]
-    """Split -> hashes of its questions."""
+    """`<split>`, or `<benchmark> <split>` -> hashes of its questions."""
     policy: str
     train_rows: dict[str, list[int]] = field(default_factory=dict)
-    """Split -> numbers of the training rows that ask the same as one of its rows."""
+    """The same -> numbers of the training rows that ask the same as one of its rows."""
 
     @classmethod
-    def of_rows(cls, rows: Path, config: RunConfig) -> Overlap:
-        """The task's own validation and test rows, as far as there are any that the config can read."""
-        held_back = {}
-        for split in [s for s in ("validation", "test") if (rows / f"{s}.parquet").is_file()]:
-            parts = sources.batches(rows, split, config.dataset.columns, BATCH_ROWS)
-            try:
-                hashed = [hashes_of(part.to_pylist(), config.dataset, config.task_type) for part in parts]
-                held_back[split] = np.concatenate(hashed)
-            except KeyError:  # a test split of other columns; evaluation says so where it is asked for
-                continue
-        return cls(held_back, config.dataset.overlap, {split: [] for split in held_back})
+    def of(cls, config: RunConfig, store: Store) -> Overlap:
+        """The task's own validation and test rows, as far as there are any that the config can read; and those of its
+        benchmarks with data sets of their own, where they decide what is trained on (policies `drop` and `fail`).
+
+        Raises DataError for benchmark rows that cannot be read.
+        """
+        held_back = _own_questions(config, store)
+        for evaluation in store.held_out(config):
+            held_back |= _questions_of_benchmark(evaluation, config.task_type, store)
+        return cls(held_back, config.dataset.overlap, {name: [] for name in held_back})
 
     def left_out(self, questions: NDArray[np.uint64], first: int) -> set[int]:
         """Notes the training rows of a batch; returns the places of those that are to be left out.  first: its number."""
         found: set[int] = set()
-        for split, known in self.held_back.items():
+        for name, known in self.held_back.items():
             places = places_of(questions, known)
-            self.train_rows[split] += [first + place for place in places]
+            self.train_rows[name] += [first + place for place in places]
             found |= set(places)
         return found if self.policy == "drop" else set()
 
     def forget(self) -> None:
         """Forgets what was noted: the training rows are read anew."""
-        self.train_rows = {split: [] for split in self.held_back}
+        self.train_rows = {name: [] for name in self.held_back}
 
     def plain(self) -> dict[str, Any]:
         """For the record: count, and numbers of the first rows."""
         return {
-            split: {"train_rows": len(numbers), "numbers": numbers[:LISTED_ROWS], "policy": self.policy}
-            for split, numbers in self.train_rows.items()
+            name: {"train_rows": len(numbers), "numbers": numbers[:LISTED_ROWS], "policy": self.policy}
+            for name, numbers in self.train_rows.items()
         }
 
     def warnings(self) -> list[str]:
         """What the record and the tables should say of it."""
         done = "were left out of training" if self.policy == "drop" else "are trained on"
         return [
-            f"{len(numbers)} training rows ask what a {split} row asks and {done} (dataset.overlap)"
-            for split, numbers in self.train_rows.items()
+            f"{len(numbers)} training rows ask what a {name} row asks and {done} (dataset.overlap)"
+            for name, numbers in self.train_rows.items()
             if numbers
         ]
 
-    def fail_if_asked(self, name: str) -> None:
+    def fail_if_asked(self, dataset: str) -> None:
         """Raises DataError for the policy `fail`."""
-        for split, numbers in self.train_rows.items():
+        for name, numbers in self.train_rows.items():
             if self.policy == "fail" and numbers:
                 shown = ", ".join(map(str, numbers[:10]))
                 raise DataError(
-                    f"{len(numbers)} training rows of {name} ask what a {split} row asks (rows {shown}"
+                    f"{len(numbers)} training rows of {dataset} ask what a {name} row asks (rows {shown}"
                     f"{' …' if len(numbers) > 10 else ''}); dataset.overlap is `fail`: set it to `drop` to leave them out."
                 )
+
+
+def _own_questions(config: RunConfig, store: Store) -> dict[str, NDArray[np.uint64]]:
+    """Split -> hashes of what its rows ask."""
+    folder, found = store.rows(config.dataset), {}
+    for split in _splits(folder):
+        parts = sources.batches(folder, split, config.dataset.columns, BATCH_ROWS)
+        try:
+            hashed = [hashes_of(part.to_pylist(), config.dataset, config.task_type) for part in parts]
+            found[split] = np.concatenate(hashed)
+        except KeyError:  # a test split of other columns; evaluation says so where it is asked for
+            continue
+    return found
+
+
+def _questions_of_benchmark(evaluation: Evaluation, task_type: str, store: Store) -> dict[str, NDArray[np.uint64]]:
+    """`<benchmark> <split>` -> hashes of what its rows ask, each in all its forms."""
+    spec, dataset, found = benchmark(evaluation.benchmark), evaluation.dataset, {}
+    folder = store.rows(dataset)
+    intact(folder)
+    for split in _splits(folder):
+        table = sources.read(folder, split, dataset.columns)
+        if spec.prompt is None:
+            shown = dataset.model_copy(update={"response_template": None})
+            check_columns(shown, task_type, table.column_names, f"{dataset.name} ({split})")
+        rows = table.to_pylist()
+        try:
+            forms = [form for row in (spec.select or list)(rows) for form in forms_of(row, spec, dataset, task_type)]
+        except KeyError as missing:
+            raise DataError(
+                f"dataset.overlap is to find rows of {spec.name} among the training rows, and those of {dataset.name} "
+                f"({split}) have no column {missing}."
+            ) from None
+        found[f"{spec.name} {split}"] = np.array([hash_of(form) for form in forms], dtype=np.uint64)
+    return found
+
+
+def _splits(folder: Path) -> list[str]:
+    return [split for split in HELD_BACK if (folder / f"{split}.parquet").is_file()]
 
 
 def seen_in_training(questions: Sequence[Sequence[str]], tokens: Path, ids: Sequence[str]) -> dict[str, Any] | None:

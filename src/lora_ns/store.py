@@ -180,8 +180,32 @@ class Store:
                 "tokenizer": self.model_identity(config.model),
                 "task_type": config.task_type,
                 "view": {key: data[key] for key in (*_VIEW, "max_dropped", "overlap")},
+                **self._held_out_identity(config),
             }
         )
+
+    def held_out(self, config: RunConfig) -> list[Evaluation]:
+        """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
+        if config.dataset.overlap == "report":
+            return []
+        asked = [self.evaluation(config, entry) for entry in config.evaluation.benchmarks]
+        own = self._rows_digest(config.dataset)
+        return [evaluation for evaluation in asked if self._rows_digest(evaluation.dataset) != own]
+
+    def _held_out_identity(self, config: RunConfig) -> dict[str, Any]:
+        if config.dataset.overlap == "report":
+            return {}
+        found = []
+        for evaluation in self.held_out(config):
+            view = evaluation.dataset.model_dump()
+            found.append(
+                {
+                    "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
+                    "rows": self._rows_digest(evaluation.dataset),
+                    "view": {key: view[key] for key in _VIEW},
+                }
+            )
+        return {"held_out": sorted(found, key=json.dumps)}
 
     def run_name(self, config: RunConfig) -> str:
         """<task>-<model>-<method>-s<seed>-<digest>; the digest covers all that determines the adapter."""

@@ -100,7 +100,7 @@ def tokenize(config: RunConfig, store: Store) -> Path:
             tokenizer = load_tokenizer(config.model, store)
             if config.task_type == "causal_lm":
                 check_end(tokenizer, config.model)
-            overlap = Overlap.of_rows(rows, config)
+            overlap = Overlap.of(config, store)
         ledgers = {}
         with meter.part("tokenizing"):
             for split in [s for s in ("train", "validation") if (rows / f"{s}.parquet").is_file()]:
@@ -114,7 +114,8 @@ def tokenize(config: RunConfig, store: Store) -> Path:
             "tokenize",
             target.name.rsplit("-", 1)[1],
             {"task_type": config.task_type, "dataset": config.dataset.model_dump(), "model": config.model.model_dump()},
-            inputs={"rows": rows.name},
+            inputs={"rows": rows.name}
+            | {f"rows of {other.benchmark}": store.rows(other.dataset).name for other in store.held_out(config)},
             ledger={split: ledger.plain() for split, ledger in ledgers.items()},
             overlap=overlap.plain(),
             warnings=overlap.warnings(),
@@ -147,7 +148,7 @@ def _write_split(
             left_out = overlap.left_out(hashed, ledger.rows_in) if split == "train" else set()
             results = _encode(batch_rows, ledger.rows_in, config, tokenizer, words)
             examples = list(_kept(results, left_out, ledger))
-            questions.append(hashed)
+            questions.append(np.delete(hashed, sorted(left_out)))
             ledger.rows_in += batch.num_rows
             if not examples:
                 continue

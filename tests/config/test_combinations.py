@@ -36,13 +36,6 @@ HEAD = {"text_columns": ["a"], "labels": ["no", "yes"]}
         ),
         (task({"response_template": "{a}", "chat_template": "tulu"}), "with a chat template it is what the user says"),
         (task({"response_template": "{a}", "streaming": True}), "dataset.streaming: needs dataset.max_samples"),
-        (
-            task(
-                {"response_template": "{a}", "overlap": "drop"},
-                evaluation={"benchmarks": [{"name": "gsm8k", "dataset": {"name": "other.jsonl"}}]},
-            ),
-            r"dataset.overlap drop: .* and not what those of gsm8k \(other.jsonl\) do. Set it to report",
-        ),
         (task({"text_columns": ["a"]}, task_type="classification"), "dataset.labels: is missing"),
         (task({"labels": ["a", "b"]}, task_type="regression"), "dataset.text_columns: is missing; regression reads"),
         (task(HEAD, task_type="regression"), "dataset.labels: regression predicts a number"),

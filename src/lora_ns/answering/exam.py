@@ -17,6 +17,7 @@ from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig
 from lora_ns.encoding import encode_prompts
 from lora_ns.errors import DataError
 from lora_ns.integrity import intact
+from lora_ns.overlap import forms_of
 from lora_ns.prompts import (
     NoConversation,
     Prompt,
@@ -24,7 +25,6 @@ from lora_ns.prompts import (
     check_columns,
     instructed,
     prompt_of,
-    question_of,
     response_of,
     with_examples,
 )
@@ -100,13 +100,7 @@ class Exam:
     @cached_property
     def questions(self) -> list[list[str]]:
         """What each row asks, in every form by which it is found among training rows: bare, and as it is put here."""
-        return [self._forms(row) for row in self.rows]
-
-    def _forms(self, row: Row) -> list[str]:
-        spec = self.spec
-        forms = list(spec.asked(row)) if spec.asked else []
-        forms += [put(row) for put in (spec.prompt, spec.instruction) if put is not None]
-        return forms or [question_of(row, self.dataset, self.task_type)]
+        return [forms_of(row, self.spec, self.dataset, self.task_type) for row in self.rows]
 
     def reference(self, row: Row) -> Any:
         """What the row's answer is compared with, as the predictions file shows it."""

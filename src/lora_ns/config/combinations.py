@@ -36,7 +36,6 @@ def impossible(config: RunConfig) -> list[str]:
     else:
         problems += _label_problems(config)
     problems += impossible_runs(config)
-    problems += _overlap_problems(config)
     problems += _launch_problems(config)
     return problems
 
@@ -61,21 +60,6 @@ def _source_problems(data: DatasetConfig) -> list[str]:
     if data.streaming and data.max_samples is None:
         return ["dataset.streaming: needs dataset.max_samples, the number of rows to read."]
     return []
-
-
-def _overlap_problems(config: RunConfig) -> list[str]:
-    """Training rows are left out for what the task's own rows ask; a benchmark's rows are read after training."""
-    others = [
-        f"{entry.name} ({entry.dataset['name']})"
-        for entry in config.evaluation.benchmarks
-        if entry.dataset and entry.dataset.get("name", config.dataset.name) != config.dataset.name
-    ]
-    if config.dataset.overlap != "drop" or not others or config.peft.method == "none":
-        return []
-    return [
-        f"dataset.overlap drop: leaves out training rows that ask what rows of {config.dataset.name} itself ask, and not "
-        f"what those of {', '.join(others)} do. Set it to report (they are counted and listed in the score) or to fail."
-    ]
 
 
 def _label_problems(config: RunConfig) -> list[str]:
