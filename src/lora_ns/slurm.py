@@ -13,6 +13,8 @@ from lora_ns.errors import LoraNsError
 
 ANSWER_SECONDS = 60
 """SLURM's own tools answer in less, or something is wrong with it."""
+TRIES, PAUSE_SECONDS = 3, 2
+"""A controller under load may not answer at once."""
 ENDING_SECONDS = 600
 """A job that was told to end keeps what it has and is gone by then."""
 
@@ -26,9 +28,9 @@ def requeue() -> bool:
     Not where the job is being cancelled (or ended by SLURM, which then requeues by itself what it may).
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or _ask("squeue", "--noheader", f"--job={job}", "--format=%T") != "RUNNING":
+    if job is None or _insist("squeue", "--noheader", f"--job={job}", "--format=%T") != "RUNNING":
         return False
-    return _ask("scontrol", "requeue", job) is not None
+    return _insist("scontrol", "requeue", job) is not None
 
 
 def cancel_leftovers() -> list[str]:
@@ -56,6 +58,16 @@ def _leftovers() -> list[str]:
     here = str(Path.cwd())
     found = {job for job, name, folder in jobs if folder == here and _OF_A_WORKFLOW.search(name)}
     return sorted(found, key=int)
+
+
+def _insist(*words: str) -> str | None:
+    """`_ask`, several times where there is no answer."""
+    for attempt in range(TRIES):
+        if (said := _ask(*words)) is not None:
+            return said
+        if attempt + 1 < TRIES:
+            time.sleep(PAUSE_SECONDS)
+    return None
 
 
 def _ask(*words: str) -> str | None:

@@ -51,7 +51,7 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     if config.peft.method == "none":
         return _count_only(config, store)
     processes, meter = Processes.here(), record.Meter()
-    with _writing(target, store.scratch(run), processes) as (folder, notes), noticing() as interruption:
+    with noticing() as interruption, _writing(target, store.scratch(run), processes) as (folder, notes):
         facts = _train_into(folder, config, store, meter, processes, interruption, quiet)
         notes |= described(config, store, meter, facts)
     processes.meet()  # the others find the adapter in its place

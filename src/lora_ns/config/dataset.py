@@ -95,7 +95,7 @@ class DatasetConfig(Section):
     """Reads a hub set row by row up to `max_samples`, for what does not fit on the disk."""
     overlap: Literal["report", "drop", "fail"] = "report"
     """Training rows that ask what a test or validation row asks: count and list them, leave them out, or fail.
-    For a benchmark with a data set of its own: count and list them in the score, or fail before it is asked."""
+    Rows of a benchmark's own data set: count and list them in the score; leave out or fail before training just as well."""
 
     format: Format = "plain"
     """What a row is: columns for templates, instruction/input/output, a conversation, or text to go on learning from."""

@@ -16,8 +16,8 @@ from lora_ns.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ECHO_SECONDS = 3.0
-"""A signal that comes again so soon is the same one: SLURM (or the terminal) tells every process of a job, and torch's
-launcher passes on to the others what it was told itself."""
+"""A Ctrl-C that comes again so soon is the same one: the terminal tells every process of a group, and torch's launcher
+passes on to the others what it was told itself."""
 
 
 class Interruption:
@@ -37,19 +37,26 @@ class Interruption:
 
 @contextmanager
 def noticing() -> Iterator[Interruption]:
-    """Inside, a signal is only noted, for the loop to act on; a second one of the same kind, no echo, acts at once."""
+    """Inside, a signal is only noted, for the loop to act on; a second Ctrl-C that is no echo acts at once.
+
+    SIGTERM and SIGUSR1 may come any number of times: a scheduler repeats itself when it is in doubt whether it was heard,
+    and has SIGKILL for a process that does not end.
+    """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # signals reach the main thread alone
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    noted: dict[int, float] = {}
+    pressed: list[float] = []
+    """When Ctrl-C came."""
 
     def note(number: int, frame: Any) -> None:
         interruption.signal = signal.Signals(number)
-        if time.monotonic() - noted.setdefault(number, time.monotonic()) > ECHO_SECONDS:
-            signal.signal(number, before[signal.Signals(number)])
+        if number != signal.SIGINT:
+            return
+        pressed.append(time.monotonic())
+        if pressed[-1] - pressed[0] > ECHO_SECONDS:
+            signal.signal(number, before[signal.SIGINT])
             signal.raise_signal(number)
 
     for number in SIGNALS:
