@@ -47,16 +47,35 @@ def test_wilson_interval_covers_95_percent_on_the_average_of_proportions():
     assert 0.94 <= np.mean(coverage) <= 0.96
 
 
-def test_bca_interval_of_f1_covers_95_percent():
+def draw_answers(rng, draws, examples):
+    """Classes and answers that are right in four of five: [draws, examples] twice."""
+    reference = rng.random((draws, examples)) < 0.6
+    return np.where(rng.random((draws, examples)) < 0.8, reference, ~reference), reference
+
+
+def draw_numbers(rng, draws, examples):
+    """Numbers and predictions that correlate by 0.6: [draws, examples] twice."""
+    reference = rng.normal(size=(draws, examples))
+    return 0.6 * reference + 0.8 * rng.normal(size=(draws, examples)), reference
+
+
+@pytest.mark.parametrize(
+    ("metric", "draw"),
+    [
+        (metrics.f1, draw_answers),
+        (metrics.matthews, draw_answers),
+        (metrics.pearson, draw_numbers),
+        (metrics.spearman, draw_numbers),
+    ],
+)
+def test_bca_interval_covers_95_percent(metric, draw):
     rng = np.random.default_rng(0)
-    reference = rng.random((300, 150)) < 0.6
-    prediction = np.where(rng.random((300, 150)) < 0.8, reference, ~reference)
-    truth = 2 * 0.48 / (0.48 + 0.08 + 0.6)  # P(both) = .6·.8, P(predicted) = .48 + .4·.2
+    truth = metric(*(side[0] for side in draw(rng, 1, 1_000_000)))
     covered = [
-        (i := st.bca_interval(metrics.f1, p, r, rng=rng, resamples=599)).low <= truth <= i.high
-        for p, r in zip(prediction, reference, strict=True)
+        (i := st.bca_interval(metric, p, r, rng=rng, resamples=399)).low <= truth <= i.high
+        for p, r in zip(*draw(rng, DRAWS, 100), strict=True)
     ]
-    assert 0.92 <= np.mean(covered) <= 0.98
+    assert 0.93 <= np.mean(covered) <= 0.97
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -91,7 +110,7 @@ def test_difference_over_examples_covers_95_percent_and_its_sign_flips_err_in_5_
 def test_two_way_interval_of_f1_by_its_pseudo_values_covers_95_percent():
     rng = np.random.default_rng(4)
     covered = []
-    for _ in range(1000):
+    for _ in range(DRAWS):
         reference = (rng.random(150) < 0.6).astype(int)
         right = draw_methods(rng, 1, 3, 150)
         scores = [
@@ -108,18 +127,27 @@ def test_two_way_interval_of_f1_by_its_pseudo_values_covers_95_percent():
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
-def test_interval_of_the_average_rank_covers_95_percent():
-    rng = np.random.default_rng(5)
-    strength, tasks = np.array([0.0, 0.3, 0.8]), rng.normal(size=(1, 1, 6))
-    truth = [r.estimate for r in st.average_ranks(strength[:, None, None] + tasks + rng.normal(size=(3, 200_000, 6)))]
-    covered = [
-        [
-            r.low <= t <= r.high
-            for r, t in zip(st.average_ranks(strength[:, None, None] + tasks + noise), truth, strict=True)
-        ]
-        for noise in rng.normal(size=(1000, 3, 5, 6))
-    ]
+def suite(rng, draws, seeds, tasks=6):
+    """Scores of three methods [draws, methods, seeds, tasks]: a method's strength, a task's ease, and luck."""
+    strength, ease = np.array([0.0, 0.3, 0.8]), np.linspace(-1.5, 1.5, tasks)
+    return strength[:, None, None] + ease + rng.normal(size=(draws, 3, seeds, tasks))
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_interval_of_the_average_rank_covers_95_percent(seeds):
+    rng = np.random.default_rng([5, seeds])
+    truth = [r.estimate for r in st.average_ranks(suite(rng, 1, 200_000)[0])]
+    found = [st.average_ranks(scores) for scores in suite(rng, DRAWS, seeds)]
+    covered = [[r.low <= t <= r.high for r, t in zip(ranks, truth, strict=True)] for ranks in found]
     assert 0.93 <= np.mean(covered) <= 0.97
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_interquartile_mean_covers_95_percent(seeds):
+    rng = np.random.default_rng([8, seeds])
+    truth = st.interquartile_mean(suite(rng, 1, 200_000)[0, 0]).estimate
+    found = [st.interquartile_mean(scores) for scores in suite(rng, DRAWS, seeds)[:, 0]]
+    assert 0.93 <= np.mean([i.low <= truth <= i.high for i in found]) <= 0.97
 
 
 def family_verdicts(rng, gaps, seeds=5, examples=200):

@@ -69,6 +69,15 @@ def one_more_row() -> None:
         file.write('{"question": "What is 50 plus 50?", "answer": "50 + 50 = 100\\n#### 100"}\n')
 
 
+def benchmark_with_rows_that_are_left_out() -> None:
+    Path("other.jsonl").write_text('{"question": "What is 50 plus 50?", "answer": "50 + 50 = 100\\n#### 100"}\n')
+    change(
+        "task.yaml",
+        dataset__overlap="drop",
+        evaluation__benchmarks=[{"name": "gsm8k", "dataset": {"name": "other.jsonl"}}],
+    )
+
+
 def outside_every_digest() -> None:
     """Logging, worker counts, batch shapes, documents, comments, order of keys, where Snakemake runs."""
     change("task.yaml", training__logging_steps=5, training__report_to="none", training__save_strategy="steps")
@@ -105,6 +114,12 @@ CHANGES: dict[str, tuple[Callable[[], None], dict[str, int]]] = {
         lambda: change("task.yaml", evaluation__benchmarks=["gsm8k", "exact_match"]),
         {"evaluate": 4, "tables": 1},
     ),
+    "dataset: overlap": (lambda: change("task.yaml", dataset__overlap="drop"), {"tokenize": 1, **ALL}),
+    "dataset: overlap with a benchmark's rows": (
+        benchmark_with_rows_that_are_left_out,
+        {"fetch": 1, "tokenize": 1, **ALL},
+    ),
+    "merge": (lambda: change("experiment.yaml", merge=True), {"merge": 2}),
     "tables: words": (lambda: change("experiment.yaml", title="Another", caption="Said anew"), {"tables": 1}),
     "tables: order": (lambda: change("experiment.yaml", methods=["prompt.yaml", "lora.yaml"]), {"tables": 1}),
 }
