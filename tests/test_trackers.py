@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from support import causal_task
 
 from lora_ns import trackers
+from lora_ns.chain import make_adapter
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
+from lora_ns.fusing import why_alone
 from lora_ns.machine import check_machine
+from lora_ns.store import Store
 
 
 def config(report_to: object) -> RunConfig:
@@ -37,3 +42,24 @@ def test_the_names_are_those_that_transformers_knows() -> None:
     from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
     assert set(trackers.PACKAGES) <= set(INTEGRATION_TO_CALLBACK)
+
+
+def test_tensorboard_keeps_a_runs_curve_and_the_adapter_is_the_same(workplace: Path, tiny_causal: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def trained(root: str, report_to: str) -> bytes:
+        reporting = check(causal_task(tiny_causal, training={"max_steps": 3, "report_to": report_to}), "task.yaml")
+        folder = make_adapter(reporting, Store(Path(root)), quiet=True)
+        return (folder / "adapter_model.safetensors").read_bytes()
+
+    reported = trained("a", "tensorboard")
+    (folder,) = Path("a/logs/tensorboard").iterdir()
+    events = EventAccumulator(str(folder)).Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
+    assert reported == trained("b", "none")
+
+
+def test_a_run_that_reports_is_trained_by_itself(workplace: Path, tiny_causal: Path) -> None:
+    """Members of a sweep have no Trainer that could report."""
+    assert why_alone(config("wandb")) == why_alone(config("all")) == "training.report_to"
+    assert why_alone(config("none")) is None and why_alone(config([])) is None

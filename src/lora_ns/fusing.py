@@ -8,6 +8,7 @@ from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, RunConfig
 from lora_ns.store import Store
+from lora_ns.trackers import is_tracked
 
 PEFT_FIELDS = frozenset(
     """
@@ -59,6 +60,8 @@ def why_alone(config: RunConfig) -> str | None:
         return f"training.lr_scheduler_type {training.lr_scheduler_type}"
     if training.arguments.get("gradient_checkpointing") and peft.fields.get("lora_dropout"):
         return "training.gradient_checkpointing with peft.lora_dropout"
+    if is_tracked(config):
+        return "training.report_to"
     stated = {key for key, value in training.model_dump().items() if _is_said(value)}
     rest = sorted(stated - SHARED_TRAINING - OWN_TRAINING - OUTSIDE_DIGEST)
     return f"training.{rest[0]}" if rest else None

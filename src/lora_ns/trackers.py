@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from lora_ns.config import RunConfig, nearest
 
@@ -24,10 +27,34 @@ PACKAGES = {
 """transformers' names of trackers -> packages, of which one is needed."""
 
 
+EVENTS = Path("logs/tensorboard")
+
+
+def _named(config: RunConfig) -> list[str]:
+    named = config.training.arguments.get("report_to") or []
+    return [name for name in ([named] if isinstance(named, str) else named) if name != "none"]
+
+
 def trackers_of(config: RunConfig) -> list[str]:
     """The trackers that the config names; `all` means whatever is installed."""
-    named = config.training.arguments.get("report_to") or []
-    return [name for name in ([named] if isinstance(named, str) else named) if name not in ("none", "all")]
+    return [name for name in _named(config) if name != "all"]
+
+
+def is_tracked(config: RunConfig) -> bool:
+    """Whether a training reports to anybody."""
+    return bool(_named(config))
+
+
+def keep_events(callbacks: Iterable[Any], folder: Path) -> None:
+    """Has TensorBoard's events written to a folder that outlasts the run's scratch, where transformers would put them.
+
+    TENSORBOARD_LOGGING_DIR goes first.
+    """
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    for callback in callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(folder)
 
 
 def missing_trackers(config: RunConfig) -> list[str]:

@@ -11,6 +11,7 @@ from lora_ns.methods import count_parameters, initial_factors
 from lora_ns.models import check_positions, load_tokenizer
 from lora_ns.processes import ALONE, Processes
 from lora_ns.store import Store
+from lora_ns.trackers import EVENTS, is_tracked, keep_events
 from lora_ns.training.batches import RunBatches, Share
 from lora_ns.training.collate import collate_of
 from lora_ns.training.interruption import Interruption
@@ -69,5 +70,7 @@ def prepare(
         strategy=config.training.train_sampling_strategy,
     )
     trainer = RunTrainer(config, model, arguments, rows, batches, collate, loss_of(config, model), interruption)
+    if is_tracked(config):
+        keep_events(trainer.callback_handler.callbacks, store.root / EVENTS / scratch.name)
     trainable, total = count_parameters(model)  # an optimiser may have frozen a part (LoRA-FA)
     return PreparedRun(trainer, rows, batches, initial, {"trainable": trainable, "total": total})
