@@ -206,3 +206,28 @@ def test_the_experiments_that_come_along_are_valid(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(repository)
     demo = load_experiment(repository / "configs/experiments/demo.yaml")
     assert (len(demo.tasks), len(demo.methods), len(demo.seeds)) == (3, 5, 3)
+
+
+def test_a_benchmark_asked_twice_in_a_task_is_refused_before_anything_runs(workplace: Path) -> None:
+    path = experiment(workplace, overrides={"evaluation.benchmarks": ["gsm8k", {"name": "gsm8k", "num_fewshot": 1}]})
+    assert "gsm8k is asked twice, and the tables have one place for it" in problems(path)
+
+
+def test_trials_and_runs_leave_out_the_same_rows_whatever_else_they_are_asked(workplace: Path) -> None:
+    for name in ("other.jsonl", "text.jsonl"):
+        Path(name).write_text('{"question": "New?", "answer": "1", "text": "New?"}\n')
+    other = {"name": "exact_match", "dataset": {"name": "other.jsonl"}}
+    path = experiment(
+        workplace,
+        methods=["lora.yaml"],
+        forgetting={"name": "text.jsonl"},
+        tune={"training.learning_rate": [1e-3, 1e-2]},
+    )
+    task = on_builtin(evaluation={"benchmarks": ["gsm8k", other]})
+    write_config(workplace / "task.yaml", {**task, "dataset": {**task["dataset"], "overlap": "drop"}})  # type: ignore[dict-item]
+    (alone,) = {trial.run.tokens for trial in load_experiment(path).trials}
+    write_config(workplace / "experiment.yaml", {**read_mapping(path), "tune": None})
+    runs = load_experiment(path).runs
+    assert {run.tokens for run in runs} == {alone} and len(runs[0].evaluations) == 3
+    write_config(workplace / "experiment.yaml", {**read_mapping(path), "tune": None, "forgetting": None})
+    assert {run.name for run in load_experiment(path).runs} == {run.name for run in runs}

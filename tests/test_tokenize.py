@@ -11,7 +11,7 @@ import pytest
 from support import causal_task, sums
 
 from lora_ns.chain import make_tokens
-from lora_ns.config import RunConfig, check, merge
+from lora_ns.config import RunConfig, check, load_config, merge
 from lora_ns.encoding import encode_prompts
 from lora_ns.errors import DataError
 from lora_ns.models import load_tokenizer
@@ -297,6 +297,20 @@ def test_benchmark_rows_name_the_tokens_where_they_decide_what_is_trained_on(
     write([{"q": "Something else?", "answer": "2"}], "other/test.jsonl")
     after = [Store().tokens(config) for config in (dropped, reported)]
     assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_a_run_file_says_which_rows_were_held_out_whatever_else_is_asked(workplace: Path, tiny_causal: Path) -> None:
+    config, store = asked_elsewhere(tiny_causal, "drop"), Store()
+    again = load_config(store.write_run_file(config))
+    assert again.evaluation != config.evaluation and again.dataset.held_out == config.dataset.held_out
+    assert (store.run_name(again), store.tokens(again)) == (store.run_name(config), store.tokens(config))
+    evaluation = store.evaluation(config, config.evaluation.benchmarks[0])
+    assert evaluation.dataset.held_out is None, "what is left out of training is no part of a question"
+
+
+def test_what_is_only_reported_names_no_held_out_rows(workplace: Path, tiny_causal: Path) -> None:
+    assert asked_elsewhere(tiny_causal, "report").dataset.held_out is None
+    assert overlapping(tiny_causal, "drop").dataset.held_out == []
 
 
 def test_the_questions_of_the_training_rows_are_kept_as_hashes(workplace: Path, tiny_causal: Path) -> None:

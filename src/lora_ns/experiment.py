@@ -122,6 +122,12 @@ class Cell:
     def runs(self, seeds: Sequence[int], setting: Mapping[str, Any] | None = None) -> list[Run]:
         """A run a seed, which the file has checked already.  Raises ConfigError, InputError."""
         config = check(merge(self.raw, expand_dotted(setting or {})), self.where)
+        asked = [entry.name for entry in config.evaluation.benchmarks]
+        for name in dict.fromkeys(name for name in asked if asked.count(name) > 1):
+            raise ConfigError(
+                f"{self.where}: evaluation.benchmarks: {name} is asked twice, and the tables have one place for it in a task: "
+                "leave one out, or put it into a task of its own."
+            )
         if self.text is not None and config.task_type == "causal_lm":
             config = _asked(config, [*config.evaluation.benchmarks, self.text])
         runs = [Run(config.model_copy(update={"seed": seed}), self.store) for seed in seeds]

@@ -186,9 +186,8 @@ class Store:
 
     def held_out(self, config: RunConfig) -> list[Evaluation]:
         """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
-        if config.dataset.overlap == "report":
-            return []
-        asked = [self.evaluation(config, entry) for entry in config.evaluation.benchmarks]
+        named = config.dataset.held_out or []
+        asked = [self.evaluation(config, BenchmarkEntry(name=one.benchmark, dataset=one.dataset)) for one in named]
         own = self._rows_digest(config.dataset)
         return [evaluation for evaluation in asked if self._rows_digest(evaluation.dataset) != own]
 
@@ -460,7 +459,7 @@ def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
     """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
     task, stated = config.dataset.model_dump(), entry.dataset
     if stated is None:
-        return config.dataset
+        return config.dataset.model_copy(update={"held_out": None})
     shared = {key: task[key] for key in _VIEW} if "name" in stated else task
     name = stated.get("name")
     if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
@@ -468,7 +467,7 @@ def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
         stated = {**stated, "name": {"test": [name]}} if is_file else stated
     elif isinstance(name, list):
         stated = {**stated, "name": {"test": name}}
-    return settled(DatasetConfig.model_validate({**shared, **stated}))
+    return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))
 
 
 def base_model_spec(name: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from functools import cache
 
-from lora_ns.config.dataset import CHAT_FORMATS, DatasetConfig
+from lora_ns.config.dataset import CHAT_FORMATS, DatasetConfig, HeldOut
 from lora_ns.config.launch import is_sharded, launch_problems
 from lora_ns.config.rules import impossible_runs
 from lora_ns.config.schema import RunConfig
@@ -123,6 +123,19 @@ def _template_problems(data: DatasetConfig, answered: bool) -> list[str]:
     if data.chat_template is not None and data.prompt_template is None:
         problems.append("dataset.prompt_template: is missing; with a chat template it is what the user says.")
     return problems
+
+
+def with_held_out(config: RunConfig) -> RunConfig:
+    """The config with the benchmarks named whose rows decide what is trained on: an adapter stands on them, not on what
+    else it is asked."""
+    data, found = config.dataset, None
+    if data.overlap != "report":
+        found = data.held_out
+        if found is None:
+            asked = [(entry.name, entry.dataset) for entry in config.evaluation.benchmarks if entry.dataset]
+            others = [(name, stated) for name, stated in asked if stated.get("name", data.name) != data.name]
+            found = [HeldOut(benchmark=name, dataset=dict(stated)) for name, stated in others]
+    return config.model_copy(update={"dataset": data.model_copy(update={"held_out": found})})
 
 
 def settled(data: DatasetConfig) -> DatasetConfig:

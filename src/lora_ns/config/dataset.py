@@ -56,6 +56,15 @@ Files = Annotated[list[str], BeforeValidator(_one_as_list), Field(min_length=1)]
 Names = Annotated[list[str], AfterValidator(_each_once)]
 
 
+class HeldOut(Section):
+    """Rows of another data set that count as test rows of this one."""
+
+    benchmark: str
+    """That asks them; each row is looked for in all the ways in which it may be put."""
+    dataset: dict[str, Any]
+    """As in `evaluation.benchmarks`."""
+
+
 class DatasetConfig(Section):
     """Where rows come from and how a row becomes text."""
 
@@ -96,6 +105,9 @@ class DatasetConfig(Section):
     overlap: Literal["report", "drop", "fail"] = "report"
     """Training rows that ask what a test or validation row asks: count and list them, leave them out, or fail.
     Rows of a benchmark's own data set: count and list them in the score; leave out or fail before training just as well."""
+    held_out: list[HeldOut] | None = None
+    """The benchmarks with a data set of their own whose rows `overlap` leaves out or fails on (None: those of
+    `evaluation.benchmarks`)."""
 
     format: Format = "plain"
     """What a row is: columns for templates, instruction/input/output, a conversation, or text to go on learning from."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic import ConfigDict as PydanticConfig
 
 from lora_ns.config import schema
-from lora_ns.config.combinations import impossible, settled
+from lora_ns.config.combinations import impossible, settled, with_held_out
 from lora_ns.config.faults import lines_of, shown
 from lora_ns.config.files import expand_dotted, merge, nearest, read_mapping
 from lora_ns.config.kinds import refuse_other_kinds
@@ -90,7 +90,7 @@ def check(raw: Mapping[str, Any], where: str, folder: Path = Path()) -> RunConfi
     if problems:
         raise ConfigError([f"{where}: {problem}" for problem in dict.fromkeys(problems)])
     assert config is not None
-    return config.model_copy(update={"dataset": settled(config.dataset)})
+    return with_held_out(config.model_copy(update={"dataset": settled(config.dataset)}))
 
 
 def _not_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
