@@ -111,6 +111,8 @@ def in_words(kind: Any) -> str:
     if origin is Annotated:
         return in_words(arguments[0])
     if origin is list:
+        if isinstance(arguments[0], type) and issubclass(arguments[0], BaseModel):
+            return f"a list of {', '.join(f'`{key}`' for key in arguments[0].model_fields)}"
         inside = in_words(arguments[0])
         return f"a list of {PLURALS.get(inside, inside)}"
     if origin is dict or (isinstance(kind, type) and issubclass(kind, BaseModel)):

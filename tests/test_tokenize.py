@@ -273,8 +273,33 @@ def test_overlap_drop_leaves_out_what_a_benchmark_with_data_of_its_own_asks(work
     examples, record = tokens(config)
     assert record["overlap"]["gsm8k test"]["numbers"] == [0] and record["overlap"]["gsm8k validation"]["numbers"] == [5]
     assert len(examples) == 38 and record["ledger"]["train"]["left_out_as_overlap"] == 2
-    assert record["inputs"]["rows of gsm8k"] == Store().rows(Store().held_out(config)[0].dataset).name
+    assert record["inputs"]["held out 1"] == Store().rows(Store().held_out(config)[0].dataset).name
     assert len(np.load(Store().tokens(config) / "questions.npy")) == 38, "what was left out was not trained on"
+
+
+def test_every_data_set_counts_also_two_of_one_benchmark_and_one_that_needs_settings(
+    workplace: Path, tiny_causal: Path
+) -> None:
+    benchmarks = []
+    for number, name, settings in ((3, "exact_match", {}), (4, "exact_match", {}), (5, "regex", {"pattern": "(.*)"})):
+        write([{"question": sums(40)[number]["question"], "answer": "1"}], f"{number}.jsonl")
+        benchmarks.append({"name": name, "dataset": {"name": f"{number}.jsonl"}, "settings": settings})
+    config = task(tiny_causal, dataset={"overlap": "drop"}, evaluation={"benchmarks": benchmarks})
+    examples, record = tokens(config)
+    assert len(examples) == 37 and record["overlap"]["exact_match test"]["numbers"] == [3, 4]
+    assert record["overlap"]["regex test"]["numbers"] == [5] and len(record["inputs"]) == 4
+    Path("results/runs/local_files.json").unlink()
+    Store().write_run_file(config)
+    assert {"3.jsonl", "4.jsonl", "5.jsonl"} <= set(Store().remembered), "a clone without them knows its digests"
+
+
+def test_more_of_the_same_questions_name_no_other_tokens(workplace: Path, tiny_causal: Path) -> None:
+    config = asked_elsewhere(tiny_causal, "drop")
+    once = config.evaluation.benchmarks[0].model_dump(exclude={"generation"})
+    twice = task(
+        tiny_causal, dataset={"overlap": "drop"}, evaluation={"benchmarks": [once, {**once, "num_fewshot": 1}]}
+    )
+    assert Store().tokens(twice) == Store().tokens(config)
 
 
 def test_overlap_fail_fails_before_training_for_a_benchmark_with_data_of_its_own(

@@ -78,14 +78,15 @@ class Dag:
             if run.config.peft.method != "none":
                 self.tokens.setdefault(run.tokens, run)
                 self.rows.setdefault(run.rows, f"--config {shlex.quote(run_file)}")
-                for evaluation in self.store.held_out(run.config):
-                    self._add_evaluation(evaluation)
             if run.download is not None:
                 self.downloads.setdefault(run.download.stem, run)
             if run.base_model is not None:
                 self.base_models.setdefault(run.base_model, run.config.model.name_or_path)
             for evaluation in run.evaluations:
                 self._add_evaluation(evaluation)
+            for evaluation in self.store.held_out(run.config):
+                if self.store.rows(evaluation.dataset).name not in self.rows:
+                    self._add_evaluation(evaluation)
         free = [run for run in runs if run.name not in self._job_of and is_plain(run.config)]
         jobs = training_jobs(free, self.store, self.experiment.sweep)
         for job in (job for job in jobs if len(job.runs) > 1):

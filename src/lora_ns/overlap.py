@@ -71,7 +71,8 @@ class Overlap:
         """
         held_back = _own_questions(config, store)
         for evaluation in store.held_out(config):
-            held_back |= _questions_of_benchmark(evaluation, config.task_type, store)
+            for name, hashed in _questions_of_benchmark(evaluation, config.task_type, store).items():
+                held_back[name] = np.concatenate([held_back.get(name, hashed[:0]), hashed])
         return cls(held_back, config.dataset.overlap, {name: [] for name in held_back})
 
     def left_out(self, questions: NDArray[np.uint64], first: int) -> set[int]:
@@ -138,8 +139,9 @@ def _questions_of_benchmark(evaluation: Evaluation, task_type: str, store: Store
             shown = dataset.model_copy(update={"response_template": None})
             check_columns(shown, task_type, table.column_names, f"{dataset.name} ({split})")
         rows = table.to_pylist()
+        chosen = spec.select if spec.select and split == "test" else list  # it picks out the test set
         try:
-            forms = [form for row in (spec.select or list)(rows) for form in forms_of(row, spec, dataset, task_type)]
+            forms = [form for row in chosen(rows) for form in forms_of(row, spec, dataset, task_type)]
         except KeyError as missing:
             raise DataError(
                 f"dataset.overlap is to find rows of {spec.name} among the training rows, and those of {dataset.name} "

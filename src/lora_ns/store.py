@@ -186,25 +186,27 @@ class Store:
 
     def held_out(self, config: RunConfig) -> list[Evaluation]:
         """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
-        named = config.dataset.held_out or []
-        asked = [self.evaluation(config, BenchmarkEntry(name=one.benchmark, dataset=one.dataset)) for one in named]
+        named = [
+            BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings)
+            for one in config.dataset.held_out or []
+        ]
+        asked = [self.evaluation(config, entry) for entry in named]
         own = self._rows_digest(config.dataset)
         return [evaluation for evaluation in asked if self._rows_digest(evaluation.dataset) != own]
 
     def _held_out_identity(self, config: RunConfig) -> dict[str, Any]:
         if config.dataset.overlap == "report":
             return {}
-        found = []
+        found = set()
         for evaluation in self.held_out(config):
             view = evaluation.dataset.model_dump()
-            found.append(
-                {
-                    "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
-                    "rows": self._rows_digest(evaluation.dataset),
-                    "view": {key: view[key] for key in _VIEW},
-                }
-            )
-        return {"held_out": sorted(found, key=json.dumps)}
+            identity = {
+                "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
+                "rows": self._rows_digest(evaluation.dataset),
+                "view": {key: view[key] for key in _VIEW},
+            }
+            found.add(json.dumps(identity, sort_keys=True))
+        return {"held_out": sorted(found)}
 
     def run_name(self, config: RunConfig) -> str:
         """<task>-<model>-<method>-s<seed>-<digest>; the digest covers all that determines the adapter."""
@@ -419,7 +421,8 @@ class Store:
 
     def write_run_file(self, config: RunConfig, run: str | None = None) -> Path:
         """The run file of a config, written where it is missing or says something else."""
-        self.remember(config.dataset)
+        for dataset in [config.dataset, *(evaluation.dataset for evaluation in self.held_out(config))]:
+            self.remember(dataset)
         self._note(self._model_files(config.model) or [])
         path = self.run_file(run or self.run_name(config))
         replace_text(path, write_yaml(config.model_dump(exclude={"evaluation", "merge"})))

@@ -114,14 +114,19 @@ def tokenize(config: RunConfig, store: Store) -> Path:
             "tokenize",
             target.name.rsplit("-", 1)[1],
             {"task_type": config.task_type, "dataset": config.dataset.model_dump(), "model": config.model.model_dump()},
-            inputs={"rows": rows.name}
-            | {f"rows of {other.benchmark}": store.rows(other.dataset).name for other in store.held_out(config)},
+            inputs={"rows": rows.name, **_held_out(config, store)},
             ledger={split: ledger.plain() for split, ledger in ledgers.items()},
             overlap=overlap.plain(),
             warnings=overlap.warnings(),
             meter=meter,
         )
     return target
+
+
+def _held_out(config: RunConfig, store: Store) -> dict[str, str]:
+    """`held out <number>` -> rows of a benchmark that have a say in what is trained on."""
+    names = dict.fromkeys(store.rows(evaluation.dataset).name for evaluation in store.held_out(config))
+    return {f"held out {number}": name for number, name in enumerate(names, 1)}
 
 
 def _tokenize_split(

@@ -132,9 +132,11 @@ def with_held_out(config: RunConfig) -> RunConfig:
     if data.overlap != "report":
         found = data.held_out
         if found is None:
-            asked = [(entry.name, entry.dataset) for entry in config.evaluation.benchmarks if entry.dataset]
-            others = [(name, stated) for name, stated in asked if stated.get("name", data.name) != data.name]
-            found = [HeldOut(benchmark=name, dataset=dict(stated)) for name, stated in others]
+            others = [entry for entry in config.evaluation.benchmarks if entry.dataset]
+            found = [
+                HeldOut(benchmark=entry.name, dataset=dict(entry.dataset or {}), settings=entry.settings)
+                for entry in others
+            ]
     return config.model_copy(update={"dataset": data.model_copy(update={"held_out": found})})
 
 

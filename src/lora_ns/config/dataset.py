@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
+from lora_ns.config.faults import lines_of
+from lora_ns.config.files import nearest
 from lora_ns.config.section import Section
 
 Format = Literal["plain", "alpaca", "sharegpt", "messages", "text"]
@@ -56,13 +58,31 @@ Files = Annotated[list[str], BeforeValidator(_one_as_list), Field(min_length=1)]
 Names = Annotated[list[str], AfterValidator(_each_once)]
 
 
+def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
+    """Some of DatasetConfig's fields, each checked; which of them are stated is kept."""
+    unknown = [key for key in given if key not in DatasetConfig.model_fields]
+    if unknown:
+        known = DatasetConfig.model_fields
+        raise ValueError("; ".join(f"there is no key {key!r}.{nearest(key, known)}" for key in unknown))
+    try:
+        DatasetConfig.model_validate({"name": "any", **given})
+    except ValidationError as error:
+        raise ValueError("; ".join(lines_of(error, DatasetConfig))) from None
+    return given
+
+
+StatedDataset = Annotated[dict[str, Any], AfterValidator(_stated_dataset)]
+
+
 class HeldOut(Section):
     """Rows of another data set that count as test rows of this one."""
 
     benchmark: str
     """That asks them; each row is looked for in all the ways in which it may be put."""
-    dataset: dict[str, Any]
+    dataset: StatedDataset
     """As in `evaluation.benchmarks`."""
+    settings: dict[str, Any] = {}
+    """The same."""
 
 
 class DatasetConfig(Section):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from lora_ns.config.dataset import DatasetConfig
+from lora_ns.config.dataset import StatedDataset
 from lora_ns.config.faults import lines_of
 from lora_ns.config.files import nearest
 from lora_ns.config.section import Section
@@ -59,22 +59,6 @@ def _stated(given: dict[str, Any]) -> dict[str, Any]:
 
 
 Generation = Annotated[dict[str, Any], AfterValidator(_stated)]
-
-
-def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
-    """Some of DatasetConfig's fields, each checked; which of them are stated is kept."""
-    unknown = [key for key in given if key not in DatasetConfig.model_fields]
-    if unknown:
-        known = DatasetConfig.model_fields
-        raise ValueError("; ".join(f"there is no key {key!r}.{nearest(key, known)}" for key in unknown))
-    try:
-        DatasetConfig.model_validate({"name": "any", **given})
-    except ValidationError as error:
-        raise ValueError("; ".join(lines_of(error, DatasetConfig))) from None
-    return given
-
-
-StatedDataset = Annotated[dict[str, Any], AfterValidator(_stated_dataset)]
 
 
 class BenchmarkEntry(Section):
