@@ -25,6 +25,7 @@ from lora_ns.config import (
     known_methods,
     method_fields,
 )
+from lora_ns.config.dataset import HeldOut
 from lora_ns.config.meanings import meanings_of
 from lora_ns.config.rules import optimizers
 from lora_ns.config.schema import ALIASES, OWNED, MergedAdapter, training_fields
@@ -143,6 +144,10 @@ def _dataset() -> Schema:
     section = _object(DatasetConfig)
     splits = dict.fromkeys(("train", "validation", "test"), _TEXTS)
     section["properties"]["name"]["anyOf"] = [*_TEXTS["anyOf"], {"type": "object", "properties": splits, **_CLOSED}]
+    held_out = _object(HeldOut)
+    held_out["properties"]["benchmark"]["enum"] = sorted(all_benchmarks())
+    held_out["properties"]["dataset"] = {"$ref": "#/$defs/dataset"}
+    section["properties"]["held_out"]["anyOf"][0]["items"] = {**held_out, "required": ["benchmark", "dataset"]}
     return _with_aliases("dataset", section)
 
 

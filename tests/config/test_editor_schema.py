@@ -31,6 +31,12 @@ def validator(path: Path) -> Draft202012Validator:
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
+def test_whatever_a_schema_refers_to_is_there(kind: str) -> None:
+    for file, name in re.findall(r'"\$ref": "(\w+\.json)?#/\$defs/(\w+)"', (FOLDER / f"{kind}.json").read_text()):
+        assert name in json.loads((FOLDER / (file or f"{kind}.json")).read_text())["$defs"]
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
 def test_the_files_are_what_the_installed_peft_and_transformers_take(kind: str) -> None:
     made = json.loads(json.dumps(SCHEMAS[kind]()))
     Draft202012Validator.check_schema(made)
