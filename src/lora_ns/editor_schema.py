@@ -26,10 +26,11 @@ from lora_ns.config import (
     method_fields,
 )
 from lora_ns.config.dataset import HeldOut
+from lora_ns.config.launch import LaunchConfig
 from lora_ns.config.meanings import meanings_of
 from lora_ns.config.rules import optimizers
 from lora_ns.config.schema import ALIASES, OWNED, MergedAdapter, training_fields
-from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry
+from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig
 
 Schema = dict[str, Any]
 
@@ -71,6 +72,9 @@ SCHEMAS: dict[str, Callable[[], Schema]] = {
     "method": method_schema,
     "experiment": experiment_schema,
 }
+
+_WITHIN: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (HeldOut, LaunchConfig, SweepConfig)}
+"""Sections within a section, or within a file."""
 
 _CLOSED = {"additionalProperties": False}
 _GRID = {
@@ -134,20 +138,31 @@ def _object(model: type[BaseModel]) -> Schema:
 def _properties(model: type[BaseModel]) -> dict[str, Schema]:
     """Key -> what it takes, with its meaning."""
     made, meanings = model.model_json_schema()["properties"], meanings_of(model)
-    return {
-        key: {**{k: v for k, v in part.items() if k != "title"}, "description": " ".join(meanings.get(key, "").split())}
-        for key, part in made.items()
-    }
+    found = {}
+    for key, part in made.items():
+        plain = {name: value for name, value in _inlined(part).items() if name != "title"}
+        found[key] = {**plain, "description": " ".join(meanings.get(key, "").split())}
+    return found
+
+
+def _inlined(part: Any) -> Any:
+    """A schema with the sections within it in place of references to them."""
+    if isinstance(part, list):
+        return [_inlined(inner) for inner in part]
+    if not isinstance(part, dict):
+        return part
+    known = _WITHIN.get(str(part.get("$ref", "")).removeprefix("#/$defs/"))
+    if known is not None:
+        return {**{key: value for key, value in part.items() if key != "$ref"}, **_object(known)}
+    return {key: _inlined(inner) for key, inner in part.items()}
 
 
 def _dataset() -> Schema:
     section = _object(DatasetConfig)
     splits = dict.fromkeys(("train", "validation", "test"), _TEXTS)
     section["properties"]["name"]["anyOf"] = [*_TEXTS["anyOf"], {"type": "object", "properties": splits, **_CLOSED}]
-    held_out = _object(HeldOut)
-    held_out["properties"]["benchmark"]["enum"] = sorted(all_benchmarks())
-    held_out["properties"]["dataset"] = {"$ref": "#/$defs/dataset"}
-    section["properties"]["held_out"]["anyOf"][0]["items"] = {**held_out, "required": ["benchmark", "dataset"]}
+    held_out = section["properties"]["held_out"]["anyOf"][0]["items"]
+    held_out["properties"] |= {"dataset": {"$ref": "#/$defs/dataset"}}
     return _with_aliases("dataset", section)
 
 
