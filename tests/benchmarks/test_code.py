@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lora_ns.answering.exam import Exam
 from lora_ns.benchmarks import benchmark
 from lora_ns.benchmarks.code import (
     TEST_TASK_IDS,
@@ -22,7 +21,7 @@ from lora_ns.benchmarks.code import (
 )
 from lora_ns.config import DatasetConfig
 from lora_ns.errors import ConfigError, DataError, SandboxError
-from lora_ns.overlap import QUESTIONS, hashes_of, seen_in_training
+from lora_ns.overlap import QUESTIONS, forms_of, hashes_of, seen_in_training
 from lora_ns.prompts import with_examples
 from lora_ns.sandbox.running import chosen_tier
 
@@ -131,8 +130,8 @@ def test_a_problem_is_found_among_training_rows_that_ask_it_in_their_own_frame(t
     trained = DatasetConfig.model_validate({"name": "x", "format": "alpaca"})
     rows = [{"instruction": instruction, "input": "", "output": "…"}]
     np.save(tmp_path / QUESTIONS, np.unique(hashes_of(rows, trained, "causal_lm")))
-    exam = Exam(benchmark(name), None, "causal_lm", [row], ["7"], [], None)
-    assert seen_in_training(exam.questions, tmp_path, exam.ids) == {"rows": found, "ids": ["7"] * found}
+    asked = [forms_of(row, benchmark(name), DatasetConfig.model_validate({"name": "y"}), "causal_lm")]
+    assert seen_in_training(asked, tmp_path, ["7"]) == {"rows": found, "ids": ["7"] * found}
 
 
 # -- programs ------------------------------------------------------------------------------------------------------
