@@ -52,7 +52,7 @@ def make_tokens(config: RunConfig, store: Store, *, quiet: bool = False) -> Path
     from lora_ns.fetch import fetch
     from lora_ns.tokenize import tokenize
 
-    for dataset in [config.dataset, *(evaluation.dataset for evaluation in store.held_out(config))]:
+    for dataset in store.training_data(config):
         fetch(dataset, store)
     make_base(config, store, quiet=quiet)
     return tokenize(config, store)

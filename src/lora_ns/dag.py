@@ -171,8 +171,7 @@ class Dag:
         run = self.tokens[wildcards.tokens]
         if exists(run.tokens_folder):
             return []
-        held_out = [evaluation.dataset for evaluation in self.store.held_out(run.config)]
-        rows = _each_once(_record(self.store.rows(dataset)) for dataset in [run.config.dataset, *held_out])
+        rows = _each_once(_record(self.store.rows(dataset)) for dataset in self.store.training_data(run.config))
         return [*rows, *self._base(run)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:

@@ -62,12 +62,12 @@ def _leftovers() -> list[str]:
 
 def _insist(*words: str) -> str | None:
     """`_ask`, several times where there is no answer."""
-    for attempt in range(TRIES):
-        if (said := _ask(*words)) is not None:
-            return said
-        if attempt + 1 < TRIES:
+    said = _ask(*words)
+    for _ in range(TRIES - 1):
+        if said is None:
             time.sleep(PAUSE_SECONDS)
-    return None
+            said = _ask(*words)
+    return said
 
 
 def _ask(*words: str) -> str | None:

@@ -190,9 +190,15 @@ class Store:
             BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings)
             for one in config.dataset.held_out or []
         ]
+        if not named:
+            return []
         asked = [self.evaluation(config, entry) for entry in named]
         own = self._rows_digest(config.dataset)
         return [evaluation for evaluation in asked if self._rows_digest(evaluation.dataset) != own]
+
+    def training_data(self, config: RunConfig) -> list[DatasetConfig]:
+        """The data sets that decide what is trained on: the config's own, then those that are held out."""
+        return [config.dataset, *(evaluation.dataset for evaluation in self.held_out(config))]
 
     def _held_out_identity(self, config: RunConfig) -> dict[str, Any]:
         if config.dataset.overlap == "report":
@@ -421,7 +427,7 @@ class Store:
 
     def write_run_file(self, config: RunConfig, run: str | None = None) -> Path:
         """The run file of a config, written where it is missing or says something else."""
-        for dataset in [config.dataset, *(evaluation.dataset for evaluation in self.held_out(config))]:
+        for dataset in self.training_data(config):
             self.remember(dataset)
         self._note(self._model_files(config.model) or [])
         path = self.run_file(run or self.run_name(config))

@@ -94,8 +94,7 @@ def _artefacts_of(run: Run, store: Store) -> Iterator[Path]:
     yield store.adapter(run.name)
     yield store.merged(run.config)
     if run.config.peft.method != "none":
-        yield from (store.rows(run.config.dataset), store.tokens(run.config))
-        yield from (store.rows(evaluation.dataset) for evaluation in store.held_out(run.config))
+        yield from (*map(store.rows, store.training_data(run.config)), store.tokens(run.config))
     yield from (store.rows(evaluation.dataset) for evaluation in run.evaluations)
     if run.base_model is not None:
         yield store.base_model(run.config.model.name_or_path)

@@ -128,15 +128,15 @@ def _template_problems(data: DatasetConfig, answered: bool) -> list[str]:
 def with_held_out(config: RunConfig) -> RunConfig:
     """The config with the benchmarks named whose rows decide what is trained on: an adapter stands on them, not on what
     else it is asked."""
-    data, found = config.dataset, None
-    if data.overlap != "report":
-        found = data.held_out
-        if found is None:
-            others = [entry for entry in config.evaluation.benchmarks if entry.dataset]
-            found = [
-                HeldOut(benchmark=entry.name, dataset=dict(entry.dataset or {}), settings=entry.settings)
-                for entry in others
-            ]
+    data, found = config.dataset, config.dataset.held_out
+    if data.overlap == "report":
+        found = None
+    elif found is None:
+        found = [
+            HeldOut(benchmark=entry.name, dataset=entry.dataset, settings=entry.settings)
+            for entry in config.evaluation.benchmarks
+            if entry.dataset
+        ]
     return config.model_copy(update={"dataset": data.model_copy(update={"held_out": found})})
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from lora_ns.config.faults import lines_of
-from lora_ns.config.files import nearest
+from lora_ns.config.faults import some_of
 from lora_ns.config.section import Section
 
 Format = Literal["plain", "alpaca", "sharegpt", "messages", "text"]
@@ -60,15 +59,7 @@ Names = Annotated[list[str], AfterValidator(_each_once)]
 
 def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
     """Some of DatasetConfig's fields, each checked; which of them are stated is kept."""
-    unknown = [key for key in given if key not in DatasetConfig.model_fields]
-    if unknown:
-        known = DatasetConfig.model_fields
-        raise ValueError("; ".join(f"there is no key {key!r}.{nearest(key, known)}" for key in unknown))
-    try:
-        DatasetConfig.model_validate({"name": "any", **given})
-    except ValidationError as error:
-        raise ValueError("; ".join(lines_of(error, DatasetConfig))) from None
-    return given
+    return some_of(DatasetConfig, given, "key", name="any")
 
 
 StatedDataset = Annotated[dict[str, Any], AfterValidator(_stated_dataset)]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from lora_ns.config.dataset import StatedDataset
-from lora_ns.config.faults import lines_of
-from lora_ns.config.files import nearest
+from lora_ns.config.faults import some_of
 from lora_ns.config.section import Section
 
 
@@ -47,15 +46,7 @@ class GenerationConfig(Section):
 
 def _stated(given: dict[str, Any]) -> dict[str, Any]:
     """Some of GenerationConfig's fields, each checked; which of them are stated is kept."""
-    unknown = [key for key in given if key not in GenerationConfig.model_fields]
-    if unknown:
-        known = GenerationConfig.model_fields
-        raise ValueError("; ".join(f"there is no decoding setting {key!r}.{nearest(key, known)}" for key in unknown))
-    try:
-        GenerationConfig.model_validate(given)
-    except ValidationError as error:
-        raise ValueError("; ".join(lines_of(error, GenerationConfig))) from None
-    return given
+    return some_of(GenerationConfig, given, "decoding setting")
 
 
 Generation = Annotated[dict[str, Any], AfterValidator(_stated)]

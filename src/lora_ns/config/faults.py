@@ -128,3 +128,16 @@ def _model_in(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for a in typing.get_args(annotation) if (m := _model_in(a)) is not None), None)
+
+
+def some_of(model: type[BaseModel], given: dict[str, Any], what: str, **needed: Any) -> dict[str, Any]:
+    """Some of a section's fields as they were given, once each is checked.  what: a field's name in a message; needed: what
+    the section lacks otherwise.  Raises ValueError."""
+    known = model.model_fields
+    if unknown := [key for key in given if key not in known]:
+        raise ValueError("; ".join(f"there is no {what} {key!r}.{nearest(key, known)}" for key in unknown))
+    try:
+        model.model_validate({**needed, **given})
+    except ValidationError as error:
+        raise ValueError("; ".join(lines_of(error, model))) from None
+    return given

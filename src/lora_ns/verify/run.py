@@ -176,8 +176,8 @@ def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path,
     if config.model.name_or_path.startswith("builtin:"):
         found[store.base_model(config.model.name_or_path)] = "base model"
     if config.peft.method != "none":
-        found |= {store.rows(config.dataset): "rows", store.tokens(config): "tokens"}
-        found |= {store.rows(evaluation.dataset): "rows" for evaluation in store.held_out(config)}
+        found |= {store.rows(dataset): "rows" for dataset in store.training_data(config)}
+        found[store.tokens(config)] = "tokens"
     for path in map(store.evaluation_file, evaluations):
         if path.is_file():
             found[store.rows(store.read_evaluation(path).dataset)] = "rows"
