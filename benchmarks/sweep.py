@@ -4,7 +4,7 @@
     in turn      one process that trains one run after another
     fused        one process that trains them at once, over one frozen base
 
-The runs are the demo's word problems with LoRA: seeds x learning rates.  Interleaved and repeated; the figures are wall
+The runs are the demo's word problems with the demo's LoRA: seeds x learning rates.  Interleaved and repeated; the figures are wall
 and CPU seconds of everything, start-up included, and how far the fused adapters are from those trained alone.
 """
 
@@ -61,6 +61,7 @@ def main() -> None:
     words.add_argument("--runs", type=int, default=8)
     words.add_argument("--steps", type=int, help="of each run, for its own")
     words.add_argument("--batch", type=int, help="rows of a step, for its own")
+    words.add_argument("--dropout", type=float, default=0.0, help="of LoRA; the demo has none")
     words.add_argument("--repeats", type=int, default=3)
     words.add_argument("--ways", nargs="*", default=WAYS)
     given = words.parse_args()
@@ -72,7 +73,10 @@ def main() -> None:
             shutil.copytree(models, store.root / models)
         configs: list[RunConfig] = []
         for place in range(given.runs):
-            rate = {"training": {**changes["training"], "learning_rate": [1e-3, 2e-3][place % 2]}}
+            rate = {
+                "training": {**changes["training"], "learning_rate": [1e-3, 2e-3][place % 2]},
+                "peft": {"lora_dropout": given.dropout},
+            }
             task, method = Path("configs/demo/word_problems.yaml"), Path("configs/methods/lora.yaml")
             configs.append(load_config(task, {**rate, "seed": place // 2}, method))
         prepare_engines(*configs)

@@ -28,6 +28,7 @@ from lora_ns.sweep import train_all
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
 from lora_ns.training.fused import sweep as fused
+from lora_ns.training.fused.layout import Layout
 from lora_ns.training.interruption import Interruption
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -190,21 +191,47 @@ def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes
     check_as_if_alone(configs, ready(configs))
 
 
-def test_both_ways_through_a_layer_give_the_same(
-    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("way", ["pieces", "factors"])
+@pytest.mark.parametrize("method", ["dropout", "pissa"])
+def test_every_way_through_a_layer_gives_what_a_run_alone_does(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, way: str, method: str
 ) -> None:
-    """By weights of each member's own, as small layers go; by factors side by side, as large ones do."""
+    """Small layers take the members' own weights, larger ones and GPUs the others."""
     from lora_ns.training.fused import layers
 
-    configs = [causal(tiny_causal, METHODS[name], seed=2) for name in ("lora", "dora", "pissa")]
-    store = ready(configs)
-    together(configs, store)
-    Path("results/adapters").rename("by_weights")
-    monkeypatch.setattr(layers, "LARGEST_OWN_WEIGHT", 0)
-    together(configs, store)
-    for config in configs:
-        run = store.run_name(config)
-        assert distance(Path("by_weights") / run, store.adapter(run)) < 1e-4
+    monkeypatch.setattr(layers, "way_of", lambda *_: way)
+    configs = [causal(tiny_causal, METHODS[method], seed=2), causal(tiny_causal, METHODS["lora"], seed=3)]
+    check_as_if_alone(configs, ready(configs))
+
+
+def test_the_smallest_layers_have_weights_of_each_members_own() -> None:
+    from lora_ns.training.fused.layers import LowRank, way_of
+
+    def way(size: int, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
+        part = LowRank(
+            torch.nn.Parameter(torch.zeros(2, size)), torch.nn.Parameter(torch.zeros(size, 2)), 1.0, **settings
+        )
+        return way_of(torch.nn.Linear(size, size, dtype=dtype), [part])
+
+    assert way(256) == "weights"
+    assert way(512) == way(256, dropout=0.1) == "pieces"
+    assert way(512, magnitude=torch.nn.Parameter(torch.ones(512))) == "weights"
+    assert way(256, torch.bfloat16) == way(8, dropout=0.1, magnitude=torch.nn.Parameter(torch.ones(8))) == "factors"
+
+
+@pytest.mark.parametrize("largest", [1, 260])
+def test_members_that_go_through_the_base_after_one_another(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(fused, "LARGEST_PASS", largest)
+    passes: list[int] = []
+    join = Layout.join
+    monkeypatch.setattr(
+        Layout, "join", lambda self, members, *rest: passes.append(len(members)) or join(self, members, *rest)
+    )
+    configs = [causal(tiny_causal, METHODS[name], seed=1) for name in ("dropout", "pissa", "lora", "dora")]
+    check_as_if_alone(configs, ready(configs))
+    assert max(passes) == 1 if largest == 1 else 1 < max(passes) < 4
 
 
 def test_a_padded_joint_batch_gives_what_a_flat_one_does(

@@ -133,10 +133,12 @@ def test_tokens_see_no_padding_though_no_mask_is_given() -> None:
 def test_token_entropy_is_cross_entropy() -> None:
     torch.manual_seed(0)
     logits, targets = torch.randn(7, 50, dtype=torch.float64, requires_grad=True), torch.randint(50, (7,))
+    targets[:3] = logits[:3].argmax(-1)
     wanted = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     weights = torch.randn(7, dtype=torch.float64)
     (gradient,) = torch.autograd.grad((wanted * weights).sum(), logits)
-    found = token_entropy(logits * 1.0, targets)
+    found, correct = token_entropy(logits * 1.0, targets)
+    assert correct.tolist() == (logits.argmax(-1) == targets).tolist()
     assert_close(found, wanted)
     (found_gradient,) = torch.autograd.grad((found * weights).sum(), logits)
     assert_close(found_gradient, gradient)

@@ -31,13 +31,14 @@ def model(bias: bool = False, **settings: Any) -> Any:
 
 def outcome(made: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     made.zero_grad()
+    torch.manual_seed(1)  # dropout's
     logits = made(input_ids=IDS).logits
     logits.square().mean().backward()
     return logits.detach(), {name: p.grad.clone() for name, p in made.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("settings", [{}, {"bias": True}, {"use_rslora": True}, {"target_modules": ["q_proj", "down_proj"]},
-                                      {"rank_pattern": {"q_proj": 2}}])  # fmt: skip
+                                      {"rank_pattern": {"q_proj": 2}}, {"lora_dropout": 0.3}])  # fmt: skip
 def test_outputs_and_gradients_are_pefts(settings: dict[str, Any]) -> None:
     made = model(**settings)
     wanted, wanted_gradients = outcome(made)
@@ -49,9 +50,8 @@ def test_outputs_and_gradients_are_pefts(settings: dict[str, Any]) -> None:
         assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("settings", [{"lora_dropout": 0.1}, {"use_dora": True}])
-def test_layers_of_another_kind_keep_pefts_forward(settings: dict[str, Any]) -> None:
-    made = model(**settings)
+def test_layers_of_another_kind_keep_pefts_forward() -> None:
+    made = model(use_dora=True)
     assert quicken(made) == 0
 
 

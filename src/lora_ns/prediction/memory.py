@@ -33,7 +33,10 @@ def of_training(step: Step, device: Device) -> int:
 
 
 def of_sweep(steps: Sequence[Step], device: Device) -> int:
-    """The most that trainings at once over one base take: the base once, of each all else."""
+    """The most that trainings at once over one base take: the base once, of each all else.
+
+    On a processor less, where their batches are too large to go through the base together.
+    """
     base = min(step.weights - step.adapter for step in steps)
     weights = base + sum(step.weights - base for step in steps)
     peak = base + sum(step.peak - base for step in steps)

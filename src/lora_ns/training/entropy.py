@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary with two passes over the logits fewer than autograd takes, and no copy of them."""
+"""Cross-entropy over a large vocabulary in the fewest passes over the logits, and with no copy of them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ import torch
 
 
 class _TokenEntropy(torch.autograd.Function):
-    """-log softmax(logits)[target] of each row; the gradient is written where the logits stood."""
+    """-log softmax(logits)[target] of each row, and whether the target was the likeliest; the gradient is written where
+    the logits stood."""
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        normaliser = logits.logsumexp(-1)
-        ctx.save_for_backward(logits, targets, normaliser)
-        return normaliser - logits.gather(1, targets[:, None])[:, 0]
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        of_target, greatest = logits.gather(1, targets[:, None])[:, 0], logits.amax(-1)
+        shares = logits.sub_(greatest[:, None]).exp_()
+        total = shares.sum(-1)
+        ctx.save_for_backward(shares, targets, total)
+        correct = of_target >= greatest
+        ctx.mark_non_differentiable(correct)
+        return total.log() + greatest - of_target, correct
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        logits, targets, normaliser = ctx.saved_tensors
-        each = gradients[0][:, None]
-        inward = torch.exp(logits.sub_(normaliser[:, None]), out=logits).mul_(each)
-        return inward.scatter_add_(1, targets[:, None], -each), None
+        shares, targets, total = ctx.saved_tensors
+        each = gradients[0]
+        return shares.mul_((each / total)[:, None]).scatter_add_(1, targets[:, None], -each[:, None]), None
 
 
-def token_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy (nats) [N] of logits [N, V], float32, with targets [N].
+def token_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(cross-entropy in nats [N], whether the target was the likeliest [N]) of logits [N, V], float32, with targets [N].
 
-    The logits are used up by the backward pass, so nobody else may read them after it.
+    The logits are used up at once, so nobody else may read them after it.
     """
+    if not len(targets):  # the greatest of nothing
+        return logits.sum(-1), targets.bool()
     return _TokenEntropy.apply(logits, targets)

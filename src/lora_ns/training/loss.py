@@ -71,12 +71,13 @@ class CausalLoss:
             logits = model(**rest, use_cache=False).logits[:, -labels.size(1) :][:, :-1][carried]
             targets = labels[:, 1:][carried]
         logits = logits.float()
+        if not self.label_smoothing:
+            values, correct = token_entropy(logits, targets)
+            return Losses(values, places, correct)
         with torch.no_grad():
             correct = logits.gather(1, targets[:, None])[:, 0] >= logits.amax(-1) if len(targets) else targets
-        if self.label_smoothing:
-            smooth: dict[str, Any] = {"reduction": "none", "label_smoothing": self.label_smoothing}
-            return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), places, correct)
-        return Losses(token_entropy(logits, targets), places, correct)
+        smooth: dict[str, Any] = {"reduction": "none", "label_smoothing": self.label_smoothing}
+        return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), places, correct)
 
     def by_owner(self, model: Any, inputs: dict[str, Any], owners: Any, count: int) -> tuple[Any, Any]:
         """(sum of losses, number of right answers) [count] of each owner of a batch's tokens.  owners: shape of labels, or

@@ -11,44 +11,56 @@ import torch
 
 
 class _LowRank(torch.autograd.Function):
-    """x [n, in] -> W x + s·B·A·x [n, out], with gradients for x, a [r, in] and b [out, r]."""
+    """x, d [n, in] -> W x + s·B·A·d [n, out], with gradients for x, d, a [r, in] and b [out, r]; d None: x itself."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any, a: torch.Tensor, b: torch.Tensor, scaling: float
+        ctx: Any, x: torch.Tensor, d: Any, weight: torch.Tensor, bias: Any, a: torch.Tensor, b: torch.Tensor, s: float
     ) -> torch.Tensor:
-        inner = x @ a.t()
+        seen = x if d is None else d
+        inner = seen @ a.t()
         out = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
-        out.addmm_(inner, b.t(), alpha=scaling)
-        ctx.save_for_backward(x, weight, a, b, inner)
-        ctx.scaling = scaling
+        out.addmm_(inner, b.t(), alpha=s)
+        ctx.save_for_backward(seen, weight, a, b, inner)
+        ctx.is_apart, ctx.scaling = d is not None, s
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        x, weight, a, b, inner = ctx.saved_tensors
+        seen, weight, a, b, inner = ctx.saved_tensors
         outward, scaling = gradients[0], ctx.scaling
-        to_inner = outward @ b
-        to_x = None
-        if ctx.needs_input_grad[0]:
-            to_x = (outward @ weight).addmm_(to_inner, a, alpha=scaling)
-        to_a = (to_inner.t() @ x).mul_(scaling)
+        to_inner = (outward @ b).mul_(scaling)
+        to_x = outward @ weight if ctx.needs_input_grad[0] else None
+        to_d = None
+        if ctx.is_apart:
+            to_d = to_inner @ a if ctx.needs_input_grad[1] else None
+        elif to_x is not None:
+            to_x.addmm_(to_inner, a)
         to_b = (outward.t() @ inner).mul_(scaling)
-        return to_x, None, None, to_a, to_b, None
+        return to_x, to_d, None, None, to_inner.t() @ seen, to_b, None
 
 
 def low_rank(
-    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scaling: float
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scaling: float,
+    dropped: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """W x + bias + s·B·A·x of rows x [..., in], weight [out, in] frozen, a [r, in], b [out, r]."""
-    flat = x.reshape(-1, x.size(-1))
-    return _LowRank.apply(flat, weight, bias, a, b, scaling).view(*x.shape[:-1], -1)
+    """W x + bias + s·B·A·x of rows x [..., in], weight [out, in] frozen, a [r, in], b [out, r].
+
+    dropped [..., in]: the rows after dropout, of which A's product is taken instead.
+    """
+    flat, apart = x.reshape(-1, x.size(-1)), None if dropped is None else dropped.reshape(-1, x.size(-1))
+    return _LowRank.apply(flat, apart, weight, bias, a, b, scaling).view(*x.shape[:-1], -1)
 
 
 def quicken(model: Any) -> int:
     """Gives the plain LoRA layers of a PEFT model on a processor this product for training; returns how many.
 
-    Layers with dropout, of a variant (DoRA), of more adapters than one, quantised or in lower precision keep PEFT's own.
+    Layers of a variant (DoRA), of more adapters than one, quantised or in lower precision keep PEFT's own.
     """
     from peft.tuners.lora.layer import Linear
 
@@ -65,7 +77,7 @@ def _is_plain(layer: Any) -> bool:
     if len(names) != 1 or layer.lora_variant or layer.lora_bias[names[0]] or layer.fan_in_fan_out:
         return False
     kinds = {base.weight.dtype, layer.lora_A[names[0]].weight.dtype, layer.lora_B[names[0]].weight.dtype}
-    return kinds == {torch.float32} and isinstance(layer.lora_dropout[names[0]], torch.nn.Identity)
+    return kinds == {torch.float32}
 
 
 def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
@@ -79,5 +91,6 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
     ):
         return type(layer).forward(layer, x, *args, **kwargs)
     base, (name,) = layer.get_base_layer(), layer.active_adapters
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return low_rank(x, base.weight, base.bias, a, b, layer.scaling[name])
+    a, b, dropout = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.lora_dropout[name]
+    dropped = None if isinstance(dropout, torch.nn.Identity) else dropout(x)
+    return low_rank(x, base.weight, base.bias, a, b, layer.scaling[name], dropped)

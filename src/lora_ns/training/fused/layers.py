@@ -4,9 +4,11 @@
     y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; the norm held constant)
     y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: what started the factors was taken out of W
 
-Two ways to the same numbers.  By weights: each member's own W + s·B·A is made once a step, and its rows go through that
-alone, which saves every pass over the rows that the factors would take; for small layers on a processor.  By factors: W is
-read once for all rows, and all members' factors stand side by side in two products in which each row is masked to its own.
+Three ways to the same numbers.  By weights: each member's own W + s·B·A is made once a step, and its rows go through that
+alone, which saves every pass over the rows that the factors would take; for the smallest layers on a processor.  By pieces:
+each member's rows by themselves through W and its own factors; for other layers on a processor, which is busy with one
+member's rows.  By factors: W is read once for all rows, and all members' factors stand side by side in two products in
+which each row is masked to its own; for GPUs, and for what the others do not know.
 """
 
 from __future__ import annotations
@@ -18,9 +20,14 @@ import torch
 from torch.nn import functional
 
 from lora_ns.training.fused.layout import Layout
+from lora_ns.training.lowrank import low_rank
 
-LARGEST_OWN_WEIGHT = 4 * 2**20
-"""Numbers in a weight matrix up to which every member has its own sum of it."""
+LARGEST_OWN_WEIGHT = 2**17
+"""Numbers in a weight matrix up to which every member has its own sum of it: its gradient costs half as much again as the
+layer, which factors of larger layers undercut (from 512 by 512 on)."""
+
+LARGEST_NORMED_WEIGHT = 4 * 2**20
+"""The same with DoRA, whose norm needs that sum anyway."""
 
 
 @dataclass
@@ -53,35 +60,52 @@ class LowRank:
         return (self.magnitude / own.detach().norm(dim=1))[:, None] * own
 
 
+def way_of(base: Any, parts: list[LowRank]) -> str:
+    """weights, pieces or factors, for a layer's parts."""
+    weight = base.weight
+    dtypes = {weight.dtype, *(part.a.dtype for part in parts)}
+    if type(base) is not torch.nn.Linear or weight.device.type != "cpu" or len(dtypes) > 1:
+        return "factors"
+    normed = any(part.magnitude is not None for part in parts)
+    if any(part.dropout for part in parts):
+        return "factors" if normed else "pieces"
+    if weight.numel() <= (LARGEST_NORMED_WEIGHT if normed else LARGEST_OWN_WEIGHT):
+        return "weights"
+    return "factors" if normed else "pieces"
+
+
 class SharedLinear(torch.nn.Module):
     """The layer.  parts: of each member that has one here, by its number."""
 
     def __init__(self, base: Any, parts: dict[int, LowRank], layout: Layout):
         super().__init__()
         self.base, self.parts, self.layout = base, parts, layout
-        weight = base.weight
-        self.by_weights = (
-            weight.device.type == "cpu"
-            and weight.is_floating_point()
-            and weight.numel() <= LARGEST_OWN_WEIGHT
-            and all(part.dropout == 0.0 for part in parts.values())
-            and type(base) is torch.nn.Linear
-            and len({weight.dtype, *(part.a.dtype for part in parts.values())}) == 1
-        )
+        self._way = way_of(base, list(parts.values()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., in] -> [..., out], each member's rows by its own part."""
         flat = x.reshape(-1, x.size(-1))
         sizes = self.layout.sizes(len(flat))
         parts = [self.parts.get(member) for member in self.layout.members]
-        by_weights = self.by_weights and not torch.is_autocast_enabled(x.device.type)
-        out = self._by_weights(flat, sizes, parts) if by_weights else self._by_factors(flat, sizes, parts)
+        is_plain = not torch.is_autocast_enabled(x.device.type)
+        ways = {"weights": self._by_weights, "pieces": self._by_pieces, "factors": self._by_factors}
+        out = ways[self._way if is_plain else "factors"](flat, sizes, parts)
         return out.view(*x.shape[:-1], -1)
 
     def _by_weights(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
         shared = self.base.weight
         weights = [shared if part is None else part.weight(shared) for part in parts]
         return _ByRows.apply(x, self.base.bias, sizes, *weights)
+
+    def _by_pieces(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
+        pieces = []
+        for place, (rows, part) in enumerate(zip(x.split(sizes), parts, strict=True)):
+            if part is None:
+                pieces.append(self.base(rows))
+                continue
+            dropped = self.layout.dropped(place, rows, part.dropout) if part.dropout and self.training else None
+            pieces.append(low_rank(rows, self.base.weight, self.base.bias, *part.factors(), part.scaling, dropped))
+        return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
     def _by_factors(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
         result = self.base(x)

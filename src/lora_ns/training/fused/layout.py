@@ -1,8 +1,9 @@
 """Whose rows are where in a joint batch.
 
-Members' rows stand one after another.  A causal model reads them flat, all tokens in one row without padding, and only its
-attention sees them apart; other models read them padded to the longest of all.  A member's dropout is drawn as when it is
-alone: from its own stream of random numbers, in the shape that its own padded batch has.
+Members' rows stand one after another.  A causal model reads those of several flat, all tokens in one row without padding,
+and only its attention sees them apart; one member's rows, and those of other models, are padded to the longest of all.
+A member's dropout is drawn as when it is alone: from its own stream of random numbers, in the shape that its own padded
+batch has.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from lora_ns.training.collate import IGNORED, Batch
 class Layout:
     """The joint batch of the moment.  members: numbers of those that take part, in the order of their rows."""
 
-    def __init__(self, *, flat: bool) -> None:
-        self.flat = flat
+    def __init__(self, *, reads_flat: bool) -> None:
+        """reads_flat: whether the model can read all rows as one."""
+        self.reads_flat, self.flat = reads_flat, False
         self.members: list[int] = []
         self.shapes: list[tuple[int, int]] = []
         """(rows, padded length) of each member's own batch."""
@@ -35,6 +37,7 @@ class Layout:
         self.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
         self._real = [batch["attention_mask"].reshape(-1).nonzero()[:, 0].to(device) for batch in batches]
         self._joint_length = max(length for _, length in self.shapes)
+        self.flat = self.reads_flat and len(batches) > 1
         joint, owners = self._flat(batches) if self.flat else self._padded(batches)
         return {name: value.to(device) for name, value in joint.items()}, owners.to(device)
 
@@ -108,6 +111,8 @@ class Layout:
         width, is_tokens = part.size(1), part.size(0) != rows
         shape = (rows, length, width) if is_tokens else (rows, width)
         with self._stream_of(self.members[place]):
+            if not self.flat and not (is_tokens and self._joint_length > length):
+                return torch.nn.functional.dropout(part.view(shape), share).view_as(part)
             mask = torch.nn.functional.dropout(part.new_ones(shape), share)
         if not is_tokens:
             return part * mask
@@ -129,18 +134,19 @@ class Layout:
         scaling: float | None = None,
         **_: Any,
     ) -> tuple[torch.Tensor, None]:
-        """Causal attention within each row of a flat batch.  query [1, heads, tokens, width] -> [1, tokens, heads, width].
+        """Causal attention within each row.  query [rows, heads, tokens, width] -> [rows, tokens, heads, width]; of a flat
+        batch there is one row.
 
         Padding stands behind a row's tokens, where causal attention never looks.
         """
+        if not self.flat:
+            return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
         sizes = self.sizes(query.size(2))
         apart = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
         outputs = []
         for place, (rows, length) in enumerate(self.shapes):
             queries, keys, values = (self._in_rows(parts[place], place) for parts in apart)
-            seen = torch.nn.functional.scaled_dot_product_attention(
-                queries, keys, values, is_causal=True, scale=scaling, enable_gqa=queries.size(1) != keys.size(1)
-            )
+            seen = _causal(queries, keys, values, scaling)
             outputs.append(seen.transpose(1, 2).reshape(rows * length, *seen.shape[1::2])[self._real[place]])
         return torch.cat(outputs)[None], None
 
@@ -149,6 +155,13 @@ class Layout:
         rows, length = self.shapes[place]
         room = part.new_zeros(rows * length, *part.shape[1:]).index_copy(0, self._real[place], part)
         return room.view(rows, length, *part.shape[1:]).transpose(1, 2)
+
+
+def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None) -> torch.Tensor:
+    """Attention of [rows, heads, tokens, width], in that shape."""
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=scaling, enable_gqa=query.size(1) != key.size(1)
+    )
 
 
 def _padding_of(batches: Sequence[Batch], name: str) -> int:

@@ -29,6 +29,9 @@ from lora_ns.training.trainer import SAVE_EVERY_SECONDS
 
 STATE = "state.pt"
 
+LARGEST_PASS = 2048
+"""Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
+
 
 class Unfusable(Exception):
     """The runs cannot be trained at once on this base; the message is the reason."""
@@ -55,7 +58,7 @@ class Sweep:
         self.members = {member.number: member for member in members}
         self.rows, self.collate, self.size, self.scratch = rows, collate, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
-        self.layout = Layout(flat=reads_flat(base, members[0].config))
+        self.layout = Layout(reads_flat=reads_flat(base, members[0].config))
         _refuse_dropout(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
@@ -74,7 +77,7 @@ class Sweep:
         if arguments.gradient_checkpointing:
             base.gradient_checkpointing_enable(arguments.gradient_checkpointing_kwargs or {"use_reentrant": False})
             base.enable_input_require_grads()
-        if self.layout.flat:
+        if self.layout.reads_flat:
             _see_rows_apart(base, self.layout)
 
     def run(self, interruption: Interruption) -> None:
@@ -112,10 +115,12 @@ class Sweep:
         losses = torch.zeros(len(living), device=self.base.device)
         judged = torch.zeros(len(living), device=self.base.device)
         for batches in zip(*shares, strict=True):
-            found, right = self._pass([member.number for member in living], batches)
-            (found / items).sum().backward()
-            losses += found.detach() / items
-            judged += right
+            for places in self._passes(batches):
+                members, theirs = [living[place].number for place in places], [batches[place] for place in places]
+                found, right = self._pass(members, theirs)
+                (found / items[places]).sum().backward()
+                losses[places] += found.detach() / items[places]
+                judged[places] += right
         self.step += 1
         norms = {member.number: self.optimizer.clip(member.number, member.largest_norm) for member in living}
         rates = {member.number: member.rates[self.step - 1] for member in living}
@@ -127,6 +132,19 @@ class Sweep:
         return [
             self.collate([self.rows[row] for row in batch[i : i + self.size]]) for i in range(0, len(batch), self.size)
         ]
+
+    def _passes(self, batches: Sequence[Batch]) -> list[list[int]]:
+        """Whose batches go through the base together."""
+        passes: list[list[int]] = []
+        room = 0
+        for place, batch in enumerate(batches):
+            tokens = int(batch["attention_mask"].sum())
+            if not passes or (tokens > room and self.base.device.type == "cpu"):
+                passes.append([])
+                room = LARGEST_PASS
+            passes[-1].append(place)
+            room -= tokens
+        return passes
 
     def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of losses, number of right answers) of each member's share."""
