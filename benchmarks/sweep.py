@@ -4,8 +4,8 @@
     in turn      one process that trains one run after another
     fused        one process that trains them at once, over one frozen base
 
-The runs are the demo's word problems with the demo's LoRA: seeds x learning rates.  Interleaved and repeated; the figures are wall
-and CPU seconds of everything, start-up included, and how far the fused adapters are from those trained alone.
+The runs are the demo's word problems with the demo's LoRA: seeds x learning rates.  Interleaved and repeated; the figures are
+wall and CPU seconds of everything, start-up included, and how far the fused adapters are from those trained alone.
 """
 
 from __future__ import annotations
