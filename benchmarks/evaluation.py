@@ -27,10 +27,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contenders import measured, peak_bytes, without_engines
+
 TEXT = ("ours", "generate, 8", "generate, 16", "generate, 32", "generate, 64", "generate, 128")
 ADAPTERS = ("processes in turn", "one process in turn", "together")
 CHOICES, LONGEST = 16, 512
 END = CHOICES * (LONGEST + 1)
+SHARED = ("place", "data", "rows", "adapters", "opening")
 PROMPT, RESPONSE = "Question: {question}\nAnswer:", " {answer}"
 Answers = list[list[int]]
 
@@ -50,7 +53,7 @@ def main() -> None:
     words.add_argument("--place", type=Path)
     given = words.parse_args()
     given.data = given.data.resolve()
-    _without_engines()
+    without_engines()
     if given.contender:
         print(json.dumps((adapters if given.adapters else text)(given.contender, given)))
         return
@@ -61,7 +64,7 @@ def main() -> None:
         figures: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for repeat in range(given.repeats):
             for name in names:
-                found = measured(name, given)
+                found = measured(__file__, name, {key: getattr(given, key) for key in SHARED})
                 figures[name].append(found)
                 said = f"{repeat + 1}/{given.repeats} {name:20} {found['tokens'] / found['cpu']:8.0f} tokens/CPU s"
                 print(said, file=sys.stderr)
@@ -82,20 +85,6 @@ def show(figures: dict[str, list[dict[str, Any]]], baseline: str) -> None:
         print(
             f"| {name} | {spread} | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {peak:.0f} |"
         )
-
-
-def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """One contender in a process of its own, on one core."""
-    command = [sys.executable, __file__, "--contender", name, "--place", str(given.place), "--data", str(given.data)]
-    for key in ("rows", "adapters", "opening"):
-        command += [f"--{key}", str(getattr(given, key))]
-    done = subprocess.run(command, env=ON_ONE_CORE, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-ON_ONE_CORE = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
 def prepare(given: argparse.Namespace) -> None:
@@ -148,16 +137,7 @@ def text(name: str, given: argparse.Namespace) -> dict[str, Any]:
     answers = answer(model, tokenizer, asked)
     cpu = time.process_time() - started
     said = hashlib.sha256(json.dumps(answers).encode()).hexdigest()
-    return {"tokens": sum(map(len, answers)), "cpu": cpu, "peak": peak(), "said": said}
-
-
-def _without_engines() -> None:
-    for package in ("bitsandbytes", "deepspeed"):
-        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
-
-
-def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"tokens": sum(map(len, answers)), "cpu": cpu, "peak": peak_bytes(), "said": said}
 
 
 def prompts(given: argparse.Namespace, tokenizer: Any) -> Answers:
@@ -284,7 +264,7 @@ def adapters(name: str, given: argparse.Namespace) -> dict[str, Any]:
         make_scores(configs, evaluation, here, quiet=True)
     cpu = time.process_time() + _of_children() - started
     lines = [here.predictions(path.parent.name, evaluation.name).read_bytes() for path in scores]
-    most = max(peak(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+    most = max(peak_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
     tokens = given.adapters * given.rows * 64
     return {"tokens": tokens, "cpu": cpu, "peak": most, "said": hashlib.sha256(b"".join(lines)).hexdigest()}
 

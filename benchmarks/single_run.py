@@ -9,16 +9,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from contenders import measured, peak_bytes, without_engines
+
 CONTENDERS = ("ours", "ours, random order", "HF Trainer, random", "HF Trainer, grouped", "TRL", "TRL, packed")
+SHARED = ("place", "data", "rows", "steps", "batch")
 PROMPT, RESPONSE = "Question: {question}\nAnswer:", " {answer}"
 
 
@@ -45,7 +46,7 @@ def main() -> None:
         figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
         for repeat in range(given.repeats):
             for name in given.only:
-                figures[name].append(measured(name, given))
+                figures[name].append(measured(__file__, name, {key: getattr(given, key) for key in SHARED}))
                 last = figures[name][-1]
                 print(
                     f"{repeat + 1}/{given.repeats} {name:22} {last['tokens'] / last['cpu']:8.0f} tokens/CPU s",
@@ -61,18 +62,6 @@ def main() -> None:
         print(
             f"| {name} | {statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f}) | {ratio:.2f} | {peak:.0f} |"
         )
-
-
-def measured(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """One contender in a process of its own, on one core."""
-    command = [sys.executable, __file__, "--contender", name, "--place", str(given.place), "--data", str(given.data)]
-    for key in ("rows", "steps", "batch"):
-        command += [f"--{key}", str(getattr(given, key))]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def prepare(given: argparse.Namespace) -> None:
@@ -103,15 +92,13 @@ def prepare(given: argparse.Namespace) -> None:
 
 def run(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Tokens, CPU seconds, seconds and peak memory (bytes) of one contender's loop."""
-    for package in ("bitsandbytes", "deepspeed"):
-        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+    without_engines()
     contender = {"ours": ours, "HF": hugging_face, "TRL": trl}[name.split(",")[0].split()[0]]
     train, tokens = contender(name, given)
     started, wall = time.process_time(), time.perf_counter()
     train()
     cpu, seconds = time.process_time() - started, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"tokens": tokens(), "cpu": cpu, "seconds": seconds, "peak": peak}
+    return {"tokens": tokens(), "cpu": cpu, "seconds": seconds, "peak": peak_bytes()}
 
 
 def ours(name: str, given: argparse.Namespace) -> Any:

@@ -12,15 +12,15 @@ import json
 import os
 import random
 import re
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from contenders import measured, peak_bytes, without_engines
 
 CONTENDERS = ("ours", "datasets.map", "TRL")
 PROMPT, RESPONSE = "Question: {question}\nAnswer:", " {answer}"
@@ -44,7 +44,7 @@ def main() -> None:
         figures: dict[str, list[dict[str, float]]] = {name: [] for name in given.only}
         for repeat in range(given.repeats):
             for name in given.only:
-                figures[name].append(last := measured(name, Path(folder)))
+                figures[name].append(last := measured(__file__, name, {"place": folder}))
                 said = f"{last['rows'] / last['cpu']:.0f} rows/CPU s, {last['seconds']:.0f} s"
                 print(f"{repeat + 1}/{given.repeats} {name:14} {said}", file=sys.stderr)
     print(f"| {given.rows} rows | rows / CPU s, median (range) | ours is × | peak MiB | MB on disk |")
@@ -56,17 +56,6 @@ def main() -> None:
         spread = f"{statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f})"
         peak, disk = (statistics.median(one[key] for one in runs) for key in ("peak", "disk"))
         print(f"| {name} | {spread} | {ratio:.2f} | {peak / 2**20:.0f} | {disk / 1e6:.0f} |")
-
-
-def measured(name: str, place: Path) -> dict[str, float]:
-    """One contender in a process of its own, on one core."""
-    command = [sys.executable, __file__, "--contender", name, "--place", str(place)]
-    quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-    environment = {**os.environ, **quiet, "OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{name}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def prepare(given: argparse.Namespace, place: Path) -> None:
@@ -126,17 +115,15 @@ def config(place: Path) -> Any:
 
 def run(name: str, place: Path) -> dict[str, float]:
     """Rows, CPU seconds, seconds, peak memory (bytes) and bytes on disk of one contender."""
-    for package in ("bitsandbytes", "deepspeed"):
-        sys.modules.setdefault(package, None)  # type: ignore[arg-type]
+    without_engines()
     with tempfile.TemporaryDirectory(dir=place) as folder:
         os.environ["HF_DATASETS_CACHE"] = folder
         contender = {"ours": ours, "datasets.map": mapped, "TRL": trl}[name](place, Path(folder))
         cpu, wall = time.process_time(), time.perf_counter()
         rows = contender()
         cpu, seconds = time.process_time() - cpu, time.perf_counter() - wall
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         disk = sum(path.stat().st_size for path in Path(folder).rglob("*.arrow"))
-    return {"rows": rows, "cpu": cpu, "seconds": seconds, "peak": peak, "disk": disk}
+    return {"rows": rows, "cpu": cpu, "seconds": seconds, "peak": peak_bytes(), "disk": disk}
 
 
 def ours(place: Path, folder: Path) -> Callable[[], int]:

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_ns.errors import ConfigError, TrainingError
-from lora_ns.pretrain import Muon, pretrain, pretrain_spec
+from lora_ns.pretrain import Muon, loss_of, pretrain, pretrain_spec
 from lora_ns.sources import builtin, pretraining
 
 NAMES = sorted(pretraining.BASE_MODELS)
@@ -53,6 +53,22 @@ def test_same_specification_gives_the_same_bytes(name, made, tmp_path):
     torch.manual_seed(123)  # what happened before does not matter
     pretrain_spec(small(name), tmp_path)
     assert checksums(tmp_path) == checksums(made[0][name])
+
+
+def test_the_encoders_loss_is_that_of_its_own_forward_pass(monkeypatch, tmp_path):
+    from lora_ns import pretrain as module
+
+    losses = []
+
+    def both(model, batch):
+        losses.append((loss_of(model, batch), model(**batch).loss))
+        return losses[-1][0]
+
+    monkeypatch.setattr(module, "loss_of", both)
+    pretrain_spec(small("tiny-bert", dropout=0.0), tmp_path)
+    for found, wanted in losses:
+        torch.testing.assert_close(found, wanted)
+    assert len(losses) == 4
 
 
 def test_seed_changes_the_weights(made, tmp_path):

@@ -245,7 +245,7 @@ def _fit(
     losses: list[float] = []
     tokens = 0
     for step, batch in enumerate(itertools.islice(batches, steps), start=1):
-        loss = model(**batch).loss
+        loss = loss_of(model, batch)
         losses.append(loss.item())
         tokens += batch["input_ids"].numel()
         if not math.isfinite(losses[-1]):
@@ -259,6 +259,18 @@ def _fit(
         if progress and (step % REPORT_EVERY_STEPS == 0 or step == steps):
             progress(step, steps, losses[-1])
     return losses, tokens
+
+
+def loss_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:
+    """The model's own loss (nats), with an encoder's logits at masked positions only, one in seven."""
+    if "next_sentence_label" not in batch:
+        return model(**batch).loss
+    inputs = {name: value for name, value in batch.items() if name not in ("labels", "next_sentence_label")}
+    read, masked = model.bert(**inputs), batch["labels"] != IGNORED
+    words = model.cls.predictions(read.last_hidden_state[masked])
+    follows = model.cls.seq_relationship(read.pooler_output)
+    entropy = torch.nn.functional.cross_entropy
+    return entropy(words, batch["labels"][masked]) + entropy(follows, batch["next_sentence_label"])
 
 
 class Muon(torch.optim.Optimizer):
