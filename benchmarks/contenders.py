@@ -26,6 +26,11 @@ def measured(script: str, name: str, settings: Mapping[str, Any]) -> dict[str, A
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def intermediate(hidden: int) -> int:
+    """Llama's: 8/3 of the hidden size, rounded up to a multiple that matrix products are quick at."""
+    return -(-hidden * 8 // (3 * 64)) * 64
+
+
 def peak_bytes() -> int:
     """The most memory that this process has held; getrusage would give that of the process which started it, if more."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())

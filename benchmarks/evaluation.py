@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contenders import measured, peak_bytes, without_engines
+from contenders import intermediate, measured, peak_bytes, without_engines
 
 TEXT = ("ours", "generate, 8", "generate, 16", "generate, 32", "generate, 64", "generate, 128")
 ADAPTERS = ("processes in turn", "one process in turn", "together")
@@ -103,7 +103,7 @@ def prepare(given: argparse.Namespace) -> None:
     PreTrainedTokenizerFast(tokenizer_object=core, **names).save_pretrained(given.place / "model")
     torch.manual_seed(0)
     shape = LlamaConfig(
-        vocab_size=END + 1, hidden_size=given.hidden, intermediate_size=given.hidden * 8 // 3, pad_token_id=0,
+        vocab_size=END + 1, hidden_size=given.hidden, intermediate_size=intermediate(given.hidden), pad_token_id=0,
         num_hidden_layers=given.layers, num_attention_heads=given.hidden // 64, num_key_value_heads=given.heads_of_keys,
         bos_token_id=2, eos_token_id=3, max_position_embeddings=4096,
     )  # fmt: skip

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from contenders import measured, peak_bytes, without_engines
+from contenders import intermediate, measured, peak_bytes, without_engines
 
 CONTENDERS = ("ours", "ours, random order", "HF Trainer, random", "HF Trainer, grouped", "TRL", "TRL, packed")
 SHARED = ("place", "data", "rows", "steps", "batch")
@@ -84,7 +84,7 @@ def prepare(given: argparse.Namespace) -> None:
     torch.manual_seed(0)
     heads = given.hidden // 64
     shape = LlamaConfig(
-        vocab_size=given.vocabulary, hidden_size=given.hidden, intermediate_size=given.hidden * 8 // 3,
+        vocab_size=given.vocabulary, hidden_size=given.hidden, intermediate_size=intermediate(given.hidden),
         num_hidden_layers=given.layers, num_attention_heads=heads, pad_token_id=0, bos_token_id=2, eos_token_id=3,
     )  # fmt: skip
     LlamaForCausalLM(shape).save_pretrained(given.place / "model")
