@@ -118,6 +118,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True},
     "dora with dropout": {"use_dora": True, "lora_dropout": 0.2},
     "pissa": {"init_lora_weights": "pissa"},
+    "pissa with dropout": {"init_lora_weights": "pissa", "lora_dropout": 0.3},
     "olora": {"init_lora_weights": "olora"},
     "eva": EVA,
 }
@@ -164,6 +165,23 @@ def test_classifiers_with_a_head_of_each_ones_own(workplace: Path, tiny_encoder_
     check_as_if_alone(configs, ready(configs))
 
 
+def test_epochs_are_counted_in_shares_as_for_a_run_alone(workplace: Path, tiny_encoder_without_dropout: Path) -> None:
+    """Twenty rows are two and a half batches of eight, five shares of four."""
+    changes = {"training": {"per_device_train_batch_size": 4}}
+    configs = [classes(tiny_encoder_without_dropout, {}, seed=seed, **changes) for seed in (0, 1)]
+    check_as_if_alone(configs, ready(configs))
+
+
+def test_layers_that_cannot_be_shared_are_trained_alone(workplace: Path, tiny_causal: Path) -> None:
+    configs = [causal(tiny_causal, {"target_modules": ["q_proj", "lm_head"]}, seed=seed) for seed in (0, 1)]
+    store = ready(configs)
+    found = together(configs, store)
+    for config in configs:
+        folder = found[store.run_name(config)]
+        assert isinstance(folder, Path), folder
+        assert "fused_with" not in read_record(folder)["circumstances"]
+
+
 @pytest.fixture(scope="session")
 def tiny_encoder_without_dropout(tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "calm-encoder"
@@ -192,7 +210,7 @@ def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes
 
 
 @pytest.mark.parametrize("way", ["pieces", "factors"])
-@pytest.mark.parametrize("method", ["dropout", "pissa"])
+@pytest.mark.parametrize("method", ["dropout", "pissa", "pissa with dropout"])
 def test_every_way_through_a_layer_gives_what_a_run_alone_does(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, way: str, method: str
 ) -> None:
@@ -355,6 +373,7 @@ def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(
         ({"training": {"neftune_noise_alpha": 5.0}}, "training.neftune_noise_alpha"),
         ({"training": {"gradient_checkpointing": True}, "peft": {"lora_dropout": 0.1}},
          "training.gradient_checkpointing with peft.lora_dropout"),
+        ({"peft": {"use_dora": True, "init_lora_weights": "pissa"}}, "peft.use_dora with peft.init_lora_weights"),
         ({"training": {"logging_steps": 5, "report_to": "none"}}, None),
     ],
 )  # fmt: skip

@@ -87,6 +87,7 @@ def _forward(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Te
         or layer.disable_adapters
         or args
         or kwargs
+        or x.device.type != "cpu"  # the model moved on to a GPU
         or torch.is_autocast_enabled("cpu")
     ):
         return type(layer).forward(layer, x, *args, **kwargs)

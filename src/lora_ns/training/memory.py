@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 
 from lora_ns.errors import TrainingError
@@ -38,3 +39,9 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@functools.cache
+def keep_imports() -> None:
+    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training."""
+    gc.freeze()

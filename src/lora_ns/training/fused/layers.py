@@ -45,9 +45,14 @@ class LowRank:
     def parameters(self) -> list[torch.nn.Parameter]:
         return [self.a, self.b, *([] if self.magnitude is None else [self.magnitude])]
 
+    @property
+    def is_taken_apart(self) -> bool:
+        """Whether what was taken out of the weight sees other rows than the factors: those without dropout."""
+        return self.taken is not None and self.dropout > 0
+
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(a, b) of the whole difference to the shared weight: [a; a₀], [b, −b₀]."""
-        if self.taken is None:
+        """(a, b) of the difference to the shared weight: [a; a₀], [b, −b₀], where both see the same rows."""
+        if self.taken is None or self.is_taken_apart:
             return self.a, self.b
         return torch.cat([self.a, self.taken[0]]), torch.cat([self.b, -self.taken[1]], dim=1)
 
@@ -90,6 +95,8 @@ class SharedLinear(torch.nn.Module):
         is_plain = not torch.is_autocast_enabled(x.device.type)
         ways = {"weights": self._by_weights, "pieces": self._by_pieces, "factors": self._by_factors}
         out = ways[self._way if is_plain else "factors"](flat, sizes, parts)
+        if any(part is not None and part.is_taken_apart for part in parts):
+            out = _less_taken(out, flat, sizes, parts)
         return out.view(*x.shape[:-1], -1)
 
     def _by_weights(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
@@ -159,6 +166,18 @@ class SharedLinear(torch.nn.Module):
                 frozen = whole if self.base.bias is None else whole - self.base.bias
             pieces.append(whole + (scale - 1) * frozen + scale * own)
         return torch.cat(pieces)
+
+
+def _less_taken(out: torch.Tensor, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
+    """out [n, out] less s·B₀·A₀·x of the members whose factors saw x after dropout."""
+    pieces = []
+    for part, piece, rows in zip(parts, out.split(sizes), x.split(sizes), strict=True):
+        if part is None or part.taken is None or not part.is_taken_apart:
+            pieces.append(piece)
+        else:
+            a, b = part.taken
+            pieces.append((piece - part.scaling * (rows.to(a.dtype) @ a.t()) @ b.t()).to(piece.dtype))
+    return torch.cat(pieces)
 
 
 def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,10 @@ from lora_ns.training.sizes import count_steps
 from lora_ns.training.start import starting_model
 
 
+class Unfusable(Exception):
+    """The runs cannot be trained at once on this base; the message is the reason."""
+
+
 @dataclass
 class Member:
     """One run among others."""
@@ -186,7 +190,8 @@ def _names(model: Any) -> dict[str, torch.Tensor]:
     trained = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
     state = get_peft_model_state_dict(model)
     missing = [name for name, tensor in state.items() if tensor.data_ptr() not in trained]
-    assert not missing, f"PEFT saves what is not trained: {missing[:3]}"
+    if missing:  # a layer whose weight is tied to another's
+        raise Unfusable(f"PEFT saves what is not trained ({', '.join(missing[:3])})")
     return {name: trained[tensor.data_ptr()] for name, tensor in state.items()}
 
 

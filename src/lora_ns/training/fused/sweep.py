@@ -20,7 +20,7 @@ from lora_ns.training.collate import Batch, Collate
 from lora_ns.training.fused.adamw import MembersAdamW
 from lora_ns.training.fused.layers import OwnModules, SharedLinear
 from lora_ns.training.fused.layout import Layout
-from lora_ns.training.fused.members import Member, layers_of
+from lora_ns.training.fused.members import Member, Unfusable, layers_of
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of
 from lora_ns.training.memory import OutOfMemory, is_out_of_memory
@@ -31,10 +31,6 @@ STATE = "state.pt"
 
 LARGEST_PASS = 2048
 """Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
-
-
-class Unfusable(Exception):
-    """The runs cannot be trained at once on this base; the message is the reason."""
 
 
 class Sweep:
@@ -160,7 +156,7 @@ class Sweep:
         norms: dict[int, float],
         rates: dict[int, float],
     ) -> None:
-        an_epoch = -(-len(self.rows) // living[0].config.training.global_batch_size)
+        epoch = _epoch(self.step, len(self.rows), living[0].config.training.global_batch_size, self.size)
         for member, loss, share in zip(living, losses, right, strict=True):
             if not math.isfinite(loss):
                 member.failure = TrainingError(
@@ -174,7 +170,7 @@ class Sweep:
                 "loss": loss,
                 "grad_norm": norms[member.number],
                 "learning_rate": rates[member.number],
-                "epoch": self.step / an_epoch,
+                "epoch": epoch,
             }
             judged = {} if member.config.task_type == "regression" else {self.loss.accuracy: share}
             member.history.append({**figures, **judged})
@@ -223,6 +219,14 @@ class Sweep:
         self.optimizer.restore(state["optimizer"])
         self.layout.restore({number: _on_cpu(stream) for number, stream in state["streams"].items()})
         return folder.name
+
+
+def _epoch(step: int, rows: int, batch: int, size: int) -> float:
+    """How many times the rows were seen after a step, as transformers counts it: by shares of at most `size` rows."""
+    whole, rest = divmod(rows, batch)
+    of_batch, of_epoch = -(-batch // size), whole * -(-batch // size) + -(-rest // size)
+    done, steps = divmod(step, whole + (rest > 0))
+    return done + steps * of_batch / of_epoch
 
 
 def _on_cpu(stream: Any) -> Any:
