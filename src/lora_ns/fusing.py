@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, RunConfig
-from lora_ns.config.rules import takes_out_of_base
 from lora_ns.store import Store
 from lora_ns.trackers import is_tracked
 
@@ -55,8 +54,6 @@ def why_alone(config: RunConfig) -> str | None:
         return "peft.bias"
     if config.task_type == "causal_lm" and peft.fields.get("modules_to_save"):
         return "peft.modules_to_save"
-    if peft.fields.get("use_dora") and takes_out_of_base(peft.fields.get("init_lora_weights")):
-        return "peft.use_dora with peft.init_lora_weights"
     if training.optim not in METHOD_OPTIMIZERS:
         return f"training.optim {training.optim}"
     if training.lr_scheduler_type not in SCHEDULES:

@@ -373,7 +373,6 @@ def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(
         ({"training": {"neftune_noise_alpha": 5.0}}, "training.neftune_noise_alpha"),
         ({"training": {"gradient_checkpointing": True}, "peft": {"lora_dropout": 0.1}},
          "training.gradient_checkpointing with peft.lora_dropout"),
-        ({"peft": {"use_dora": True, "init_lora_weights": "pissa"}}, "peft.use_dora with peft.init_lora_weights"),
         ({"training": {"logging_steps": 5, "report_to": "none"}}, None),
     ],
 )  # fmt: skip
