@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 ONE_CORE = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
@@ -33,9 +31,11 @@ def intermediate(hidden: int) -> int:
 
 def peak_bytes() -> int:
     """The most memory that this process has held; getrusage would give that of the process which started it, if more."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+    from lora_ns.record import peak_resident
+
+    found = peak_resident()
+    assert found is not None, "this system does not say how much memory a process has held"
+    return found
 
 
 def without_engines() -> None:

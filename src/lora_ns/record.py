@@ -176,7 +176,7 @@ class Meter:
         with _noticing(self.not_deterministic):
             yield
         self.figures["seconds"][name] = round(time.perf_counter() - start, 3)
-        self.figures["peak_memory_bytes"][name] = _peak_resident() if resettable else None
+        self.figures["peak_memory_bytes"][name] = peak_resident() if resettable else None
         self.figures["peak_gpu_memory_bytes"][name] = _peak_gpu()
 
 
@@ -210,7 +210,8 @@ def _reset_peak() -> bool:
     return True
 
 
-def _peak_resident() -> int | None:
+def peak_resident() -> int | None:
+    """The most bytes that this process has held; None where the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:

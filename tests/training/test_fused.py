@@ -209,8 +209,11 @@ def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes
     check_as_if_alone(configs, ready(configs))
 
 
-@pytest.mark.parametrize("way", ["pieces", "factors"])
-@pytest.mark.parametrize("method", ["dropout", "pissa", "pissa with dropout"])
+@pytest.mark.parametrize(
+    ("way", "method"),
+    [(way, method) for way in ("pieces", "factors") for method in ("dropout", "pissa", "pissa with dropout")]
+    + [("factors", "dora")],
+)
 def test_every_way_through_a_layer_gives_what_a_run_alone_does(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, way: str, method: str
 ) -> None:

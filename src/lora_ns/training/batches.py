@@ -65,6 +65,12 @@ class Share:
             yield batch[start : start + at_once][self.rank :: self.processes]
 
 
+def count_shares(rows: int, batch_size: int, at_once: int) -> int:
+    """In how many shares an epoch's rows are taken, where each batch is by itself."""
+    whole, rest = divmod(rows, batch_size)
+    return whole * -(-batch_size // at_once) + -(-rest // at_once)
+
+
 class RunBatches:
     """A batch sampler for torch's DataLoader: the shares of one process, epoch by epoch.
 
@@ -87,9 +93,7 @@ class RunBatches:
                 yield rows.tolist()
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.lengths), self.batch_size)
-        at_once = self.share.size * self.share.processes
-        return whole * -(-self.batch_size // at_once) + -(-rest // at_once)
+        return count_shares(len(self.lengths), self.batch_size, self.share.size * self.share.processes)
 
     def steps(self, count: int) -> Iterator[Rows]:
         """The first `count` global batches of the run."""

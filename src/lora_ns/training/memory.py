@@ -43,5 +43,9 @@ def release() -> None:
 
 @functools.cache
 def keep_imports() -> None:
-    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training."""
+    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training.
+
+    What is garbage by then goes first: frozen, it would stay.
+    """
+    gc.collect()
     gc.freeze()

@@ -16,6 +16,7 @@ import torch
 from lora_ns.config import RunConfig
 from lora_ns.errors import TrainingError
 from lora_ns.training import checkpoints
+from lora_ns.training.batches import count_shares
 from lora_ns.training.collate import Batch, Collate
 from lora_ns.training.fused.adamw import MembersAdamW
 from lora_ns.training.fused.layers import OwnModules, SharedLinear
@@ -223,10 +224,8 @@ class Sweep:
 
 def _epoch(step: int, rows: int, batch: int, size: int) -> float:
     """How many times the rows were seen after a step, as transformers counts it: by shares of at most `size` rows."""
-    whole, rest = divmod(rows, batch)
-    of_batch, of_epoch = -(-batch // size), whole * -(-batch // size) + -(-rest // size)
-    done, steps = divmod(step, whole + (rest > 0))
-    return done + steps * of_batch / of_epoch
+    done, steps = divmod(step, -(-rows // batch))
+    return done + steps * -(-batch // size) / count_shares(rows, batch, size)
 
 
 def _on_cpu(stream: Any) -> Any:
