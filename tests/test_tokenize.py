@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import causal_task, sums
+from support import causal_task, sums, write_config
 
 from lora_ns.chain import make_tokens
 from lora_ns.config import RunConfig, check, load_config, merge
@@ -343,3 +346,18 @@ def test_the_questions_of_the_training_rows_are_kept_as_hashes(workplace: Path, 
     tokens(config)
     kept = np.load(Store().tokens(config) / "questions.npy")
     assert len(kept) == 40 and kept.dtype == np.uint64 and (np.diff(kept.astype(object)) > 0).all()
+
+
+def test_the_verb_makes_the_same_tokens_without_loading_torch(workplace: Path, tiny_causal: Path) -> None:
+    write_config(workplace / "task.yaml", causal_task(tiny_causal))
+    config, store = load_config(Path("task.yaml")), Store()
+    program = (
+        "import sys; from lora_ns.cli import app; app(['tokenize', '--config', 'task.yaml'], standalone_mode=False); "
+        "assert sys.modules.get('torch') is None"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    by_verb = (store.tokens(config) / "train.arrow").read_bytes()
+    shutil.rmtree(store.tokens(config))
+    make_tokens(config, store)
+    assert (store.tokens(config) / "train.arrow").read_bytes() == by_verb

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import ModelConfig, RunConfig
+from lora_ns.engines import keep_imports
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.integrity import intact
 from lora_ns.store import Store, exists
@@ -89,6 +90,7 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    keep_imports()
     model = config.model
     arguments: dict[str, Any] = {
         "revision": model.revision if place is None else None,

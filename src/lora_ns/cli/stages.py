@@ -14,8 +14,9 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from lora_ns.chain import make_adapters, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
-from lora_ns.engines import prepare_engines
+from lora_ns.engines import keep_torch_away, prepare_engines
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
+from lora_ns.models import folder_here
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, read_evaluation
 
@@ -68,7 +69,10 @@ def pretrain(
 @app.command()
 def tokenize(config: ConfigOption, overrides: Overrides = None, method: MethodOption = None) -> None:
     """Turn rows into tokens.  Example: lora-ns tokenize --config configs/gsm8k.yaml"""
-    typer.echo(make_tokens(_config(config, method, overrides), Store()))
+    settings, store = _config(config, method, overrides), Store()
+    if folder_here(settings.model, store) and not settings.model.trust_remote_code:  # else one may be made first
+        keep_torch_away()
+    typer.echo(make_tokens(settings, store))
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 
 from lora_ns.errors import TrainingError
@@ -39,13 +38,3 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@functools.cache
-def keep_imports() -> None:
-    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training.
-
-    What is garbage by then goes first: frozen, it would stay.
-    """
-    gc.collect()
-    gc.freeze()

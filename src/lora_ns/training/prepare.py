@@ -17,7 +17,6 @@ from lora_ns.training.collate import collate_of
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import loss_of
 from lora_ns.training.lowrank import quicken
-from lora_ns.training.memory import keep_imports
 from lora_ns.training.rows import TokenRows
 from lora_ns.training.sizes import count_steps, split_batch
 from lora_ns.training.start import starting_model
@@ -52,7 +51,6 @@ def prepare(
     """
     from lora_ns.training.trainer import RunTrainer, arguments_of
 
-    keep_imports()
     size, accumulation = split_batch(config.training.global_batch_size, processes.count, per_device)
     intact(store.tokens(config))
     scratch = store.scratch(store.run_name(config))
