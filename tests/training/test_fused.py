@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +255,72 @@ def test_members_that_go_through_the_base_after_one_another(
     configs = [causal(tiny_causal, METHODS[name], seed=1) for name in ("dropout", "pissa", "lora", "dora")]
     check_as_if_alone(configs, ready(configs))
     assert max(passes) == 1 if largest == 1 else 1 < max(passes) < 4
+
+
+@pytest.fixture
+def three_cores() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("changes", [{}, {"training": {"gradient_checkpointing": True}}, {"task_type": "text"}], ids=str)
+def test_members_that_go_through_the_base_side_by_side(
+    workplace: Path,
+    tiny_causal: Path,
+    tiny_encoder_without_dropout: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    three_cores: None,
+    changes: dict[str, Any],
+) -> None:
+    seen: dict[str, set[int]] = {"at once": set(), "cores": set()}
+    now: set[int] = set()
+    met, whole = threading.Barrier(3, timeout=60), fused.Sweep._pass
+
+    def watched(self: Any, members: list[int], batches: Any) -> Any:
+        now.add(threading.get_ident())
+        met.wait()
+        seen["at once"].add(len(now))
+        seen["cores"].add(torch.get_num_threads())
+        met.wait()
+        now.discard(threading.get_ident())
+        return whole(self, members, batches)
+
+    monkeypatch.setattr(fused.Sweep, "_pass", watched)
+    methods = ("lora", "pissa", "dora") if changes.get("training") else ("dropout", "pissa with dropout", "dora with dropout")
+    if "task_type" in changes:
+        configs = [classes(tiny_encoder_without_dropout, METHODS[name], seed=seed) for seed, name in enumerate(methods)]
+    else:
+        configs = [causal(tiny_causal, METHODS[name], seed=1, **changes) for name in methods]
+    check_as_if_alone(configs, ready(configs))
+    assert seen == {"at once": {3}, "cores": {1}} and torch.get_num_threads() == 3
+
+
+def test_side_by_side_gives_the_same_bits_every_time(workplace: Path, tiny_causal: Path, three_cores: None) -> None:
+    configs = [causal(tiny_causal, METHODS["dropout"], seed=seed) for seed in range(5)]
+    store = ready(configs)
+    made = []
+    for _ in range(3):
+        found = together(configs, store)
+        made.append([(Path(str(folder)) / "adapter_model.safetensors").read_bytes() for folder in found.values()])
+        shutil.rmtree("results/adapters")
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "cores", "passes"),
+    [
+        ([60] * 8, 1, [[0, 1, 2, 3, 4, 5, 6, 7]]),
+        ([60] * 8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
+        ([900] * 5, 1, [[0, 1], [2, 3], [4]]),
+        ([1300] * 4, 2, [[0], [1], [2], [3]]),
+        ([9, 5, 7], 8, [[0], [1], [2]]),
+        ([5000, 10], 1, [[0], [1]]),
+    ],
+)
+def test_passes_are_shared_out_over_the_cores(tokens: list[int], cores: int, passes: list[list[int]]) -> None:
+    assert fused.in_passes(tokens, cores) == passes
 
 
 def test_a_padded_joint_batch_gives_what_a_flat_one_does(

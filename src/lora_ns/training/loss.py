@@ -7,6 +7,7 @@ for a large vocabulary is a third of the whole computation; on GPUs TRL's fused 
 from __future__ import annotations
 
 import inspect
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,13 +108,18 @@ def _looks_back_only(model: Any, base: Any) -> bool:
     return usual and not prompted
 
 
+class _Chosen(threading.local):
+    """The batch that a thread is at: its labels, and what came of it."""
+
+    labels: Any = None
+    kept: Any = None
+
+
 class _CompactHead:
     """Hooks by which the model's own forward computes logits, scaled and capped as it does, of chosen positions only."""
 
     def __init__(self, base: Any):
-        self._labels: Any = None
-        self._kept: Any = None
-        self._base = base
+        self._now, self._base, self._finding = _Chosen(), base, threading.Lock()
         base.register_forward_pre_hook(self._note_labels, with_kwargs=True)
         base.loss_function = self._keep_logits
         self._head: Any = None
@@ -121,26 +127,27 @@ class _CompactHead:
     def __call__(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """(logits [N, V], targets [N]) of the N supervised positions, row by row."""
         head = self._base.get_output_embeddings()  # PEFT may have put another in its place
-        if head is not self._head:
-            head.register_forward_pre_hook(self._drop_positions)
-            self._head = head
-        self._labels = inputs["labels"]  # AdaLoRA calls the base's forward past its hooks
+        with self._finding:
+            if head is not self._head:
+                head.register_forward_pre_hook(self._drop_positions)
+                self._head = head
+        self._now.labels = inputs["labels"]  # AdaLoRA calls the base's forward past its hooks
         model(**inputs, use_cache=False)
-        kept, self._labels, self._kept = self._kept, None, None
+        kept, self._now.labels, self._now.kept = self._now.kept, None, None
         return kept
 
     def _note_labels(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         # whatever stands before the tokens by now (a trained prompt) has its labels too
-        self._labels = kwargs.get("labels")
+        self._now.labels = kwargs.get("labels")
 
     def _drop_positions(self, module: Any, args: tuple[Any, ...]) -> Any:
-        if self._labels is None:
+        if self._now.labels is None:
             return None
-        return (args[0][:, :-1][self._labels[:, 1:] != IGNORED][None], *args[1:])
+        return (args[0][:, :-1][self._now.labels[:, 1:] != IGNORED][None], *args[1:])
 
     def _keep_logits(self, logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
         carried = labels[:, 1:] != IGNORED
-        self._kept = (logits.squeeze(0), labels[:, 1:][carried])
+        self._now.kept = (logits.squeeze(0), labels[:, 1:][carried])
         return logits.new_zeros(())
 
 

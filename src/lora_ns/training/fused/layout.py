@@ -3,11 +3,12 @@
 Members' rows stand one after another.  A causal model reads those of several flat, all tokens in one row without padding,
 and only its attention sees them apart; one member's rows, and those of other models, are padded to the longest of all.
 A member's dropout is drawn as when it is alone: from its own stream of random numbers, in the shape that its own padded
-batch has.
+batch has.  Each thread has a joint batch of its own.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,28 +18,48 @@ import torch
 from lora_ns.training.collate import IGNORED, Batch
 
 
+class _Joint(threading.local):
+    """The joint batch that a thread is at.  members: numbers of those that take part, in the order of their rows."""
+
+    flat = False
+    members: Sequence[int] = ()
+    shapes: Sequence[tuple[int, int]] = ()
+    """(rows, padded length) of each member's own batch."""
+    real: Sequence[torch.Tensor] = ()
+    """Places of each member's tokens in its own padded batch, flattened."""
+    length = 0
+    """Of the longest row of all."""
+
+
 class Layout:
-    """The joint batch of the moment.  members: numbers of those that take part, in the order of their rows."""
+    """The joint batch of the moment, in each thread, and the members' streams of random numbers."""
 
     def __init__(self, *, reads_flat: bool) -> None:
         """reads_flat: whether the model can read all rows as one."""
-        self.reads_flat, self.flat = reads_flat, False
-        self.members: list[int] = []
-        self.shapes: list[tuple[int, int]] = []
-        """(rows, padded length) of each member's own batch."""
-        self._real: list[torch.Tensor] = []
-        """Places of each member's tokens in its own padded batch, flattened."""
-        self._joint_length = 0
+        self.reads_flat, self._now = reads_flat, _Joint()
         self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
+        self._drawing = threading.Lock()
+        """Of torch's one generator."""
+
+    @property
+    def members(self) -> Sequence[int]:
+        """Numbers of those that take part, in the order of their rows."""
+        return self._now.members
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int]]:
+        """(rows, padded length) of each member's own batch."""
+        return self._now.shapes
 
     def join(self, members: Sequence[int], batches: Sequence[Batch], device: Any) -> tuple[Batch, torch.Tensor]:
         """(the joint batch, place of each token's or row's member in `members`), on the device."""
-        self.members = list(members)
-        self.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
-        self._real = [batch["attention_mask"].reshape(-1).nonzero()[:, 0].to(device) for batch in batches]
-        self._joint_length = max(length for _, length in self.shapes)
-        self.flat = self.reads_flat and len(batches) > 1
-        joint, owners = self._flat(batches) if self.flat else self._padded(batches)
+        now = self._now
+        now.members = list(members)
+        now.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
+        now.real = [batch["attention_mask"].reshape(-1).nonzero()[:, 0].to(device) for batch in batches]
+        now.length = max(length for _, length in now.shapes)
+        now.flat = self.reads_flat and len(batches) > 1
+        joint, owners = self._flat(batches) if now.flat else self._padded(batches)
         return {name: value.to(device) for name, value in joint.items()}, owners.to(device)
 
     def _flat(self, batches: Sequence[Batch]) -> tuple[Batch, torch.Tensor]:
@@ -62,7 +83,7 @@ class Layout:
             fill = IGNORED if name == "labels" else 0
             pieces = [batch[name] for batch in batches]
             if first.dim() == 2:
-                pads = [(0, self._joint_length - piece.size(1)) for piece in pieces]
+                pads = [(0, self._now.length - piece.size(1)) for piece in pieces]
                 fill = _padding_of(batches, name) if name == "input_ids" else fill
                 pieces = [torch.nn.functional.pad(p, pad, value=fill) for p, pad in zip(pieces, pads, strict=True)]
             joint[name] = torch.cat(pieces)
@@ -71,8 +92,8 @@ class Layout:
 
     def sizes(self, count: int) -> list[int]:
         """How many of so many flattened positions (tokens, or rows) each member has, in order."""
-        tokens = [len(real) for real in self._real]
-        if self.flat:
+        tokens = [len(real) for real in self._now.real]
+        if self._now.flat:
             assert count == sum(tokens), "a layer that sees other positions than the tokens cannot be shared"
             return tokens
         rows = [rows for rows, _ in self.shapes]
@@ -99,11 +120,12 @@ class Layout:
 
     @contextmanager
     def _stream_of(self, member: int) -> Iterator[None]:
-        before = _state()
-        _set_state(self._streams[member])
-        yield
-        self._streams[member] = _state()
-        _set_state(before)
+        with self._drawing:
+            before = _state()
+            _set_state(self._streams[member])
+            yield
+            self._streams[member] = _state()
+            _set_state(before)
 
     def dropped(self, place: int, part: torch.Tensor, share: float) -> torch.Tensor:
         """A member's positions [n, width] after dropout.  place: of the member in `members`."""
@@ -111,14 +133,14 @@ class Layout:
         width, is_tokens = part.size(1), part.size(0) != rows
         shape = (rows, length, width) if is_tokens else (rows, width)
         with self._stream_of(self.members[place]):
-            if not self.flat and not (is_tokens and self._joint_length > length):
+            if not self._now.flat and not (is_tokens and self._now.length > length):
                 return torch.nn.functional.dropout(part.view(shape), share).view_as(part)
             mask = torch.nn.functional.dropout(part.new_ones(shape), share)
         if not is_tokens:
             return part * mask
-        if self.flat:
-            return part * mask.view(-1, width)[self._real[place]]
-        pad = torch.nn.functional.pad(mask, (0, 0, 0, self._joint_length - length), value=1.0)
+        if self._now.flat:
+            return part * mask.view(-1, width)[self._now.real[place]]
+        pad = torch.nn.functional.pad(mask, (0, 0, 0, self._now.length - length), value=1.0)
         return part * pad.view(-1, width)
 
     # -- attention -----------------------------------------------------------------------------------------------------
@@ -139,7 +161,7 @@ class Layout:
 
         Padding stands behind a row's tokens, where causal attention never looks.
         """
-        if not self.flat:
+        if not self._now.flat:
             return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
         sizes = self.sizes(query.size(2))
         apart = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
@@ -147,13 +169,13 @@ class Layout:
         for place, (rows, length) in enumerate(self.shapes):
             queries, keys, values = (self._in_rows(parts[place], place) for parts in apart)
             seen = _causal(queries, keys, values, scaling)
-            outputs.append(seen.transpose(1, 2).reshape(rows * length, *seen.shape[1::2])[self._real[place]])
+            outputs.append(seen.transpose(1, 2).reshape(rows * length, *seen.shape[1::2])[self._now.real[place]])
         return torch.cat(outputs)[None], None
 
     def _in_rows(self, part: torch.Tensor, place: int) -> torch.Tensor:
         """[tokens, heads, width] -> [rows, heads, length, width], zeros where a row has ended."""
         rows, length = self.shapes[place]
-        room = part.new_zeros(rows * length, *part.shape[1:]).index_copy(0, self._real[place], part)
+        room = part.new_zeros(rows * length, *part.shape[1:]).index_copy(0, self._now.real[place], part)
         return room.view(rows, length, *part.shape[1:]).transpose(1, 2)
 
 
