@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
+from peft import (
+    AdaptionPromptConfig,
+    IA3Config,
+    LoraConfig,
+    OFTConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
 from torch.testing import assert_close
 
 from lora_ns.training.collate import IGNORED
@@ -23,6 +31,13 @@ SMALL = {
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL, tie_word_embeddings=True)),
+    "qwen3": lambda: transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SMALL)),
+    "gemma": lambda: transformers.GemmaForCausalLM(transformers.GemmaConfig(**SMALL)),
+    "experts": lambda: transformers.Qwen2MoeForCausalLM(
+        transformers.Qwen2MoeConfig(**SMALL, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
+                                    shared_expert_intermediate_size=24)
+    ),
+    "phi3": lambda: transformers.Phi3ForCausalLM(transformers.Phi3Config(**SMALL)),
     "gemma2": lambda: transformers.Gemma2ForCausalLM(transformers.Gemma2Config(**SMALL, final_logit_softcapping=0.5)),
     "cohere": lambda: transformers.CohereForCausalLM(transformers.CohereConfig(**SMALL, logit_scale=3.0)),
     "gpt2": lambda: transformers.GPT2LMHeadModel(
@@ -88,17 +103,67 @@ def test_supervised_positions_alone_give_the_loss_of_all(architecture: str) -> N
     "adapter",
     [
         LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+        LoraConfig(r=4, target_modules="all-linear", use_dora=True, task_type="CAUSAL_LM"),
+        LoraConfig(r=4, target_modules="all-linear", alora_invocation_tokens=[7], task_type="CAUSAL_LM"),
         LoraConfig(r=4, target_modules=["q_proj", "lm_head"], task_type="CAUSAL_LM"),
         LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM"),
         PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
         PrefixTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM"),
+        IA3Config(task_type="CAUSAL_LM"),
+        AdaptionPromptConfig(adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM"),
+        OFTConfig(target_modules="all-linear", oft_block_size=4, task_type="CAUSAL_LM"),
     ],
-    ids=["lora", "lora on the output layer", "output layer saved", "prompt tuning", "prefix tuning"],
+    ids=["lora", "dora", "alora", "lora on the output layer", "output layer saved", "prompt tuning", "prefix tuning", "ia3",
+         "adaption prompt", "oft"],
 )  # fmt: skip
 def test_it_holds_with_an_adapter_before_or_around_the_model(adapter: Any) -> None:
     torch.manual_seed(0)
     model = get_peft_model(ARCHITECTURES["llama"](), adapter)
     check_same(model)
+
+
+@pytest.mark.parametrize("use_reentrant", [True, False])
+def test_it_holds_where_layers_are_computed_again(use_reentrant: bool) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(
+        ARCHITECTURES["llama"](), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    loss = CausalLoss(model)
+    wanted = gradients(model, loss.by_owner(model, batch(), torch.arange(3), 3)[0])
+    model.train()  # LoRA's dropout is 0
+    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    model.enable_input_require_grads()
+    found = gradients(model, loss.by_owner(model, batch(), torch.arange(3), 3)[0])
+    assert found.keys() == wanted.keys() and found
+    for name, gradient in wanted.items():
+        assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+ALORA = LoraConfig(r=4, target_modules="all-linear", alora_invocation_tokens=[7], task_type="CAUSAL_LM")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "adapter", "positions"),
+    [
+        ("llama", None, (1, 13)),
+        ("qwen3", None, (1, 13)),
+        ("experts", None, (1, 13)),
+        ("llama", LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"), (1, 13)),
+        ("llama", ALORA, (3, 12)),
+        ("gemma2", None, (3, 12)),
+    ],
+)
+def test_behind_its_attention_the_last_layer_sees_the_supervised_positions_only(
+    architecture: str, adapter: Any, positions: tuple[int, int]
+) -> None:
+    base = ARCHITECTURES[architecture]()
+    model = base if adapter is None else get_peft_model(base, adapter)
+    loss, seen = CausalLoss(model), []
+    for layer in base.model.layers:
+        for part in (layer.self_attn.o_proj, layer.mlp):
+            part.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:2]))
+    loss(model, batch())
+    assert seen == [(3, 12), (3, 12), positions, positions]
 
 
 def test_the_output_layer_sees_the_supervised_positions_only() -> None:

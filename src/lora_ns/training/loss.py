@@ -14,6 +14,7 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED
 from lora_ns.training.entropy import token_entropy
+from lora_ns.training.last_layer import narrow
 
 
 @dataclass(frozen=True)
@@ -109,10 +110,11 @@ def _looks_back_only(model: Any, base: Any) -> bool:
 
 
 class _Chosen(threading.local):
-    """The batch that a thread is at: its labels, and what came of it."""
+    """The batch that a thread is at: its labels and the places before them, and the logits that came of it."""
 
     labels: Any = None
-    kept: Any = None
+    places: Any = None
+    logits: Any = None
 
 
 class _CompactHead:
@@ -123,6 +125,7 @@ class _CompactHead:
         base.register_forward_pre_hook(self._note_labels, with_kwargs=True)
         base.loss_function = self._keep_logits
         self._head: Any = None
+        self._is_narrow = narrow(base, lambda: self._now.places)
 
     def __call__(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """(logits [N, V], targets [N]) of the N supervised positions, row by row."""
@@ -131,23 +134,33 @@ class _CompactHead:
             if head is not self._head:
                 head.register_forward_pre_hook(self._drop_positions)
                 self._head = head
-        self._now.labels = inputs["labels"]  # AdaLoRA calls the base's forward past its hooks
+        self._choose(inputs["labels"])  # AdaLoRA calls the base's forward past its hooks
         model(**inputs, use_cache=False)
-        kept, self._now.labels, self._now.kept = self._now.kept, None, None
-        return kept
+        logits, self._now.logits = self._now.logits, None
+        labels = self._now.labels[:, 1:]
+        return logits, labels[labels != IGNORED]
 
     def _note_labels(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         # whatever stands before the tokens by now (a trained prompt) has its labels too
-        self._now.labels = kwargs.get("labels")
+        self._choose(kwargs.get("labels"))
+
+    def _choose(self, labels: Any) -> None:
+        """What is read of the forward pass that comes, and of those that checkpoints make of it again."""
+        import torch
+
+        places = None
+        if labels is not None:
+            next_ones = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+            places = (next_ones != IGNORED).view(-1).nonzero()[:, 0]
+        self._now.labels, self._now.places = labels, places
 
     def _drop_positions(self, module: Any, args: tuple[Any, ...]) -> Any:
-        if self._now.labels is None:
+        if self._now.places is None or self._is_narrow:
             return None
-        return (args[0][:, :-1][self._now.labels[:, 1:] != IGNORED][None], *args[1:])
+        return (args[0].reshape(-1, args[0].size(-1)).index_select(0, self._now.places)[None], *args[1:])
 
     def _keep_logits(self, logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
-        carried = labels[:, 1:] != IGNORED
-        self._now.kept = (logits.squeeze(0), labels[:, 1:][carried])
+        self._now.logits = logits.squeeze(0)
         return logits.new_zeros(())
 
 

@@ -8,6 +8,7 @@ batch has.  Each thread has a joint batch of its own.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ class _Joint(threading.local):
     """Places of each member's tokens in its own padded batch, flattened."""
     length = 0
     """Of the longest row of all."""
+    supervised: Sequence[int] = ()
+    """Positions of each member's whose output is read, to which a causal model's last layer narrows down."""
 
 
 class Layout:
@@ -58,6 +61,8 @@ class Layout:
         now.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
         now.real = [batch["attention_mask"].reshape(-1).nonzero()[:, 0].to(device) for batch in batches]
         now.length = max(length for _, length in now.shapes)
+        labels = [batch["labels"] for batch in batches]
+        now.supervised = [int((own[:, 1:] != IGNORED).sum()) for own in labels if own.dim() == 2]
         now.flat = self.reads_flat and len(batches) > 1
         joint, owners = self._flat(batches) if now.flat else self._padded(batches)
         return {name: value.to(device) for name, value in joint.items()}, owners.to(device)
@@ -90,16 +95,17 @@ class Layout:
         rows = torch.tensor([rows for rows, _ in self.shapes])
         return joint, torch.repeat_interleave(torch.arange(len(batches)), rows)
 
-    def sizes(self, count: int) -> list[int]:
-        """How many of so many flattened positions (tokens, or rows) each member has, in order."""
-        tokens = [len(real) for real in self._now.real]
-        if self._now.flat:
-            assert count == sum(tokens), "a layer that sees other positions than the tokens cannot be shared"
-            return tokens
-        rows = [rows for rows, _ in self.shapes]
-        each = count // sum(rows)
-        assert each * sum(rows) == count
-        return [each * n for n in rows]
+    def sizes(self, shape: Sequence[int]) -> list[int]:
+        """How many of the positions of that shape ([rows, length], [rows] or [1, places]), flattened, each member has."""
+        tokens, rows = [len(real) for real in self._now.real], [rows for rows, _ in self.shapes]
+        count = math.prod(shape)
+        if len(self.members) == 1:
+            return [count]
+        if not self._now.flat and shape[0] > 1:
+            return [count // sum(rows) * n for n in rows]
+        sizes = tokens if self._now.flat and count == sum(tokens) else list(self._now.supervised)
+        assert count == sum(sizes), "a layer that sees other positions than the tokens cannot be shared"
+        return sizes
 
     # -- dropout -------------------------------------------------------------------------------------------------------
 
@@ -130,18 +136,20 @@ class Layout:
     def dropped(self, place: int, part: torch.Tensor, share: float) -> torch.Tensor:
         """A member's positions [n, width] after dropout.  place: of the member in `members`."""
         rows, length = self.shapes[place]
-        width, is_tokens = part.size(1), part.size(0) != rows
-        shape = (rows, length, width) if is_tokens else (rows, width)
+        count, width = part.shape
+        shape = (rows, length, width)
+        if self._now.flat and count == len(self._now.real[place]):
+            return part * self._mask(place, part, shape, share).view(-1, width)[self._now.real[place]]
+        longer = self._now.length - length
+        if not self._now.flat and longer and count == rows * self._now.length:
+            mask = torch.nn.functional.pad(self._mask(place, part, shape, share), (0, 0, 0, longer), value=1.0)
+            return part * mask.view(-1, width)
+        with self._stream_of(self.members[place]):  # in the shape that it has alone
+            return torch.nn.functional.dropout(part, share)
+
+    def _mask(self, place: int, like: torch.Tensor, shape: tuple[int, ...], share: float) -> torch.Tensor:
         with self._stream_of(self.members[place]):
-            if not self._now.flat and not (is_tokens and self._now.length > length):
-                return torch.nn.functional.dropout(part.view(shape), share).view_as(part)
-            mask = torch.nn.functional.dropout(part.new_ones(shape), share)
-        if not is_tokens:
-            return part * mask
-        if self._now.flat:
-            return part * mask.view(-1, width)[self._now.real[place]]
-        pad = torch.nn.functional.pad(mask, (0, 0, 0, self._now.length - length), value=1.0)
-        return part * pad.view(-1, width)
+            return torch.nn.functional.dropout(like.new_ones(shape), share)
 
     # -- attention -----------------------------------------------------------------------------------------------------
 
@@ -163,7 +171,7 @@ class Layout:
         """
         if not self._now.flat:
             return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
-        sizes = self.sizes(query.size(2))
+        sizes = self.sizes((1, query.size(2)))
         apart = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
         outputs = []
         for place, (rows, length) in enumerate(self.shapes):
