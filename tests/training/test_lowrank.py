@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -41,13 +42,19 @@ def outcome(made: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
                                       {"rank_pattern": {"q_proj": 2}}, {"lora_dropout": 0.3}])  # fmt: skip
 def test_outputs_and_gradients_are_pefts(settings: dict[str, Any]) -> None:
     made = model(**settings)
-    wanted, wanted_gradients = outcome(made)
+    in_double = copy.deepcopy(made).double()
+    pefts = outcome(made)
     assert quicken(made) > 0
-    found, gradients = outcome(made)
-    assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-    assert gradients.keys() == wanted_gradients.keys()
-    for name, gradient in wanted_gradients.items():
-        assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-7)
+    found = outcome(made)
+    assert found[1].keys() == pefts[1].keys() and found[1]
+    if "lora_dropout" in settings:  # which draws other numbers in double precision
+        assert_close(found[0], pefts[0], rtol=1e-5, atol=1e-6)
+        assert_close(found[1], pefts[1], rtol=1e-4, atol=1e-7)
+        return
+    exact = outcome(in_double)
+    for name, true in {"": exact[0], **exact[1]}.items():
+        ours, theirs = (float((one[1][name] if name else one[0]).sub(true).norm()) for one in (found, pefts))
+        assert ours <= 4 * theirs + 1e-7 * float(true.norm()), (name, ours, theirs)  # rounding, in another order
 
 
 def test_layers_of_another_kind_keep_pefts_forward() -> None:

@@ -23,8 +23,8 @@ from lora_ns.training.fused.layout import Layout
 from lora_ns.training.lowrank import low_rank
 
 LARGEST_OWN_WEIGHT = 2**17
-"""Numbers in a weight matrix up to which every member has its own sum of it: its gradient costs half as much again as the
-layer, which factors of larger layers undercut (from 512 by 512 on)."""
+"""Numbers in a weight matrix up to which every member has its own sum of it, which takes as much memory as the layer and
+for larger ones no less time than their factors (from 512 by 512 on)."""
 
 LARGEST_NORMED_WEIGHT = 4 * 2**20
 """The same with DoRA, whose norm needs that sum anyway."""
@@ -101,8 +101,19 @@ class SharedLinear(torch.nn.Module):
 
     def _by_weights(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
         shared = self.base.weight
-        weights = [shared if part is None else part.weight(shared) for part in parts]
-        return _ByRows.apply(x, self.base.bias, sizes, *weights)
+        own: list[torch.Tensor | None] = []
+        scalings = []
+        for part in parts:
+            scalings.append(1.0 if part is None else part.scaling)
+            if part is None:
+                own += [shared, None, None]
+            elif part.magnitude is not None:
+                own += [part.weight(shared), None, None]
+            else:
+                with torch.no_grad():
+                    own.append(part.weight(shared))
+                own += part.factors()
+        return _ByRows.apply(x, self.base.bias, sizes, scalings, *own)
 
     def _by_pieces(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
         pieces = []
@@ -190,33 +201,43 @@ def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: 
 
 
 class _ByRows(torch.autograd.Function):
-    """Rows [n, in] in pieces of the given sizes, each through a weight of its own, without a copy of any."""
+    """Rows [n, in] in pieces of the given sizes, each through a weight of its own, without a copy of any.
+
+    own: of each piece its weight W + s·B·A, and A and B where these are to have the gradient; they have it without a
+    gradient of the weight, which would be as much work as another pass.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, sizes: list[int], *weights: torch.Tensor
+        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, sizes: list[int], scalings: list[float], *own: Any
     ) -> torch.Tensor:
+        weights = own[::3]
         out = x.new_empty(len(x), len(weights[0]))
         for piece, weight, place in zip(x.split(sizes), weights, out.split(sizes), strict=True):
             torch.mm(piece, weight.t(), out=place) if bias is None else torch.addmm(bias, piece, weight.t(), out=place)
-        ctx.save_for_backward(x, *weights)
-        ctx.sizes = sizes
+        ctx.save_for_backward(x, *own)
+        ctx.sizes, ctx.scalings = sizes, scalings
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        x, *weights = ctx.saved_tensors
-        pieces = gradients[0].split(ctx.sizes)
+        x, *own = ctx.saved_tensors
+        pieces, rows = gradients[0].split(ctx.sizes), x.split(ctx.sizes)
         to_x = None
         if ctx.needs_input_grad[0]:
             to_x = torch.empty_like(x)
-            for piece, weight, place in zip(pieces, weights, to_x.split(ctx.sizes), strict=True):
+            for piece, weight, place in zip(pieces, own[::3], to_x.split(ctx.sizes), strict=True):
                 torch.mm(piece, weight, out=place)
-        to_weights = [
-            piece.t() @ rows if wanted else None
-            for piece, rows, wanted in zip(pieces, x.split(ctx.sizes), ctx.needs_input_grad[3:], strict=True)
-        ]
-        return to_x, None, None, *to_weights
+        to_own: list[torch.Tensor | None] = []
+        for number, (piece, seen, scaling) in enumerate(zip(pieces, rows, ctx.scalings, strict=True)):
+            a, b = own[3 * number + 1 : 3 * number + 3]
+            to_own.append(piece.t() @ seen if ctx.needs_input_grad[4 + 3 * number] else None)
+            if a is None:
+                to_own += [None, None]
+            else:  # the side of rank r first, as in lowrank.py
+                to_own.append((b.t() @ piece.t()).mul_(scaling) @ seen)
+                to_own.append(((a @ seen.t()) @ piece).mul_(scaling).t())
+        return to_x, None, None, None, *to_own
 
 
 class OwnModules(torch.nn.Module):
