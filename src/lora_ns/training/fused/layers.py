@@ -23,8 +23,7 @@ from lora_ns.training.fused.layout import Layout
 from lora_ns.training.lowrank import low_rank
 
 LARGEST_OWN_WEIGHT = 2**17
-"""Numbers in a weight matrix up to which every member has its own sum of it, which takes as much memory as the layer and
-for larger ones no less time than their factors (from 512 by 512 on)."""
+"""Numbers in a weight matrix up to which every member has its own sum of it, which takes as much memory as the layer."""
 
 LARGEST_NORMED_WEIGHT = 4 * 2**20
 """The same with DoRA, whose norm needs that sum anyway."""
