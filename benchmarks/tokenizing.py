@@ -127,10 +127,12 @@ def run(name: str, place: Path) -> dict[str, float]:
 
 
 def ours(place: Path, folder: Path) -> Callable[[], int]:
+    from lora_ns.engines import keep_torch_away
     from lora_ns.models import load_tokenizer
     from lora_ns.store import Store, read_record
     from lora_ns.tokenize import tokenize
 
+    keep_torch_away()  # as `lora-ns tokenize` does
     settings, store = config(place), Store(folder)
     target = store.rows(settings.dataset)
     target.parent.mkdir(parents=True)
