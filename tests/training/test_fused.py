@@ -201,10 +201,11 @@ def tiny_encoder_without_dropout(tiny_encoder: Path, tmp_path_factory: pytest.Te
         {"training": {"label_smoothing_factor": 0.1}},
         {"training": {"train_sampling_strategy": "random"}},
         {"training": {"per_device_train_batch_size": 8}},
+        {"training": {"shortcuts": False}},
         {"dataset": {"format": "text", "text_columns": ["answer"], "prompt_template": None, "response_template": None},
          "evaluation": {"benchmarks": []}},
     ],
-    ids=["checkpointing", "label smoothing", "random batches", "one share", "text"],
+    ids=["checkpointing", "label smoothing", "random batches", "one share", "no shortcuts", "text"],
 )  # fmt: skip
 def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes: dict[str, Any]) -> None:
     configs = [causal(tiny_causal, {}, seed=seed, **changes) for seed in (0, 1)]

@@ -81,13 +81,16 @@ class TrainingConfig(BaseModel):
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = "group_by_length"
     """Which rows make a batch: of like length out of fifty batches' worth of shuffled rows, so that little of it is padding;
     any; or in the order of the data."""
+    shortcuts: bool = True
+    """Whether what nobody reads is left uncomputed (logits and the last layer where there is no loss) and LoRA's product
+    taken in fewer passes: the same but for rounding.  false: model and method as they come.  Outside every digest."""
     optim: str = "adamw_torch"
     """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """All that is stated for transformers.TrainingArguments."""
-        ours = {"global_batch_size", "per_device_train_batch_size"}
+        ours = {"global_batch_size", "per_device_train_batch_size", "shortcuts"}
         return {key: value for key, value in self.model_dump().items() if key not in ours}
 
 
@@ -192,7 +195,7 @@ OWNED = {
 
 OUTSIDE_DIGEST = frozenset(
     """
-    per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
+    shortcuts per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
     log_level_replica log_on_each_node logging_strategy logging_steps logging_first_step logging_nan_inf_filter
     save_strategy save_steps save_total_limit save_only_model enable_jit_checkpoint eval_steps
     eval_delay eval_on_start eval_accumulation_steps dataloader_num_workers dataloader_pin_memory
@@ -203,7 +206,7 @@ OUTSIDE_DIGEST = frozenset(
     trackio_bucket_id trackio_static_space_id
     """.split()
 )
-"""Training arguments that say how a run is watched, stored or spread over devices, not what it computes."""
+"""Training settings that say how a run is watched, stored, spread over devices or hastened, not what it computes."""
 
 METHODS_WITHOUT_PEFT = {"none": "the base model as it is", "full": "all weights are trained"}
 

@@ -168,7 +168,7 @@ def _loss(model: Any, config: RunConfig, shape: Shape, checkpointing: bool) -> A
     if config.task_type != "causal_lm":
         labels = torch.zeros(shape.rows, dtype=torch.float32 if config.task_type == "regression" else torch.long)
     with _precision(config):
-        if config.peft.method == "lora":
+        if config.peft.method == "lora" and config.training.shortcuts:
             quicken(model)
         losses = loss_of(config, model)(model, {**_inputs(shape), "labels": labels})
         return losses.values.sum() / shape.supervised

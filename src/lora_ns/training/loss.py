@@ -35,11 +35,11 @@ class CausalLoss:
 
     accuracy = "mean_token_accuracy"
 
-    def __init__(self, model: Any, *, label_smoothing: float = 0.0):
-        """model: base or PEFT model, before it is wrapped for several processes."""
+    def __init__(self, model: Any, *, label_smoothing: float = 0.0, shortcuts: bool = True):
+        """model: base or PEFT model, before it is wrapped for several processes.  shortcuts: where there are any."""
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.label_smoothing = label_smoothing
-        self.kind = _kind_of(base)
+        self.kind = _kind_of(base) if shortcuts else "whole"
         """fused (TRL's tiles), compact (the output layer sees supervised positions only) or whole (all logits)."""
         if self.kind == "fused":
             from trl.trainer.utils import add_fused_lm_head
@@ -212,5 +212,5 @@ def loss_of(config: RunConfig, model: Any) -> CausalLoss | LabelLoss:
     """The loss of the config's task on its model."""
     smoothing = float(config.training.arguments.get("label_smoothing_factor") or 0.0)
     if config.task_type == "causal_lm":
-        return CausalLoss(model, label_smoothing=smoothing)
+        return CausalLoss(model, label_smoothing=smoothing, shortcuts=config.training.shortcuts)
     return LabelLoss(regression=config.task_type == "regression", label_smoothing=smoothing)

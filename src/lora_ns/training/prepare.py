@@ -60,7 +60,7 @@ def prepare(
     model = starting_model(config, store, rows, collate, count_steps(config, len(rows)))
     check_positions(model, max(rows.lengths, default=0), config)
     initial = initial_factors(model, config)
-    if processes.count == 1 and config.peft.method == "lora":
+    if processes.count == 1 and config.peft.method == "lora" and config.training.shortcuts:
         quicken(model)
     batches = RunBatches(
         rows.lengths,
