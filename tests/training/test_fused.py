@@ -266,7 +266,9 @@ def three_cores() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("changes", [{}, {"training": {"gradient_checkpointing": True}}, {"task_type": "text"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"training": {"gradient_checkpointing": True}}, {"task_type": "text"}], ids=str
+)
 def test_members_that_go_through_the_base_side_by_side(
     workplace: Path,
     tiny_causal: Path,
@@ -289,7 +291,9 @@ def test_members_that_go_through_the_base_side_by_side(
         return whole(self, members, batches)
 
     monkeypatch.setattr(fused.Sweep, "_pass", watched)
-    methods = ("lora", "pissa", "dora") if changes.get("training") else ("dropout", "pissa with dropout", "dora with dropout")
+    methods = (
+        ("lora", "pissa", "dora") if changes.get("training") else ("dropout", "pissa with dropout", "dora with dropout")
+    )
     if "task_type" in changes:
         configs = [classes(tiny_encoder_without_dropout, METHODS[name], seed=seed) for seed, name in enumerate(methods)]
     else:
