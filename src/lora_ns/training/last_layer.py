@@ -27,22 +27,26 @@ def narrow(base: Any, places: Places) -> bool:
         return False
     whole = layer.forward
 
-    def at_places(positions: torch.Tensor) -> torch.Tensor:
-        return positions.reshape(-1, positions.size(-1)).index_select(0, places())[None]
-
     def drop(module: Any, inputs: tuple[torch.Tensor, ...]) -> Any:
-        return None if places() is None else (at_places(inputs[0]), *inputs[1:])
+        chosen = places()
+        return None if chosen is None else (_at(inputs[0], chosen), *inputs[1:])
 
     def forward(hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        if places() is None:
+        chosen = places()
+        if chosen is None:
             return whole(hidden_states, **kwargs)
         attended, _ = layer.self_attn(hidden_states=layer.input_layernorm(hidden_states), **kwargs)
-        residual = at_places(hidden_states) + attended
+        residual = _at(hidden_states, chosen) + attended
         return residual + layer.mlp(layer.post_attention_layernorm(residual))
 
     layer.self_attn.o_proj.register_forward_pre_hook(drop)
     layer.forward = forward
     return True
+
+
+def _at(positions: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """[B, T, width] -> [1, N, width]"""
+    return positions.reshape(-1, positions.size(-1)).index_select(0, places)[None]
 
 
 def _is_as_llamas(layer: Any) -> bool:
