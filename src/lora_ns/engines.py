@@ -33,14 +33,15 @@ def prepare_engines(*configs: RunConfig) -> None:
     warnings.filterwarnings("ignore", module=r"(torch|transformers|trl|peft|accelerate)\..*")
 
 
-@functools.cache
 def keep_imports() -> None:
-    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training.
-
-    What is garbage by then goes first: frozen, it would stay.
-    """
+    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training."""
     gc.set_threshold(*USUAL)
-    gc.collect()
+    _freeze()
+
+
+@functools.cache
+def _freeze() -> None:
+    gc.collect()  # what is garbage by now: frozen, it would stay
     gc.freeze()
 
 

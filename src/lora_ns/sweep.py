@@ -81,7 +81,7 @@ def _one(config: RunConfig, store: Store, quiet: bool) -> Path | LoraNsError:
 
 def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
     """Trains the group in one loop; returns the runs that have to be trained by themselves after all."""
-    from lora_ns.training.fused.sweep import Unfusable
+    from lora_ns.training.fused.layout import Unfusable
 
     try:
         for config in group:

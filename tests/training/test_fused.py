@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,67 @@ def test_members_that_go_through_the_base_side_by_side(
     assert seen == {"at once": {3}, "cores": {1}} and torch.get_num_threads() == 3
 
 
+def test_where_one_fails_side_by_side_later_threads_have_all_cores(three_cores: None) -> None:
+    def cores_of_a_thread() -> int:
+        with ThreadPoolExecutor(1) as crew:
+            return crew.submit(torch.get_num_threads).result()
+
+    def fail(_: list[int]) -> None:
+        raise MemoryError
+
+    seen: list[int] = []
+    with pytest.raises(MemoryError), fused._working_in(2) as each:
+        each(lambda _: seen.append(torch.get_num_threads()), [[0], [1]])
+        each(fail, [[0], [1]])
+    assert seen == [1, 1] and cores_of_a_thread() == torch.get_num_threads() == 3
+
+
+def test_layers_may_be_computed_again_in_another_thread(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU's are, whose backward pass torch runs in a thread of its own."""
+    backward = torch.Tensor.backward
+
+    def elsewhere(self: torch.Tensor, *rest: Any, **named: Any) -> None:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(backward, self, *rest, **named).result()
+
+    configs = [causal(tiny_causal, {}, seed=seed, training={"gradient_checkpointing": True}) for seed in (0, 1)]
+    store = ready(configs)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "backward", elsewhere)
+        patch.setattr("lora_ns.training.loss.narrow", lambda *_: False)  # which is for processors
+        found = together(configs, store)
+    Path("results/adapters").rename("fused")
+    for config in configs:
+        run = store.run_name(config)
+        assert found[run] == store.adapter(run)
+        assert read_record(Path("fused") / run)["circumstances"]["fused_with"]
+        assert distance(train(config, store, quiet=True), Path("fused") / run) < 1e-4
+
+
+@pytest.mark.parametrize("is_flat", [True, False], ids=["flat", "padded"])
+def test_experts_that_see_positions_without_rows(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, is_flat: bool
+) -> None:
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    torch.manual_seed(0)
+    shape = Qwen2MoeConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24,
+        shared_expert_intermediate_size=24, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    Qwen2MoeForCausalLM(shape).save_pretrained("experts")
+    for file in tiny_causal.glob("*token*"):
+        shutil.copy(file, "experts")
+    if not is_flat:
+        monkeypatch.setattr(fused, "reads_flat", lambda *_: False)
+    modules = ["q_proj", "o_proj", "shared_expert.down_proj"]
+    configs = [causal(Path("experts").resolve(), {"target_modules": modules}, seed=seed) for seed in (0, 1, 2)]
+    check_as_if_alone(configs, ready(configs))
+
+
 def test_side_by_side_gives_the_same_bits_every_time(workplace: Path, tiny_causal: Path, three_cores: None) -> None:
     configs = [causal(tiny_causal, METHODS["dropout"], seed=seed) for seed in range(5)]
     store = ready(configs)
@@ -322,6 +384,7 @@ def test_side_by_side_gives_the_same_bits_every_time(workplace: Path, tiny_causa
         ([1300] * 4, 2, [[0], [1], [2], [3]]),
         ([9, 5, 7], 8, [[0], [1], [2]]),
         ([5000, 10], 1, [[0], [1]]),
+        ([0, 9000], 2, [[0], [1]]),
     ],
 )
 def test_passes_are_shared_out_over_the_cores(tokens: list[int], cores: int, passes: list[list[int]]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from peft import (
+    AdaLoraConfig,
     AdaptionPromptConfig,
     IA3Config,
     LoraConfig,
@@ -139,6 +140,7 @@ def test_it_holds_where_layers_are_computed_again(use_reentrant: bool) -> None:
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+XLORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 ALORA = LoraConfig(r=4, target_modules="all-linear", alora_invocation_tokens=[7], task_type="CAUSAL_LM")
 
 
@@ -150,6 +152,7 @@ ALORA = LoraConfig(r=4, target_modules="all-linear", alora_invocation_tokens=[7]
         ("experts", None, (1, 13)),
         ("llama", LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"), (1, 13)),
         ("llama", ALORA, (3, 12)),
+        ("llama", XLORA, (3, 12)),
         ("gemma2", None, (3, 12)),
     ],
 )
@@ -158,6 +161,9 @@ def test_behind_its_attention_the_last_layer_sees_the_supervised_positions_only(
 ) -> None:
     base = ARCHITECTURES[architecture]()
     model = base if adapter is None else get_peft_model(base, adapter)
+    if adapter is XLORA:
+        for layer in base.model.layers:
+            layer.self_attn.o_proj.forward = layer.self_attn.o_proj.forward  # as X-LoRA puts its own in every layer
     loss, seen = CausalLoss(model), []
     for layer in base.model.layers:
         for part in (layer.self_attn.o_proj, layer.mlp):
@@ -209,8 +215,19 @@ def test_token_entropy_is_cross_entropy() -> None:
     assert_close(found_gradient, gradient)
 
 
-def test_generation_still_has_all_its_logits() -> None:
-    model = ARCHITECTURES["llama"]().eval()
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        None,
+        AdaLoraConfig(target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM", total_step=10),
+        AdaptionPromptConfig(adapter_len=4, adapter_layers=1, task_type="CAUSAL_LM"),
+    ],
+    ids=["none", "adalora", "adaption prompt"],
+)
+def test_generation_still_has_all_its_logits(adapter: Any) -> None:
+    """Also with methods that call the base past its hooks."""
+    model = ARCHITECTURES["llama"]()
+    model = model.eval() if adapter is None else get_peft_model(model, adapter).eval()
     before = model(input_ids=batch()["input_ids"]).logits
     CausalLoss(model)(model, batch())
     assert_close(model(input_ids=batch()["input_ids"]).logits, before)

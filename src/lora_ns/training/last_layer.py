@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from lora_ns.training.lowrank import is_quick
+
 Places = Callable[[], torch.Tensor | None]
 """Where output is read, in the positions [B * T] of the moment's batch; None for everywhere."""
 
@@ -62,12 +64,15 @@ def _is_as_llamas(layer: Any) -> bool:
 
 def _sees_one_position(module: Any) -> bool:
     """Whether a module of the base or of PEFT computes each position from itself alone: of PEFT's only LoRA's, DoRA's and
-    IA3's are known to (aLoRA counts positions, others mix them)."""
+    IA3's are known to (aLoRA counts positions, X-LoRA weighs them, others mix them); LLM.int8 looks for outliers in all."""
     from peft.tuners.ia3.layer import IA3Layer
     from peft.tuners.lora.layer import LoraLayer
     from peft.tuners.lora.variants import DoraLinearVariant
     from peft.tuners.tuners_utils import BaseTunerLayer
 
+    if type(module).__name__ == "Linear8bitLt":
+        return False
     if isinstance(module, LoraLayer):
-        return all(isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values())
+        its_own = "forward" not in vars(module) or is_quick(module)
+        return its_own and all(isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values())
     return isinstance(module, IA3Layer) or not isinstance(module, BaseTunerLayer)

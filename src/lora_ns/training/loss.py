@@ -46,7 +46,7 @@ class CausalLoss:
 
             add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
         elif self.kind == "compact":
-            self._compact = _CompactHead(base)
+            self._compact = _CompactHead(model, base)
         self._masks = self.kind == "whole" or not _looks_back_only(model, base)
 
     def count(self, inputs: dict[str, Any]) -> Any:
@@ -120,9 +120,10 @@ class _Chosen(threading.local):
 class _CompactHead:
     """Hooks by which the model's own forward computes logits, scaled and capped as it does, of chosen positions only."""
 
-    def __init__(self, base: Any):
+    def __init__(self, model: Any, base: Any):
         self._now, self._base, self._finding = _Chosen(), base, threading.Lock()
-        base.register_forward_pre_hook(self._note_labels, with_kwargs=True)
+        for entered in dict.fromkeys((model, base)):  # AdaLoRA calls the base's forward past its hooks
+            entered.register_forward_pre_hook(self._note_labels, with_kwargs=True)
         base.loss_function = self._keep_logits
         self._head: Any = None
         self._is_narrow = narrow(base, lambda: self._now.places)
@@ -134,21 +135,19 @@ class _CompactHead:
             if head is not self._head:
                 head.register_forward_pre_hook(self._drop_positions)
                 self._head = head
-        self._choose(inputs["labels"])  # AdaLoRA calls the base's forward past its hooks
         model(**inputs, use_cache=False)
         logits, self._now.logits = self._now.logits, None
         labels = self._now.labels[:, 1:]
         return logits, labels[labels != IGNORED]
 
     def _note_labels(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        # whatever stands before the tokens by now (a trained prompt) has its labels too
-        self._choose(kwargs.get("labels"))
+        """What is read of the forward pass that comes, and of those that checkpoints make of it again.
 
-    def _choose(self, labels: Any) -> None:
-        """What is read of the forward pass that comes, and of those that checkpoints make of it again."""
+        At the base whatever stands before the tokens by now (a trained prompt) has its labels too.
+        """
         import torch
 
-        places = None
+        labels, places = kwargs.get("labels"), None
         if labels is not None:
             next_ones = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
             places = (next_ones != IGNORED).view(-1).nonzero()[:, 0]

@@ -72,6 +72,11 @@ def quicken(model: Any) -> int:
     return len(layers)
 
 
+def is_quick(layer: Any) -> bool:
+    """Whether a layer has this product."""
+    return getattr(vars(layer).get("forward"), "__func__", None) is _forward
+
+
 def _is_plain(layer: Any) -> bool:
     base, names = layer.get_base_layer(), list(layer.lora_A)
     if type(base) is not torch.nn.Linear or base.weight.device.type != "cpu" or base.weight.requires_grad:

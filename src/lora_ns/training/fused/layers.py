@@ -89,7 +89,7 @@ class SharedLinear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., in] -> [..., out], each member's rows by its own part."""
         flat = x.reshape(-1, x.size(-1))
-        sizes = self.layout.sizes(x.shape[:-1])
+        sizes = self.layout.sizes(len(flat))
         parts = [self.parts.get(member) for member in self.layout.members]
         is_plain = not torch.is_autocast_enabled(x.device.type)
         ways = {"weights": self._by_weights, "pieces": self._by_pieces, "factors": self._by_factors}

@@ -3,12 +3,11 @@
 Members' rows stand one after another.  A causal model reads those of several flat, all tokens in one row without padding,
 and only its attention sees them apart; one member's rows, and those of other models, are padded to the longest of all.
 A member's dropout is drawn as when it is alone: from its own stream of random numbers, in the shape that its own padded
-batch has.  Each thread has a joint batch of its own.
+batch has.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,8 +18,12 @@ import torch
 from lora_ns.training.collate import IGNORED, Batch
 
 
-class _Joint(threading.local):
-    """The joint batch that a thread is at.  members: numbers of those that take part, in the order of their rows."""
+class Unfusable(Exception):
+    """The runs cannot be trained at once on this base; the message is the reason."""
+
+
+class _Joint:
+    """The joint batch that goes through the base.  members: numbers of those that take part, in the order of their rows."""
 
     flat = False
     members: Sequence[int] = ()
@@ -34,12 +37,20 @@ class _Joint(threading.local):
     """Positions of each member's whose output is read, to which a causal model's last layer narrows down."""
 
 
-class Layout:
-    """The joint batch of the moment, in each thread, and the members' streams of random numbers."""
+class _JointOfThread(_Joint, threading.local):
+    """The one that goes through it in a thread."""
 
-    def __init__(self, *, reads_flat: bool) -> None:
-        """reads_flat: whether the model can read all rows as one."""
-        self.reads_flat, self._now = reads_flat, _Joint()
+
+class Layout:
+    """The joint batch of the moment, and the members' streams of random numbers."""
+
+    def __init__(self, *, reads_flat: bool, side_by_side: bool = False) -> None:
+        """reads_flat: whether the model can read all rows as one.
+
+        side_by_side: whether each thread has a joint batch of its own; a GPU's checkpoints are computed again in another.
+        """
+        self.reads_flat = reads_flat
+        self._now: _Joint = _JointOfThread() if side_by_side else _Joint()
         self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
         self._drawing = threading.Lock()
         """Of torch's one generator."""
@@ -95,17 +106,22 @@ class Layout:
         rows = torch.tensor([rows for rows, _ in self.shapes])
         return joint, torch.repeat_interleave(torch.arange(len(batches)), rows)
 
-    def sizes(self, shape: Sequence[int]) -> list[int]:
-        """How many of the positions of that shape ([rows, length], [rows] or [1, places]), flattened, each member has."""
-        tokens, rows = [len(real) for real in self._now.real], [rows for rows, _ in self.shapes]
-        count = math.prod(shape)
-        if len(self.members) == 1:
+    def sizes(self, count: int) -> list[int]:
+        """How many of so many flattened positions (tokens, those whose output is read, or rows) each member has, in order.
+
+        Raises Unfusable for a layer that sees other positions.
+        """
+        now, rows = self._now, [rows for rows, _ in self.shapes]
+        if len(rows) == 1:
             return [count]
-        if not self._now.flat and shape[0] > 1:
+        if now.supervised:
+            tokens = [len(real) for real in now.real] if now.flat else [n * now.length for n in rows]
+            for sizes in (tokens, list(now.supervised)):
+                if count == sum(sizes):
+                    return sizes
+        elif count % sum(rows) == 0:
             return [count // sum(rows) * n for n in rows]
-        sizes = tokens if self._now.flat and count == sum(tokens) else list(self._now.supervised)
-        assert count == sum(sizes), "a layer that sees other positions than the tokens cannot be shared"
-        return sizes
+        raise Unfusable("a layer sees other positions than the rows have")
 
     # -- dropout -------------------------------------------------------------------------------------------------------
 
@@ -171,7 +187,7 @@ class Layout:
         """
         if not self._now.flat:
             return _causal(query, key, value, scaling).transpose(1, 2).contiguous(), None
-        sizes = self.sizes((1, query.size(2)))
+        sizes = self.sizes(query.size(2))
         apart = [tensor[0].transpose(0, 1).split(sizes) for tensor in (query, key, value)]
         outputs = []
         for place, (rows, length) in enumerate(self.shapes):

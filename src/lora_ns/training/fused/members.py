@@ -23,13 +23,10 @@ from lora_ns.store import Store
 from lora_ns.training.batches import Rows, RunBatches, Share
 from lora_ns.training.collate import Collate
 from lora_ns.training.fused.layers import LowRank
+from lora_ns.training.fused.layout import Unfusable
 from lora_ns.training.rows import TokenRows
 from lora_ns.training.sizes import count_steps
 from lora_ns.training.start import starting_model
-
-
-class Unfusable(Exception):
-    """The runs cannot be trained at once on this base; the message is the reason."""
 
 
 @dataclass

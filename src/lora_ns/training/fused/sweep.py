@@ -23,8 +23,8 @@ from lora_ns.training.batches import count_shares
 from lora_ns.training.collate import Batch, Collate
 from lora_ns.training.fused.adamw import MembersAdamW
 from lora_ns.training.fused.layers import OwnModules, SharedLinear
-from lora_ns.training.fused.layout import Layout
-from lora_ns.training.fused.members import Member, Unfusable, layers_of
+from lora_ns.training.fused.layout import Layout, Unfusable
+from lora_ns.training.fused.members import Member, layers_of
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of
 from lora_ns.training.memory import OutOfMemory, is_out_of_memory
@@ -34,7 +34,7 @@ from lora_ns.training.trainer import SAVE_EVERY_SECONDS
 STATE = "state.pt"
 
 LARGEST_PASS = 2048
-"""Tokens that go through the base together on a core: it is busy with fewer already, and more leave its caches."""
+"""Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
 
 
 class Sweep:
@@ -58,9 +58,9 @@ class Sweep:
         self.members = {member.number: member for member in members}
         self.rows, self.collate, self.size, self.scratch = rows, collate, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
-        self.cores = torch.get_num_threads() if base.device.type == "cpu" else 1
-        """On each of which some members go through the base, which is quicker than all cores at the products of one."""
-        self.layout = Layout(reads_flat=reads_flat(base, members[0].config))
+        self.teams = min(torch.get_num_threads(), len(members)) if base.device.type == "cpu" else 1
+        """Parts of a processor's cores that members go through the base on: quicker than all cores at the products of one."""
+        self.layout = Layout(reads_flat=reads_flat(base, members[0].config), side_by_side=self.teams > 1)
         _refuse_dropout(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
@@ -89,7 +89,7 @@ class Sweep:
         """
         steps = max(member.steps for member in self.members.values())
         saved = time.monotonic()
-        with _each_on_a_core(self.cores) as each:
+        with _working_in(self.teams) as each:
             while self.step < steps and self.living:
                 try:
                     self._take_step(each)
@@ -144,7 +144,7 @@ class Sweep:
         if self.base.device.type != "cpu":
             return [list(range(len(batches)))]
         tokens = [int(batch["attention_mask"].sum()) for batch in batches]
-        return in_passes(tokens, self.cores)
+        return in_passes(tokens, self.teams)
 
     def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of losses, number of right answers) of each member's share."""
@@ -225,16 +225,16 @@ class Sweep:
         return folder.name
 
 
-def in_passes(tokens: Sequence[int], cores: int) -> list[list[int]]:
-    """Places of members with so many tokens, in passes: one a core where all are few, else of at most LARGEST_PASS."""
+def in_passes(tokens: Sequence[int], teams: int) -> list[list[int]]:
+    """Places of members with so many tokens, in passes: one a team where all are few, else of at most LARGEST_PASS."""
     passes: list[list[int]] = []
-    room, before, share = 0, 0, sum(tokens) / cores
+    room, before, share = 0, 0, sum(tokens) / teams
     for place, count in enumerate(tokens):
         if share <= LARGEST_PASS:
             is_next = before + count / 2 >= share * len(passes)
         else:
             is_next = count > room
-        if is_next:
+        if is_next or not passes:
             passes.append([])
             room = LARGEST_PASS
         passes[-1].append(place)
@@ -247,24 +247,27 @@ Each = Callable[[Callable[[list[int]], None], list[list[int]]], None]
 
 
 @contextmanager
-def _each_on_a_core(cores: int) -> Iterator[Each]:
-    """Calls side by side, each computing on one core alone; one after another, on all of them, where cores is 1."""
+def _working_in(teams: int) -> Iterator[Each]:
+    """Calls side by side in so many teams of cores; one after another, on all of them, where there is one team."""
 
     def in_turn(function: Callable[[list[int]], None], arguments: list[list[int]]) -> None:
         for argument in arguments:
             function(argument)
 
-    if cores == 1:
+    if teams == 1:
         yield in_turn
         return
-    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as crew:
+    cores = torch.get_num_threads()
+    with ThreadPoolExecutor(teams, initializer=torch.set_num_threads, initargs=(cores // teams,)) as crew:
 
         def side_by_side(function: Callable[[list[int]], None], arguments: list[list[int]]) -> None:
             for done in [crew.submit(function, argument) for argument in arguments]:
                 done.result()
 
-        yield side_by_side
-    torch.set_num_threads(cores)  # what later threads begin with
+        try:
+            yield side_by_side
+        finally:
+            torch.set_num_threads(cores)  # what later threads begin with
 
 
 def _epoch(step: int, rows: int, batch: int, size: int) -> float:
