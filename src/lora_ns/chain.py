@@ -89,13 +89,16 @@ def make_adapters(
     trial: bool = False,
     max_members: int | None = None,
     max_memory: int | None = None,
+    cores: int = 1,
     quiet: bool = False,
 ) -> None:
-    """The adapters of many configs in this process, those that can be trained at once together.
+    """The adapters of many configs, those that can be trained at once together.
 
     done: told of every run, its adapter's folder or why there is none.  trial: a loss that is not finite is a result.
+    cores: of a processor, over which runs may be shared out to processes; not where their memory is limited.
     """
-    from lora_ns.sweep import MAX_MEMBERS, train_all
+    from lora_ns.crew import train_in_parts
+    from lora_ns.fusing import MAX_MEMBERS
 
     def settle(config: RunConfig, outcome: Path | LoraNsError) -> None:
         if trial and isinstance(outcome, TrainingError):
@@ -118,6 +121,12 @@ def make_adapters(
         except LoraNsError as error:
             settle(config, error)
     members = max_members or MAX_MEMBERS
+    if cores > 1 and max_memory is None:
+        ready = train_in_parts(ready, store, settle, cores=cores, max_members=members, trial=trial)
+    if not ready:
+        return
+    from lora_ns.sweep import train_all
+
     train_all(ready, store, settle, max_members=members, max_memory=max_memory, quiet=quiet)
 
 

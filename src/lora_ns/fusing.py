@@ -40,6 +40,9 @@ SCHEDULES = frozenset(
 )
 """Schedules that hang on the step alone."""
 
+MAX_MEMBERS = 8
+"""Runs that are trained at once where nothing else is said."""
+
 METHOD_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 
 

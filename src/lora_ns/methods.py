@@ -177,6 +177,7 @@ def save_trained(
     """
     model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     (folder / "README.md").unlink(missing_ok=True)
+    _put_in_order(model, folder)
     _check_saved(model, folder)
     if initial is not None:
         _save_as_difference(folder, initial)
@@ -189,6 +190,17 @@ def write_weights(folder: Path, weights: dict[str, Any], initial: dict[str, Any]
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     if initial is not None:
         _save_as_difference(folder, initial)
+
+
+def _put_in_order(model: Any, folder: Path) -> None:
+    """PEFT writes sets, such as the modules, in an order that is another one in every process."""
+    path = folder / "adapter_config.json"
+    if not path.is_file():
+        return
+    said = json.loads(path.read_text(encoding="utf-8"))
+    for settings in model.peft_config.values():
+        said |= {key: sorted(value) for key, value in vars(settings).items() if isinstance(value, set) and key in said}
+    path.write_text(json.dumps(said, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def _check_saved(model: Any, folder: Path) -> None:

@@ -21,7 +21,7 @@ from lora_ns import record
 from lora_ns.config import RunConfig
 from lora_ns.errors import Busy, Interrupted, LoraNsError
 from lora_ns.failure import noting
-from lora_ns.fusing import groups_of
+from lora_ns.fusing import MAX_MEMBERS, groups_of
 from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.prediction.members import parts_within
@@ -33,9 +33,6 @@ from lora_ns.training.batches import order_digest
 from lora_ns.training.interruption import Interruption, noticing
 from lora_ns.training.lock import holding
 from lora_ns.training.memory import OutOfMemory, release, smaller
-
-MAX_MEMBERS = 8
-"""Runs that are trained at once where nothing else is said."""
 
 Done = Callable[[RunConfig, Path | LoraNsError], None]
 
@@ -121,7 +118,8 @@ def _train_at_once(
                 del sweep, members
                 release()
                 continue
-            facts = {"rows_at_once": size, "memory": notes, "resumed_from": resumed, "loss": sweep.loss.kind}
+            facts = {"rows_at_once": size, "memory": notes, "resumed_from": resumed}
+            facts |= {"loss": sweep.loss.kind, "rows": sweep.loss.rows}
             facts["fused_with"] = [member.run for member in members]
             for config, member, started in zip(group, members, starts, strict=True):
                 done(config, _kept(config, member, started, store, meter, facts, sweep.rows))

@@ -180,7 +180,7 @@ def _how(run: PreparedRun) -> dict[str, Any]:
     return {
         "rows_at_once": run.batches.share.size,
         "accumulation": arguments.gradient_accumulation_steps,
-        "loss": run.trainer.loss_kind,
+        **run.trainer.ways,
     }
 
 

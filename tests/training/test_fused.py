@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -112,6 +110,12 @@ def check_as_if_alone(configs: list[RunConfig], store: Store) -> None:
             assert said[key] == record[key], key
         assert said["training"]["order_sha256"] == record["training"]["order_sha256"]
         assert said["training"]["tokens_seen"] == record["training"]["tokens_seen"]
+
+
+def keep_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for models that cannot read rows as one."""
+    for user in ("lora_ns.training.loss", "lora_ns.training.fused.sweep"):
+        monkeypatch.setattr(f"{user}.reads_flat", lambda *_: False)
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -259,65 +263,6 @@ def test_members_that_go_through_the_base_after_one_another(
     assert max(passes) == 1 if largest == 1 else 1 < max(passes) < 4
 
 
-@pytest.fixture
-def three_cores() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"training": {"gradient_checkpointing": True}}, {"task_type": "text"}], ids=str
-)
-def test_members_that_go_through_the_base_side_by_side(
-    workplace: Path,
-    tiny_causal: Path,
-    tiny_encoder_without_dropout: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    three_cores: None,
-    changes: dict[str, Any],
-) -> None:
-    seen: dict[str, set[int]] = {"at once": set(), "cores": set()}
-    now: set[int] = set()
-    met, whole = threading.Barrier(3, timeout=60), fused.Sweep._pass
-
-    def watched(self: Any, members: list[int], batches: Any) -> Any:
-        now.add(threading.get_ident())
-        met.wait()
-        seen["at once"].add(len(now))
-        seen["cores"].add(torch.get_num_threads())
-        met.wait()
-        now.discard(threading.get_ident())
-        return whole(self, members, batches)
-
-    monkeypatch.setattr(fused.Sweep, "_pass", watched)
-    methods = (
-        ("lora", "pissa", "dora") if changes.get("training") else ("dropout", "pissa with dropout", "dora with dropout")
-    )
-    if "task_type" in changes:
-        configs = [classes(tiny_encoder_without_dropout, METHODS[name], seed=seed) for seed, name in enumerate(methods)]
-    else:
-        configs = [causal(tiny_causal, METHODS[name], seed=1, **changes) for name in methods]
-    check_as_if_alone(configs, ready(configs))
-    assert seen == {"at once": {3}, "cores": {1}} and torch.get_num_threads() == 3
-
-
-def test_where_one_fails_side_by_side_later_threads_have_all_cores(three_cores: None) -> None:
-    def cores_of_a_thread() -> int:
-        with ThreadPoolExecutor(1) as crew:
-            return crew.submit(torch.get_num_threads).result()
-
-    def fail(_: list[int]) -> None:
-        raise MemoryError
-
-    seen: list[int] = []
-    with pytest.raises(MemoryError), fused._working_in(2) as each:
-        each(lambda _: seen.append(torch.get_num_threads()), [[0], [1]])
-        each(fail, [[0], [1]])
-    assert seen == [1, 1] and cores_of_a_thread() == torch.get_num_threads() == 3
-
-
 def test_layers_may_be_computed_again_in_another_thread(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,43 +303,29 @@ def test_experts_that_see_positions_without_rows(
     for file in tiny_causal.glob("*token*"):
         shutil.copy(file, "experts")
     if not is_flat:
-        monkeypatch.setattr(fused, "reads_flat", lambda *_: False)
+        keep_padding(monkeypatch)
     modules = ["q_proj", "o_proj", "shared_expert.down_proj"]
     configs = [causal(Path("experts").resolve(), {"target_modules": modules}, seed=seed) for seed in (0, 1, 2)]
     check_as_if_alone(configs, ready(configs))
 
 
-def test_side_by_side_gives_the_same_bits_every_time(workplace: Path, tiny_causal: Path, three_cores: None) -> None:
-    configs = [causal(tiny_causal, METHODS["dropout"], seed=seed) for seed in range(5)]
-    store = ready(configs)
-    made = []
-    for _ in range(3):
-        found = together(configs, store)
-        made.append([(Path(str(folder)) / "adapter_model.safetensors").read_bytes() for folder in found.values()])
-        shutil.rmtree("results/adapters")
-    assert made[0] == made[1] == made[2]
-
-
 @pytest.mark.parametrize(
-    ("tokens", "cores", "passes"),
+    ("tokens", "passes"),
     [
-        ([60] * 8, 1, [[0, 1, 2, 3, 4, 5, 6, 7]]),
-        ([60] * 8, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        ([900] * 5, 1, [[0, 1], [2, 3], [4]]),
-        ([1300] * 4, 2, [[0], [1], [2], [3]]),
-        ([9, 5, 7], 8, [[0], [1], [2]]),
-        ([5000, 10], 1, [[0], [1]]),
-        ([0, 9000], 2, [[0], [1]]),
+        ([60] * 8, [[0, 1, 2, 3, 4, 5, 6, 7]]),
+        ([900] * 5, [[0, 1], [2, 3], [4]]),
+        ([5000, 10], [[0], [1]]),
+        ([0, 9000, 10], [[0], [1], [2]]),
     ],
 )
-def test_passes_are_shared_out_over_the_cores(tokens: list[int], cores: int, passes: list[list[int]]) -> None:
-    assert fused.in_passes(tokens, cores) == passes
+def test_passes_hold_what_keeps_a_core_busy(tokens: list[int], passes: list[list[int]]) -> None:
+    assert fused.in_passes(tokens) == passes
 
 
-def test_a_padded_joint_batch_gives_what_a_flat_one_does(
+def test_a_padded_joint_batch_gives_what_padded_batches_alone_do(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fused, "reads_flat", lambda *_: False)
+    keep_padding(monkeypatch)
     configs = [causal(tiny_causal, METHODS[name], seed=seed) for seed, name in enumerate(["dropout", "pissa"])]
     check_as_if_alone(configs, ready(configs))
 
@@ -466,9 +397,12 @@ def test_a_kill_leaves_nothing_that_counts_as_done_and_the_rest_is_made(workplac
 
         step = adamw.MembersAdamW.step
 
+        taken: list[int] = []
+
         def die(self, rates):
             step(self, rates)
-            if self.steps == 3:
+            taken.append(len(rates))
+            if len(taken) == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         adamw.MembersAdamW.step = die  # type: ignore[method-assign]

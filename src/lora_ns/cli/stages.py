@@ -14,6 +14,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from lora_ns.chain import make_adapters, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
+from lora_ns.crew import cores_here
 from lora_ns.engines import keep_torch_away, prepare_engines
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
 from lora_ns.models import folder_here
@@ -98,7 +99,7 @@ def train(
     marker: MarkerOption = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Train an adapter, or several in one process.  Example: lora-ns train --config configs/gsm8k.yaml seed=1"""
+    """Train an adapter, or several at once.  Example: lora-ns train --config configs/gsm8k.yaml seed=1"""
     configs, store = [_config(file, method, overrides) for file in config], Store()
     prepare_engines(*configs)
     failed: list[LoraNsError] = []
@@ -113,7 +114,16 @@ def train(
 
     if len(configs) > 1:  # by which `lora-ns logs RUN` finds this log
         errors.print("\n".join(["These runs share a process:", *map(store.run_name, configs)]), soft_wrap=True)
-    make_adapters(configs, store, done, trial=trial, max_members=max_members, max_memory=max_memory, quiet=quiet)
+    make_adapters(
+        configs,
+        store,
+        done,
+        trial=trial,
+        max_members=max_members,
+        max_memory=max_memory,
+        cores=cores_here(),
+        quiet=quiet,
+    )
     if failed and len(configs) == 1:
         raise failed[0]
     summary = f"{len(failed)} of {len(configs)} runs failed; each says above why."

@@ -82,8 +82,9 @@ class TrainingConfig(BaseModel):
     """Which rows make a batch: of like length out of fifty batches' worth of shuffled rows, so that little of it is padding;
     any; or in the order of the data."""
     shortcuts: bool = True
-    """Whether what nobody reads is left uncomputed (logits and the last layer where there is no loss) and LoRA's product
-    taken in fewer passes: the same but for rounding.  false: model and method as they come.  Outside every digest."""
+    """Whether what nobody reads is left uncomputed (padding; logits and the last layer where there is no loss), LoRA's
+    product taken in fewer passes and its dropout drawn from fewer random numbers: the same but for rounding, and for which
+    numbers dropout draws.  false: model and method as they come.  Outside every digest."""
     optim: str = "adamw_torch"
     """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 

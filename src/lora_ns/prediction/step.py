@@ -22,6 +22,7 @@ from lora_ns.methods import attach, count_parameters
 from lora_ns.prediction.footprint import Answer, Kernels, Step
 from lora_ns.prediction.trace import Trace
 from lora_ns.prediction.workload import Shape
+from lora_ns.training.dropout import quicken_dropout
 from lora_ns.training.loss import loss_of
 from lora_ns.training.lowrank import quicken
 
@@ -170,7 +171,8 @@ def _loss(model: Any, config: RunConfig, shape: Shape, checkpointing: bool) -> A
     with _precision(config):
         if config.peft.method == "lora" and config.training.shortcuts:
             quicken(model)
-        losses = loss_of(config, model)(model, {**_inputs(shape), "labels": labels})
+            quicken_dropout(model)
+        losses = loss_of(config, model, flat=False)(model, {**_inputs(shape), "labels": labels})
         return losses.values.sum() / shape.supervised
 
 

@@ -6,13 +6,12 @@ feed-forward part, which are most of a layer.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from lora_ns.training.lowrank import is_quick
+from lora_ns.training.positions import decoder_layers, is_as_llamas, sees_one_position
 
 Places = Callable[[], torch.Tensor | None]
 """Where output is read, in the positions [B * T] of the moment's batch; None for everywhere."""
@@ -21,11 +20,11 @@ Places = Callable[[], torch.Tensor | None]
 def narrow(base: Any, places: Places) -> bool:
     """Gives the last layer of a causal model that is built as Llama's are a forward pass whose output [1, N, hidden] is
     that at the N places; returns whether it is such a model."""
-    layers = getattr(getattr(base, base.base_model_prefix, None), "layers", None)
-    if not isinstance(layers, torch.nn.ModuleList) or not len(layers) or not _is_as_llamas(layers[-1]):
+    layers = decoder_layers(base)
+    if layers is None or not is_as_llamas(layers[-1]):
         return False
     layer: Any = layers[-1]
-    if not all(map(_sees_one_position, [*layer.mlp.modules(), *layer.self_attn.o_proj.modules()])):
+    if not all(map(sees_one_position, [*layer.mlp.modules(), *layer.self_attn.o_proj.modules()])):
         return False
     whole = layer.forward
 
@@ -49,30 +48,3 @@ def narrow(base: Any, places: Places) -> bool:
 def _at(positions: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     """[B, T, width] -> [1, N, width]"""
     return positions.reshape(-1, positions.size(-1)).index_select(0, places)[None]
-
-
-def _is_as_llamas(layer: Any) -> bool:
-    """Whether a layer's pass is Llama's, instruction by instruction, and its attention ends with the projection."""
-    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-
-    theirs, llamas = (inspect.unwrap(kind.forward).__code__ for kind in (type(layer), LlamaDecoderLayer))
-    if (theirs.co_code, theirs.co_names) != (llamas.co_code, llamas.co_names):
-        return False
-    end = inspect.getsource(inspect.unwrap(type(layer.self_attn).forward)).split()[-6:]
-    return end == "attn_output = self.o_proj(attn_output) return attn_output, attn_weights".split()
-
-
-def _sees_one_position(module: Any) -> bool:
-    """Whether a module of the base or of PEFT computes each position from itself alone: of PEFT's only LoRA's, DoRA's and
-    IA3's are known to (aLoRA counts positions, X-LoRA weighs them, others mix them); LLM.int8 looks for outliers in all."""
-    from peft.tuners.ia3.layer import IA3Layer
-    from peft.tuners.lora.layer import LoraLayer
-    from peft.tuners.lora.variants import DoraLinearVariant
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    if type(module).__name__ == "Linear8bitLt":
-        return False
-    if isinstance(module, LoraLayer):
-        its_own = "forward" not in vars(module) or is_quick(module)
-        return its_own and all(isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values())
-    return isinstance(module, IA3Layer) or not isinstance(module, BaseTunerLayer)

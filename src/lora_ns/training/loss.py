@@ -7,13 +7,13 @@ for a large vocabulary is a third of the whole computation; on GPUs TRL's fused 
 from __future__ import annotations
 
 import inspect
-import threading
 from dataclasses import dataclass
 from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED
 from lora_ns.training.entropy import token_entropy
+from lora_ns.training.flat import flatten, read_flat, reads_flat
 from lora_ns.training.last_layer import narrow
 
 
@@ -35,9 +35,15 @@ class CausalLoss:
 
     accuracy = "mean_token_accuracy"
 
-    def __init__(self, model: Any, *, label_smoothing: float = 0.0, shortcuts: bool = True):
-        """model: base or PEFT model, before it is wrapped for several processes.  shortcuts: where there are any."""
+    def __init__(self, model: Any, *, label_smoothing: float = 0.0, shortcuts: bool = True, flat: bool = False):
+        """model: base or PEFT model, before it is wrapped for several processes.  shortcuts: where there are any.
+
+        flat: whether it reads a batch's rows as one, which `reads_flat` says it can.
+        """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.rows = "flat" if flat else "padded"
+        if flat:
+            read_flat(base)
         self.label_smoothing = label_smoothing
         self.kind = _kind_of(base) if shortcuts else "whole"
         """fused (TRL's tiles), compact (the output layer sees supervised positions only) or whole (all logits)."""
@@ -58,10 +64,14 @@ class CausalLoss:
         import torch
 
         labels = inputs["labels"]
-        if not self._masks:  # padding stands on the right, where no token looks: without a mask attention is quicker
-            inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
         carried = labels[:, 1:] != IGNORED
         places = (torch.arange(labels.numel(), device=labels.device).view_as(labels)[:, 1:])[carried]
+        if self.rows == "flat":
+            inputs = flatten(inputs)
+            labels = inputs["labels"]
+            carried = labels[:, 1:] != IGNORED
+        elif not self._masks:  # padding stands on the right, where no token looks: without a mask attention is quicker
+            inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
         if self.kind == "fused" and not self.label_smoothing:
             output = model(**inputs, use_cache=False, fused_lm_head=True)
             width = carried.size(1)  # a trained prompt stands before the tokens
@@ -82,11 +92,8 @@ class CausalLoss:
         return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), places, correct)
 
     def by_owner(self, model: Any, inputs: dict[str, Any], owners: Any, count: int) -> tuple[Any, Any]:
-        """(sum of losses, number of right answers) [count] of each owner of a batch's tokens.  owners: shape of labels, or
-        [B]."""
-        losses = self(model, inputs)
-        owners = owners if owners.dim() == 2 else owners[:, None].expand_as(inputs["labels"])
-        return _summed(losses, owners.reshape(-1), count)
+        """(sum of losses, number of right answers) [count] of each owner of a batch's rows.  owners: [B]."""
+        return _summed(self(model, inputs), owners[:, None].expand_as(inputs["labels"]).reshape(-1), count)
 
 
 def _kind_of(base: Any) -> str:
@@ -109,8 +116,9 @@ def _looks_back_only(model: Any, base: Any) -> bool:
     return usual and not prompted
 
 
-class _Chosen(threading.local):
-    """The batch that a thread is at: its labels and the places before them, and the logits that came of it."""
+@dataclass
+class _Chosen:
+    """The batch of the moment: its labels and the places before them, and the logits that came of it."""
 
     labels: Any = None
     places: Any = None
@@ -121,7 +129,7 @@ class _CompactHead:
     """Hooks by which the model's own forward computes logits, scaled and capped as it does, of chosen positions only."""
 
     def __init__(self, model: Any, base: Any):
-        self._now, self._base, self._finding = _Chosen(), base, threading.Lock()
+        self._now, self._base = _Chosen(), base
         for entered in dict.fromkeys((model, base)):  # AdaLoRA calls the base's forward past its hooks
             entered.register_forward_pre_hook(self._note_labels, with_kwargs=True)
         base.loss_function = self._keep_logits
@@ -131,10 +139,9 @@ class _CompactHead:
     def __call__(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
         """(logits [N, V], targets [N]) of the N supervised positions, row by row."""
         head = self._base.get_output_embeddings()  # PEFT may have put another in its place
-        with self._finding:
-            if head is not self._head:
-                head.register_forward_pre_hook(self._drop_positions)
-                self._head = head
+        if head is not self._head:
+            head.register_forward_pre_hook(self._drop_positions)
+            self._head = head
         model(**inputs, use_cache=False)
         logits, self._now.logits = self._now.logits, None
         labels = self._now.labels[:, 1:]
@@ -166,7 +173,7 @@ class _CompactHead:
 class LabelLoss:
     """Cross-entropy (nats) of each row's class, or the squared error of its number."""
 
-    kind = "whole"
+    kind, rows = "whole", "padded"
     accuracy = "accuracy"
 
     def __init__(self, *, regression: bool, label_smoothing: float = 0.0):
@@ -207,9 +214,10 @@ def _summed(losses: Losses, owners: Any, count: int) -> tuple[Any, Any]:
     return losses.values.new_zeros(count).index_add(0, mine, losses.values), right
 
 
-def loss_of(config: RunConfig, model: Any) -> CausalLoss | LabelLoss:
-    """The loss of the config's task on its model."""
+def loss_of(config: RunConfig, model: Any, *, flat: bool | None = None) -> CausalLoss | LabelLoss:
+    """The loss of the config's task on its model.  flat: whether rows are read as one, by default where they can be."""
     smoothing = float(config.training.arguments.get("label_smoothing_factor") or 0.0)
     if config.task_type == "causal_lm":
-        return CausalLoss(model, label_smoothing=smoothing, shortcuts=config.training.shortcuts)
+        flat = reads_flat(model, config) if flat is None else flat
+        return CausalLoss(model, label_smoothing=smoothing, shortcuts=config.training.shortcuts, flat=flat)
     return LabelLoss(regression=config.task_type == "regression", label_smoothing=smoothing)

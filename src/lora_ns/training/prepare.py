@@ -14,6 +14,7 @@ from lora_ns.store import Store
 from lora_ns.trackers import EVENTS, is_tracked, keep_events
 from lora_ns.training.batches import RunBatches, Share
 from lora_ns.training.collate import collate_of
+from lora_ns.training.dropout import quicken_dropout
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import loss_of
 from lora_ns.training.lowrank import quicken
@@ -62,6 +63,7 @@ def prepare(
     initial = initial_factors(model, config)
     if processes.count == 1 and config.peft.method == "lora" and config.training.shortcuts:
         quicken(model)
+        quicken_dropout(model)
     batches = RunBatches(
         rows.lengths,
         config.training.global_batch_size,

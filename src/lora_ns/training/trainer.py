@@ -221,9 +221,9 @@ class RunTrainer(Trainer):
         return self.accelerator.get_state_dict(self.model_wrapped)
 
     @property
-    def loss_kind(self) -> str:
-        """How the loss is computed: fused, compact or whole."""
-        return self._losses.kind
+    def ways(self) -> dict[str, str]:
+        """How the loss is computed (fused, compact or whole) and rows are read (flat or padded)."""
+        return {"loss": self._losses.kind, "rows": self._losses.rows}
 
     def plain_model(self) -> Any:
         """The model without what several processes wrap it in."""

@@ -1,4 +1,4 @@
-"""AdamW for the parameters of many members at once, each with its own rate, decay and clipping, as torch has it for one."""
+"""AdamW for the parameters of many members, each with its own rate, decay and clipping."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 
 class MembersAdamW:
-    """Decoupled weight decay (Loshchilov and Hutter 2019, arXiv 1711.05101); torch.optim.AdamW's arithmetic, step by step.
+    """torch's AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for each member, one pass over all of its parameters.
 
     parameters: of each member, with the weight decay of each.
     """
@@ -21,60 +22,44 @@ class MembersAdamW:
         betas: tuple[float, float],
         epsilon: float,
     ):
-        self.members = {member: list(pairs) for member, pairs in parameters.items()}
-        self.betas, self.epsilon, self.steps = betas, epsilon, 0
-        self._first = {member: [torch.zeros_like(p) for p, _ in pairs] for member, pairs in self.members.items()}
-        self._second = {member: [torch.zeros_like(p) for p, _ in pairs] for member, pairs in self.members.items()}
+        self._of = {
+            member: torch.optim.AdamW(_groups(pairs), betas=betas, eps=epsilon, fused=True)
+            for member, pairs in parameters.items()
+        }
 
-    @torch.no_grad()
     def clip(self, member: int, largest: float) -> float:
         """Scales a member's gradients to a norm of at most `largest` (0: not at all); returns the norm they had."""
-        gradients = [p.grad for p, _ in self.members[member] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if largest > 0:
-            torch.nn.utils.clip_grads_with_norm_([p for p, _ in self.members[member]], largest, norm)
-        return float(norm)
+        trained = [p for group in self._of[member].param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in trained])
+        length = float(norm)
+        if largest > 0 and not length + 1e-6 <= largest:  # where torch's own would scale by 1
+            clip_grads_with_norm_(trained, largest, norm)
+        return length
 
-    @torch.no_grad()
     def step(self, rates: Mapping[int, float]) -> None:
         """One update of every member that has a rate; gradients are gone after it."""
-        self.steps += 1
-        parameters: list[torch.Tensor] = []
-        gradients, firsts, seconds = [], [], []
-        kept, moved = [], []
-        first_share, second_share = self.betas
         for member, rate in rates.items():
-            for (parameter, decay), first, second in zip(
-                self.members[member], self._first[member], self._second[member], strict=True
-            ):
-                if parameter.grad is None:
-                    continue
-                parameters.append(parameter)
-                gradients.append(parameter.grad)
-                firsts.append(first)
-                seconds.append(second)
-                kept.append(1 - rate * decay)
-                moved.append(-rate / (1 - first_share**self.steps))
-        torch._foreach_mul_(parameters, kept)
-        torch._foreach_lerp_(firsts, gradients, 1 - first_share)
-        torch._foreach_mul_(seconds, second_share)
-        torch._foreach_addcmul_(seconds, gradients, gradients, 1 - second_share)
-        roots = torch._foreach_sqrt(seconds)
-        torch._foreach_div_(roots, (1 - second_share**self.steps) ** 0.5)
-        torch._foreach_add_(roots, self.epsilon)
-        torch._foreach_addcdiv_(parameters, firsts, roots, moved)
-        for updated in parameters:
-            updated.grad = None
+            optimizer = self._of[member]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
 
     def drop(self, member: int) -> None:
         """A member takes no further part."""
-        for of_members in (self.members, self._first, self._second):
-            of_members.pop(member)
+        del self._of[member]
 
-    def state(self) -> dict[str, Any]:
-        """What resuming needs."""
-        return {"steps": self.steps, "first": self._first, "second": self._second}
+    def state(self) -> dict[int, Any]:
+        """What resuming needs, of each member."""
+        return {member: optimizer.state_dict() for member, optimizer in self._of.items()}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[int, Any]) -> None:
         """Puts a state back."""
-        self.steps, self._first, self._second = state["steps"], state["first"], state["second"]
+        for member, kept in state.items():
+            self._of[member].load_state_dict(kept)
+
+
+def _groups(pairs: Sequence[tuple[torch.nn.Parameter, float]]) -> list[dict[str, Any]]:
+    """torch's parameter groups, one for each decay."""
+    decays = dict.fromkeys(decay for _, decay in pairs)
+    return [{"params": [p for p, own in pairs if own == decay], "weight_decay": decay} for decay in decays]

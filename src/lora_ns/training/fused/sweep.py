@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lora_ns.config import RunConfig
 from lora_ns.errors import TrainingError
 from lora_ns.training import checkpoints
 from lora_ns.training.batches import count_shares
 from lora_ns.training.collate import Batch, Collate
+from lora_ns.training.dropout import dropout
+from lora_ns.training.flat import reads_flat
 from lora_ns.training.fused.adamw import MembersAdamW
 from lora_ns.training.fused.layers import OwnModules, SharedLinear
 from lora_ns.training.fused.layout import Layout, Unfusable
@@ -58,9 +55,11 @@ class Sweep:
         self.members = {member.number: member for member in members}
         self.rows, self.collate, self.size, self.scratch = rows, collate, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
-        self.teams = min(torch.get_num_threads(), len(members)) if base.device.type == "cpu" else 1
-        """Parts of a processor's cores that members go through the base on: quicker than all cores at the products of one."""
-        self.layout = Layout(reads_flat=reads_flat(base, members[0].config), side_by_side=self.teams > 1)
+        shortcuts = members[0].config.training.shortcuts
+        self.layout = Layout(
+            flat=reads_flat(base, members[0].config),
+            dropout=dropout if shortcuts and base.device.type == "cpu" else torch.nn.functional.dropout,
+        )
         _refuse_dropout(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
@@ -69,7 +68,7 @@ class Sweep:
             _replace(base, name, SharedLinear(base.get_submodule(name), parts, self.layout))
         for name in dict.fromkeys(name for member in members for name in member.heads):
             _replace(base, name, OwnModules({member.number: member.heads[name] for member in members}, self.layout))
-        self.loss: CausalLoss | LabelLoss = loss_of(members[0].config, base)
+        self.loss: CausalLoss | LabelLoss = loss_of(members[0].config, base, flat=self.layout.flat)
         self.optimizer = MembersAdamW(
             {member.number: member.decays for member in members},
             betas=(arguments.adam_beta1, arguments.adam_beta2),
@@ -79,8 +78,6 @@ class Sweep:
         if arguments.gradient_checkpointing:
             base.gradient_checkpointing_enable(arguments.gradient_checkpointing_kwargs or {"use_reentrant": False})
             base.enable_input_require_grads()
-        if self.layout.reads_flat:
-            _see_rows_apart(base, self.layout)
 
     def run(self, interruption: Interruption) -> None:
         """Trains to the end.  Raises Interrupted with a checkpoint kept, OutOfMemory, and what a member's data causes.
@@ -89,19 +86,18 @@ class Sweep:
         """
         steps = max(member.steps for member in self.members.values())
         saved = time.monotonic()
-        with _working_in(self.teams) as each:
-            while self.step < steps and self.living:
-                try:
-                    self._take_step(each)
-                except Exception as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    raise OutOfMemory from error
-                if self.step < steps and (interruption or time.monotonic() - saved >= SAVE_EVERY_SECONDS):
-                    self.save()
-                    saved = time.monotonic()
-                    if interruption:
-                        raise interruption.raised(f"step {self.step} of {steps} is kept as a checkpoint")
+        while self.step < steps and self.living:
+            try:
+                self._take_step()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemory from error
+            if self.step < steps and (interruption or time.monotonic() - saved >= SAVE_EVERY_SECONDS):
+                self.save()
+                saved = time.monotonic()
+                if interruption:
+                    raise interruption.raised(f"step {self.step} of {steps} is kept as a checkpoint")
 
     @property
     def living(self) -> list[Member]:
@@ -110,23 +106,20 @@ class Sweep:
 
     # -- one step --------------------------------------------------------------------------------------------------------
 
-    def _take_step(self, each: Each) -> None:
+    def _take_step(self) -> None:
         living = self.living
         shares = [self._shares(member) for member in living]
         items = torch.tensor([float(sum(self.loss.count(share) for share in of_member)) for of_member in shares])
         items = items.to(self.base.device)
         losses = torch.zeros(len(living), device=self.base.device)
         judged = torch.zeros(len(living), device=self.base.device)
-
-        def go_through(places: list[int], batches: Sequence[Batch]) -> None:
-            members = [living[place].number for place in places]
-            found, right = self._pass(members, [batches[place] for place in places])
-            (found / items[places]).sum().backward()
-            losses[places] += found.detach() / items[places]
-            judged[places] += right
-
         for batches in zip(*shares, strict=True):
-            each(functools.partial(go_through, batches=batches), self._passes(batches))
+            for places in self._passes(batches):
+                members = [living[place].number for place in places]
+                found, right = self._pass(members, [batches[place] for place in places])
+                (found / items[places]).sum().backward()
+                losses[places] += found.detach() / items[places]
+                judged[places] += right
         self.step += 1
         norms = {member.number: self.optimizer.clip(member.number, member.largest_norm) for member in living}
         rates = {member.number: member.rates[self.step - 1] for member in living}
@@ -143,8 +136,7 @@ class Sweep:
         """Whose batches go through the base together."""
         if self.base.device.type != "cpu":
             return [list(range(len(batches)))]
-        tokens = [int(batch["attention_mask"].sum()) for batch in batches]
-        return in_passes(tokens, self.teams)
+        return in_passes([int(batch["attention_mask"].sum()) for batch in batches])
 
     def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of losses, number of right answers) of each member's share."""
@@ -225,49 +217,17 @@ class Sweep:
         return folder.name
 
 
-def in_passes(tokens: Sequence[int], teams: int) -> list[list[int]]:
-    """Places of members with so many tokens, in passes: one a team where all are few, else of at most LARGEST_PASS."""
+def in_passes(tokens: Sequence[int]) -> list[list[int]]:
+    """Places of members with so many tokens, in passes of at most LARGEST_PASS, or of one member."""
     passes: list[list[int]] = []
-    room, before, share = 0, 0, sum(tokens) / teams
+    room = 0
     for place, count in enumerate(tokens):
-        if share <= LARGEST_PASS:
-            is_next = before + count / 2 >= share * len(passes)
-        else:
-            is_next = count > room
-        if is_next or not passes:
+        if count > room or not passes:
             passes.append([])
             room = LARGEST_PASS
         passes[-1].append(place)
-        room, before = room - count, before + count
+        room -= count
     return passes
-
-
-Each = Callable[[Callable[[list[int]], None], list[list[int]]], None]
-"""Calls a function with each of some arguments."""
-
-
-@contextmanager
-def _working_in(teams: int) -> Iterator[Each]:
-    """Calls side by side in so many teams of cores; one after another, on all of them, where there is one team."""
-
-    def in_turn(function: Callable[[list[int]], None], arguments: list[list[int]]) -> None:
-        for argument in arguments:
-            function(argument)
-
-    if teams == 1:
-        yield in_turn
-        return
-    cores = torch.get_num_threads()
-    with ThreadPoolExecutor(teams, initializer=torch.set_num_threads, initargs=(cores // teams,)) as crew:
-
-        def side_by_side(function: Callable[[list[int]], None], arguments: list[list[int]]) -> None:
-            for done in [crew.submit(function, argument) for argument in arguments]:
-                done.result()
-
-        try:
-            yield side_by_side
-        finally:
-            torch.set_num_threads(cores)  # what later threads begin with
 
 
 def _epoch(step: int, rows: int, batch: int, size: int) -> float:
@@ -283,30 +243,6 @@ def _on_cpu(stream: Any) -> Any:
 def _replace(base: Any, name: str, module: torch.nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(base.get_submodule(parent), child, module)
-
-
-def reads_flat(base: Any, config: RunConfig) -> bool:
-    """Whether the model can read all rows as one without padding, its attention alone seeing them apart."""
-    settings = base.config.get_text_config()
-    if config.task_type != "causal_lm" or not getattr(base, "_supports_attention_backend", False):
-        return False
-    sliding = getattr(settings, "sliding_window", None) is not None and getattr(settings, "use_sliding_window", True)
-    kinds = set(getattr(settings, "layer_types", None) or ["full_attention"])
-    capped = getattr(settings, "attn_logit_softcapping", None) is not None
-    positions = "position_ids" in inspect.signature(type(base).forward).parameters
-    return positions and not sliding and not capped and kinds == {"full_attention"}
-
-
-def _see_rows_apart(base: Any, layout: Layout) -> None:
-    """The base's attention is the layout's from now on."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    name = f"lora_ns_rows_{id(layout)}"
-    ALL_ATTENTION_FUNCTIONS.register(name, layout.attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(name, lambda *args, **kwargs: None)
-    base.config._attn_implementation = name
-    base.config.get_text_config()._attn_implementation = name
 
 
 def _refuse_dropout(base: Any) -> None:

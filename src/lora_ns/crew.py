@@ -1,0 +1,155 @@
+"""A sweep shared out over a processor's cores: each part of its runs trained at once in a process with cores of its own.
+
+A small base model leaves cores waiting for one another; runs have nothing to do with one another.  Never imports torch: the
+processes that train do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import IO
+
+from lora_ns.config import RunConfig
+from lora_ns.errors import Interrupted, LoraNsError
+from lora_ns.failure import failure_of
+from lora_ns.fusing import groups_of
+from lora_ns.models import folder_here
+from lora_ns.processes import Processes
+from lora_ns.store import Store, exists
+from lora_ns.training.interruption import noticing
+
+LARGEST_BASE = 2**30
+"""Bytes of weights up to which each process may have its own; with larger ones all cores are busy at one product anyway."""
+
+POLL_SECONDS = 0.05
+
+Done = Callable[[RunConfig, Path | LoraNsError], None]
+
+
+def cores_here() -> int:
+    """How many cores this process computes on, as torch would count; 1 where a GPU does the work or a launch shares runs."""
+    on_gpu = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+    if sys.platform != "linux" or on_gpu or Processes.here().count > 1:
+        return 1
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(said)) if said.isdigit() else len(os.sched_getaffinity(0))
+
+
+def train_in_parts(
+    configs: Sequence[RunConfig], store: Store, done: Done, *, cores: int, max_members: int, trial: bool
+) -> list[RunConfig]:
+    """Trains what can be shared out; returns the other runs.
+
+    done: told of every run that was trained, its adapter's folder or why there is none.  trial: a loss that is not finite
+    is a result.  Raises Interrupted where a process was told to stop.
+    """
+    missing = [config for config in configs if not exists(store.adapter(store.run_name(config)))]
+    left = [config for config in configs if config not in missing]
+    for group in groups_of(missing, store, max_members):
+        if cores < 2 or len(group) < 2 or not _is_small(group[0], store):
+            left += group
+            continue
+        parts = _shared_out(group, min(cores, len(group)))
+        _train(parts, store, threads=cores // len(parts), trial=trial)
+        for config in group:
+            run = store.run_name(config)
+            note = failure_of(store, run)
+            if exists(store.adapter(run)):
+                done(config, store.adapter(run))
+            elif note is not None:
+                done(config, LoraNsError(note["reason"]))
+            else:
+                left.append(config)  # its process was killed, or another one is at it: by itself it says so
+    return left
+
+
+def _is_small(config: RunConfig, store: Store) -> bool:
+    folder = folder_here(config.model, store)
+    if folder is None or store.root.resolve() != Path.cwd():
+        return False
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= LARGEST_BASE
+
+
+def _shared_out(group: Sequence[RunConfig], count: int) -> list[Sequence[RunConfig]]:
+    """The group in so many parts, in order, of like size."""
+    ends = [len(group) * number // count for number in range(count + 1)]
+    return [group[start:end] for start, end in pairwise(ends)]
+
+
+def _train(parts: Sequence[Sequence[RunConfig]], store: Store, *, threads: int, trial: bool) -> None:
+    """Each part in a process of its own, until all have ended.  Raises Interrupted where one was told to stop."""
+    for part in parts:
+        for config in part:
+            store.failure(store.run_name(config)).unlink(missing_ok=True)  # what it says would be of an earlier try
+    with noticing() as interruption, _running(parts, store, threads, trial) as processes:
+        told = False
+        while any(process.poll() is None for process, _ in processes):
+            time.sleep(POLL_SECONDS)
+            if not told and (interruption or any(_was_told(process) for process, _ in processes)):
+                told = True
+                for process, _ in processes:
+                    process.terminate()
+        if told or any(_was_told(process) for process, _ in processes):
+            by = f" by {interruption.signal.name}" if interruption.signal else ""
+            raise Interrupted(f"stopped{by}: what was trained is kept. Called again, the runs go on from there.")
+        for _, said in processes:
+            _show_what_broke(said)
+
+
+@contextmanager
+def _running(
+    parts: Sequence[Sequence[RunConfig]], store: Store, threads: int, trial: bool
+) -> Iterator[list[tuple[subprocess.Popen[bytes], IO[bytes]]]]:
+    """The processes and what each says; they end with this one, however it ends."""
+    processes: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    with ExitStack() as held:
+        for part in parts:
+            words = [sys.executable, "-m", "lora_ns", "train", "--quiet", "--max-members", str(len(part))]
+            words += ["--trial"] if trial else []
+            for config in part:
+                words += ["--config", str(store.run_file(store.run_name(config)))]
+            said: IO[bytes] = held.enter_context(tempfile.TemporaryFile())
+            process = subprocess.Popen(
+                words,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                preexec_fn=_end_with_parent,
+            )
+            held.callback(_end, process)
+            processes.append((process, said))
+        yield processes
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    process.wait()
+
+
+def _end_with_parent() -> None:
+    """Has the kernel tell a process to stop, a checkpoint kept, when its parent is no more."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+def _was_told(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() == Interrupted.exit_status
+
+
+def _show_what_broke(said: IO[bytes]) -> None:
+    """A process's error that is no paragraph for a user, on this one's."""
+    said.seek(0)
+    text = said.read().decode(errors="replace")
+    if "Traceback (most recent call last)" in text:
+        print(text, file=sys.stderr)

@@ -1,0 +1,43 @@
+"""What of a model computes each position from that position alone, so that which positions stand around it is no matter."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from lora_ns.training.lowrank import is_quick
+
+
+def decoder_layers(base: Any) -> torch.nn.ModuleList | None:
+    """A causal model's layers; None where they stand elsewhere than most have them."""
+    layers = getattr(getattr(base, base.base_model_prefix, None), "layers", None)
+    return layers if isinstance(layers, torch.nn.ModuleList) and len(layers) else None
+
+
+def is_as_llamas(layer: Any) -> bool:
+    """Whether a layer's pass is Llama's, instruction by instruction, and its attention ends with the projection."""
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    theirs, llamas = (inspect.unwrap(kind.forward).__code__ for kind in (type(layer), LlamaDecoderLayer))
+    if (theirs.co_code, theirs.co_names) != (llamas.co_code, llamas.co_names):
+        return False
+    end = inspect.getsource(inspect.unwrap(type(layer.self_attn).forward)).split()[-6:]
+    return end == "attn_output = self.o_proj(attn_output) return attn_output, attn_weights".split()
+
+
+def sees_one_position(module: Any) -> bool:
+    """Whether a module of the base or of PEFT computes each position from itself alone: of PEFT's only LoRA's, DoRA's and
+    IA3's are known to (aLoRA counts positions, X-LoRA weighs them, others mix them); LLM.int8 looks for outliers in all."""
+    from peft.tuners.ia3.layer import IA3Layer
+    from peft.tuners.lora.layer import LoraLayer
+    from peft.tuners.lora.variants import DoraLinearVariant
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if type(module).__name__ == "Linear8bitLt" or isinstance(module, torch.nn.modules.conv._ConvNd):
+        return False
+    if isinstance(module, LoraLayer):
+        its_own = "forward" not in vars(module) or is_quick(module)
+        return its_own and all(isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values())
+    return isinstance(module, IA3Layer) or not isinstance(module, BaseTunerLayer)
