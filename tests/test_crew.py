@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,26 @@ def test_told_to_stop_all_keep_a_checkpoint_and_go_on_to_the_same_bits(workplace
     assert all(read_record(folder)["circumstances"]["resumed_from"] for folder in folders)
 
 
+@pytest.mark.parametrize("cores", [2, 1])
+def test_called_again_what_was_begun_is_gone_on_with(workplace: Path, tiny_causal: Path, cores: int) -> None:
+    """Also where a part has ended before, and where there are fewer cores by now."""
+    store, configs = Store(), [config(tiny_causal, seed, max_steps=400) for seed in range(3)]
+    folders = [store.adapter(store.run_name(one)) for one in configs]
+    process = lora_ns_train(configs)
+    until(lambda: exists(folders[0]), process)
+    process.send_signal(signal.SIGTERM)
+    status, _, err = said(process)
+    assert status == 75, err
+    first = (folders[0] / "record.json").stat().st_mtime_ns
+    status, _, err = said(lora_ns_train(configs, cores=cores))
+    assert status == 0, err
+    how = [read_record(folder)["circumstances"] for folder in folders[1:]]
+    assert all(one["resumed_from"] and len(one["fused_with"]) == 2 for one in how)
+    assert {one["hardware"]["threads"] for one in how} == {1}
+    assert (folders[0] / "record.json").stat().st_mtime_ns == first
+    assert not list(Path("results/scratch").iterdir())
+
+
 def test_nobody_trains_on_where_the_first_process_was_killed(workplace: Path, tiny_causal: Path) -> None:
     process = lora_ns_train([config(tiny_causal, seed, max_steps=10_000) for seed in range(2)])
     until(lambda: len(list(Path("results/scratch").glob("*/progress.json"))) == 2, process)
@@ -126,7 +147,47 @@ def test_what_a_killed_process_left_is_trained_by_itself(workplace: Path, tiny_c
     until(lambda: len(list(Path("results/scratch").glob("*/progress.json"))) == 3, process)
     psutil.Process(process.pid).children()[1].kill()
     status, out, err = said(process)
-    assert status == 0 and len(out.split()) == 3, err
+    assert status == 0 and len(out.split()) == 3 and "was ended by SIGKILL; they are trained here" in err, err
+
+
+def test_a_note_of_an_earlier_failure_is_not_told_again(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, configs = Store(), [config(tiny_causal, seed, max_steps=1) for seed in range(2)]
+    for one in configs:
+        note = store.failure(store.run_name(one))
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"reason": "long ago", "stage": "train"}))
+    monkeypatch.setattr(crew.sys, "executable", shutil.which("false"))  # which ends without a word
+    found: list[Any] = []
+    make_adapters(configs, store, lambda _, outcome: found.append(outcome), quiet=True, cores=2)
+    assert all(isinstance(outcome, Path) and exists(outcome) for outcome in found) and len(found) == 2
+
+
+def test_a_script_of_the_users_is_not_taken_for_a_module(workplace: Path, tiny_causal: Path) -> None:
+    Path("random.py").write_text("raise SystemExit('my own script')\n")
+    configs = [config(tiny_causal, seed, max_steps=1) for seed in range(2)]
+    store = Store()
+    found: list[Any] = []
+    make_adapters(configs, store, lambda _, outcome: found.append(outcome), quiet=True, cores=2)
+    assert all(map(exists, found)) and {
+        read_record(folder)["circumstances"]["hardware"]["threads"] for folder in found
+    } == {1}
+    assert all("fused_with" not in read_record(folder)["circumstances"] for folder in found), "each in its own process"
+
+
+def test_large_bases_and_stores_elsewhere_are_not_shared_out(workplace: Path, tiny_causal: Path) -> None:
+    base = Path("base")
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    asked = config(base.resolve(), 0)
+    assert not crew._is_small(asked, Store()), "no weights that can be seen"
+    with (base / "pytorch_model.bin").open("wb") as file:
+        file.truncate(crew.LARGEST_BASE + 1)
+    assert not crew._is_small(asked, Store())
+    assert crew._is_small(config(tiny_causal, 0), Store()) and not crew._is_small(
+        config(tiny_causal, 0), Store(Path("x"))
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import IO
@@ -22,7 +23,7 @@ from typing import IO
 from lora_ns.config import RunConfig
 from lora_ns.errors import Interrupted, LoraNsError
 from lora_ns.failure import failure_of
-from lora_ns.fusing import groups_of
+from lora_ns.fusing import begun_and_new, groups_of
 from lora_ns.models import folder_here
 from lora_ns.processes import Processes
 from lora_ns.store import Store, exists
@@ -55,13 +56,18 @@ def train_in_parts(
     """
     missing = [config for config in configs if not exists(store.adapter(store.run_name(config)))]
     left = [config for config in configs if config not in missing]
-    for group in groups_of(missing, store, max_members):
+    begun, _ = begun_and_new(missing, store, max_members)
+    for group in groups_of(configs, store, max_members):
+        waiting = [config for config in group if config in missing]
         if cores < 2 or len(group) < 2 or not _is_small(group[0], store):
-            left += group
+            left += waiting
             continue
         parts = _shared_out(group, min(cores, len(group)))
-        _train(parts, store, threads=cores // len(parts), trial=trial)
-        for config in group:
+        threads = cores // len(parts)
+        parts = _as_begun([[config for config in part if config in missing] for part in parts], begun)
+        for start in range(0, len(parts), cores):
+            _train(parts[start : start + cores], store, threads=threads, trial=trial)
+        for config in waiting:
             run = store.run_name(config)
             note = failure_of(store, run)
             if exists(store.adapter(run)):
@@ -73,17 +79,27 @@ def train_in_parts(
     return left
 
 
+def _shared_out(group: list[RunConfig], count: int) -> list[list[RunConfig]]:
+    """The group in so many parts, in order, of like size: by what is asked for, not by what is missing, so that a call after
+    a broken one finds its checkpoints and has the same number of threads."""
+    ends = [len(group) * number // count for number in range(count + 1)]
+    return [group[start:end] for start, end in pairwise(ends)]
+
+
+def _as_begun(parts: list[list[RunConfig]], begun: list[list[RunConfig]]) -> list[list[RunConfig]]:
+    """The parts, but what a call with another number of cores began together as it was begun."""
+    mine = [config for part in parts for config in part]
+    kept = [group for group in begun if group not in parts and all(config in mine for config in group)]
+    rest = [[config for config in part if not any(config in group for group in kept)] for part in parts]
+    return [part for part in [*kept, *rest] if part]
+
+
 def _is_small(config: RunConfig, store: Store) -> bool:
     folder = folder_here(config.model, store)
     if folder is None or store.root.resolve() != Path.cwd():
         return False
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) <= LARGEST_BASE
-
-
-def _shared_out(group: Sequence[RunConfig], count: int) -> list[Sequence[RunConfig]]:
-    """The group in so many parts, in order, of like size."""
-    ends = [len(group) * number // count for number in range(count + 1)]
-    return [group[start:end] for start, end in pairwise(ends)]
+    weights = [file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind)]
+    return 0 < sum(file.stat().st_size for file in weights) <= LARGEST_BASE
 
 
 def _train(parts: Sequence[Sequence[RunConfig]], store: Store, *, threads: int, trial: bool) -> None:
@@ -99,11 +115,11 @@ def _train(parts: Sequence[Sequence[RunConfig]], store: Store, *, threads: int, 
                 told = True
                 for process, _ in processes:
                     process.terminate()
-        if told or any(_was_told(process) for process, _ in processes):
+        if told or interruption or any(_was_told(process) for process, _ in processes):
             by = f" by {interruption.signal.name}" if interruption.signal else ""
             raise Interrupted(f"stopped{by}: what was trained is kept. Called again, the runs go on from there.")
-        for _, said in processes:
-            _show_what_broke(said)
+        for (process, said), part in zip(processes, parts, strict=True):
+            _show_what_broke(process, said, [store.run_name(config) for config in part])
 
 
 @contextmanager
@@ -114,7 +130,7 @@ def _running(
     processes: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
     with ExitStack() as held:
         for part in parts:
-            words = [sys.executable, "-m", "lora_ns", "train", "--quiet", "--max-members", str(len(part))]
+            words = [sys.executable, "-P", "-m", "lora_ns", "train", "--quiet", "--max-members", str(len(part))]
             words += ["--trial"] if trial else []
             for config in part:
                 words += ["--config", str(store.run_file(store.run_name(config)))]
@@ -124,7 +140,7 @@ def _running(
                 env={**os.environ, "OMP_NUM_THREADS": str(threads)},
                 stdout=subprocess.DEVNULL,
                 stderr=said,
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(_end_with, os.getpid()),
             )
             held.callback(_end, process)
             processes.append((process, said))
@@ -137,19 +153,24 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _end_with_parent() -> None:
-    """Has the kernel tell a process to stop, a checkpoint kept, when its parent is no more."""
+def _end_with(parent: int) -> None:
+    """Has the kernel tell this process to stop, a checkpoint kept, when its parent is no more."""
     set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _was_told(process: subprocess.Popen[bytes]) -> bool:
     return process.poll() == Interrupted.exit_status
 
 
-def _show_what_broke(said: IO[bytes]) -> None:
-    """A process's error that is no paragraph for a user, on this one's."""
+def _show_what_broke(process: subprocess.Popen[bytes], said: IO[bytes], runs: list[str]) -> None:
+    """On this process's own: an error that is no paragraph for a user, and that a process was killed."""
     said.seek(0)
     text = said.read().decode(errors="replace")
     if "Traceback (most recent call last)" in text:
         print(text, file=sys.stderr)
+    if process.returncode < 0:
+        how = signal.Signals(-process.returncode).name
+        print(f"a process that trained {', '.join(runs)} was ended by {how}; they are trained here.", file=sys.stderr)

@@ -111,3 +111,26 @@ def groups_of(configs: Sequence[RunConfig], store: Store, largest: int) -> list[
             groups.append(members[start:end])
             start = end
     return groups
+
+
+BEGUN = "runs.json"
+"""In the scratch folder of runs that are trained at once: their names."""
+
+
+def begun_and_new(
+    configs: Sequence[RunConfig], store: Store, largest: int
+) -> tuple[list[list[RunConfig]], list[list[RunConfig]]]:
+    """(groups whose training was begun and broken off, groups of the others).
+
+    What was begun together is gone on with together, else its checkpoint would be of no use.
+    """
+    waiting = {store.run_name(config): config for config in configs}
+    begun = []
+    for file in sorted(store.scratch("").glob(f"sweep-*/{BEGUN}")):
+        try:
+            names = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if len(names) <= largest and all(name in waiting for name in names):
+            begun.append([waiting.pop(name) for name in names])
+    return begun, groups_of(list(waiting.values()), store, largest)

@@ -21,13 +21,13 @@ from lora_ns import record
 from lora_ns.config import RunConfig
 from lora_ns.errors import Busy, Interrupted, LoraNsError
 from lora_ns.failure import noting
-from lora_ns.fusing import MAX_MEMBERS, groups_of
+from lora_ns.fusing import BEGUN, MAX_MEMBERS, begun_and_new
 from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.prediction.members import parts_within
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
-from lora_ns.store import Store, exists, making
+from lora_ns.store import Store, exists, making, replace_text
 from lora_ns.train import described, train
 from lora_ns.training.batches import order_digest
 from lora_ns.training.interruption import Interruption, noticing
@@ -58,8 +58,8 @@ def train_all(
         else:
             missing.append(config)
     alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    groups = groups_of(missing, store, 1 if alone else max_members)
-    for group in (part for whole in groups for part in parts_within(whole, max_memory, store)):
+    begun, new = begun_and_new(missing, store, 1 if alone else max_members)
+    for group in (part for whole in [*begun, *new] for part in parts_within(whole, max_memory, store)):
         if len(group) > 1:
             group = _at_once(group, store, done, quiet)
         for config in group:
@@ -87,7 +87,10 @@ def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) 
             for config in group:
                 held.enter_context(holding(store.scratch(store.run_name(config))))
             _train_at_once(group, store, interruption, done, quiet)
-    except (Unfusable, Busy):
+    except Unfusable:
+        shutil.rmtree(_scratch_of(group, store), ignore_errors=True)
+        return list(group)
+    except Busy:
         return list(group)  # each says by itself what is the matter with it
     except Interrupted:
         raise
@@ -101,6 +104,8 @@ def _train_at_once(
 ) -> None:
     per_device, notes, meter = group[0].training.per_device_train_batch_size, [], record.Meter()
     scratch = _scratch_of(group, store)
+    scratch.mkdir(parents=True, exist_ok=True)
+    replace_text(scratch / BEGUN, json.dumps([store.run_name(config) for config in group]) + "\n")
     while True:
         with _starts(scratch, len(group)) as starts:
             try:
@@ -206,7 +211,6 @@ def _scratch_of(group: Sequence[RunConfig], store: Store) -> Path:
 @contextmanager
 def _starts(scratch: Path, count: int) -> Iterator[list[Path]]:
     """An empty folder for each member's files as they are at the start."""
-    scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"starts-{os.getpid()}-", dir=scratch) as folder:
         places = [Path(folder) / str(number) for number in range(count)]
         for place in places:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PromptTuningConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, VeraConfig, get_peft_model
 from support import causal_task
 from test_loss import ALORA, ARCHITECTURES, batch, expected, gradients
 from torch.testing import assert_close
@@ -134,14 +134,63 @@ def test_models_of_another_build_are_padded(architecture: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{"is_causal": False}, {"sliding_window": 8}, {"output_router_logits": True},
+     {"layer_types": ["full_attention", "sliding_attention"]}, {"attn_logit_softcapping": 5.0}],
+    ids=str,
+)  # fmt: skip
+def test_llamas_that_see_otherwise_are_padded(settings: dict[str, Any]) -> None:
+    model = ARCHITECTURES["llama"]()
+    assert reads_flat(model, config())
+    for key, value in settings.items():
+        setattr(model.config, key, value)
+    assert not reads_flat(model, config())
+
+
+def test_a_model_that_looks_both_ways_keeps_its_mask() -> None:
+    torch.manual_seed(0)
+    model = ARCHITECTURES["llama"]().eval()
+    model.config.is_causal = False
+    found, _ = loss_of(config(), model).by_owner(model, batch(), torch.arange(3), 3)
+    assert_close(found, expected(model, batch()), rtol=1e-5, atol=1e-5)
+
+
+class Linear8bitLt(torch.nn.Linear):
+    """By its name bitsandbytes', which looks for outliers in all positions."""
+
+
+@pytest.mark.parametrize("layer", [Linear8bitLt(32, 32, bias=False), torch.nn.Conv1d(32, 32, 3)], ids=["8bit", "conv"])
+def test_layers_that_see_other_positions_are_padded(layer: torch.nn.Module) -> None:
+    model = ARCHITECTURES["llama"]()
+    model.model.layers[1].self_attn.o_proj = layer
+    assert not reads_flat(model, config())
+
+
+def test_layers_with_a_config_of_their_own_are_padded() -> None:
+    assert not reads_flat(get_peft_model(ARCHITECTURES["llama"](), lora(layer_replication=[[0, 2], [1, 2]])), config())
+
+
+def test_a_rows_first_token_is_not_the_one_after_another_rows_last() -> None:
+    torch.manual_seed(0)
+    model, inputs = ARCHITECTURES["llama"]().eval(), batch()
+    inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
+    wanted = expected(model, inputs)
+    loss = CausalLoss(model, flat=True)
+    assert len(loss(model, inputs).values) == 11 + 8 + 6
+    assert_close(loss.by_owner(model, inputs, torch.arange(3), 3)[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("changes", "adapter"),
     [
         ({"training": {"shortcuts": False}}, lora()),
         ({"training": {"torch_compile": True}}, lora()),
+        ({"training": {"torch_compile_mode": "default"}}, lora()),
+        ({}, VeraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")),
         ({}, ALORA),
         ({}, PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")),
     ],
-    ids=["switched off", "compiled", "alora", "prompt tuning"],
+    ids=["switched off", "compiled", "compiled by its mode", "vera", "alora", "prompt tuning"],
 )
 def test_what_is_padded_though_the_model_is_llamas(changes: dict[str, Any], adapter: Any) -> None:
     model = get_peft_model(ARCHITECTURES["llama"](), adapter)

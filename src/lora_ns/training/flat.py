@@ -16,6 +16,9 @@ from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED, Batch
 from lora_ns.training.positions import decoder_layers, is_as_llamas, sees_one_position
 
+COMPILED = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
+"""Any of which has transformers compile the model, which lengths of every batch's own would have done again and again."""
+
 NAME = "lora_ns_rows"
 """Of the attention, among those that transformers knows."""
 
@@ -23,11 +26,8 @@ NAME = "lora_ns_rows"
 def reads_flat(model: Any, config: RunConfig) -> bool:
     """Whether a base or PEFT model can read rows as one: a causal one of Llama's build with full attention and no dropout of
     its own, and a method that computes each position from itself alone."""
-    if (
-        config.task_type != "causal_lm"
-        or not config.training.shortcuts
-        or config.training.arguments.get("torch_compile")
-    ):
+    compiled = any(config.training.arguments.get(key) for key in COMPILED)
+    if config.task_type != "causal_lm" or not config.training.shortcuts or compiled:
         return False
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if hasattr(model, "peft_config") and any(peft.is_prompt_learning for peft in model.peft_config.values()):
@@ -39,16 +39,21 @@ def reads_flat(model: Any, config: RunConfig) -> bool:
     return (
         usual
         and _has_full_attention(settings)
-        and all(map(is_as_llamas, layers))
+        and all(is_as_llamas(layer) and _config_of(layer) is settings for layer in layers)
         and all(map(sees_one_position, layers.modules()))
     )
+
+
+def _config_of(layer: Any) -> Any:
+    return getattr(layer.self_attn, "config", None)
 
 
 def _has_full_attention(settings: Any) -> bool:
     sliding = getattr(settings, "sliding_window", None) is not None and getattr(settings, "use_sliding_window", True)
     kinds = set(getattr(settings, "layer_types", None) or ["full_attention"])
     capped = getattr(settings, "attn_logit_softcapping", None) is not None
-    return not sliding and not capped and kinds == {"full_attention"}
+    looks_back = getattr(settings, "is_causal", True)
+    return looks_back and not sliding and not capped and kinds == {"full_attention"}
 
 
 def read_flat(base: Any) -> None:

@@ -111,9 +111,10 @@ def _kind_of(base: Any) -> str:
 def _looks_back_only(model: Any, base: Any) -> bool:
     """Whether each position's output hangs on those before it alone, whatever a mask says of those behind."""
     prompted = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
-    kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ["full_attention"])
+    settings = base.config.get_text_config()
+    kinds = set(getattr(settings, "layer_types", None) or ["full_attention"])
     usual = getattr(base, "_supports_attention_backend", False) and kinds <= {"full_attention", "sliding_attention"}
-    return usual and not prompted
+    return usual and not prompted and getattr(settings, "is_causal", True)
 
 
 @dataclass

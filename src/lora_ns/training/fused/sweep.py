@@ -29,6 +29,8 @@ from lora_ns.training.rows import TokenRows
 from lora_ns.training.trainer import SAVE_EVERY_SECONDS
 
 STATE = "state.pt"
+STATE_FORM = 2
+"""Of what stands in it; another form is no checkpoint."""
 
 LARGEST_PASS = 2048
 """Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
@@ -180,6 +182,7 @@ class Sweep:
         shutil.rmtree(made.parent, ignore_errors=True)
         made.mkdir(parents=True)
         state = {
+            "form": STATE_FORM,
             "step": self.step,
             "optimizer": self.optimizer.state(),
             "streams": self.layout.streams,
@@ -201,6 +204,8 @@ class Sweep:
         if folder is None:
             return None
         state = torch.load(folder / STATE, map_location=self.base.device, weights_only=True)
+        if state.get("form") != STATE_FORM:
+            return None
         self.step = state["step"]
         for number, kept in state["members"].items():
             member = self.members[number]
