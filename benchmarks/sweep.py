@@ -2,7 +2,7 @@
 
     processes    one process a run, one after another: what a plain workflow does
     in turn      one process that trains one run after another
-    fused        one process that trains them at once, over one frozen base
+    fused        one command that trains them at once, over one frozen base; on several cores in a process for each core
 
 The runs are the demo's word problems with the demo's LoRA: seeds x learning rates.  Interleaved and repeated; the figures are
 wall and CPU seconds of everything, start-up included, and how far the fused adapters are from those trained alone.
