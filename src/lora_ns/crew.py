@@ -23,8 +23,8 @@ from typing import IO
 from lora_ns.config import RunConfig
 from lora_ns.errors import Interrupted, LoraNsError
 from lora_ns.failure import failure_of
-from lora_ns.fusing import begun_and_new, groups_of
-from lora_ns.models import folder_here
+from lora_ns.fusing import begun_groups, groups_of
+from lora_ns.models import folder_here, weight_bytes
 from lora_ns.processes import Processes
 from lora_ns.store import Store, exists
 from lora_ns.training.interruption import noticing
@@ -56,10 +56,10 @@ def train_in_parts(
     """
     missing = [config for config in configs if not exists(store.adapter(store.run_name(config)))]
     left = [config for config in configs if config not in missing]
-    begun, _ = begun_and_new(missing, store, max_members)
+    begun = begun_groups(missing, store, max_members)
     for group in groups_of(configs, store, max_members):
         waiting = [config for config in group if config in missing]
-        if cores < 2 or len(group) < 2 or not _is_small(group[0], store):
+        if len(group) < 2 or not _is_small(group[0], store):
             left += waiting
             continue
         parts = _shared_out(group, min(cores, len(group)))
@@ -98,8 +98,7 @@ def _is_small(config: RunConfig, store: Store) -> bool:
     folder = folder_here(config.model, store)
     if folder is None or store.root.resolve() != Path.cwd():
         return False
-    weights = [file for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind)]
-    return 0 < sum(file.stat().st_size for file in weights) <= LARGEST_BASE
+    return 0 < weight_bytes(folder) <= LARGEST_BASE
 
 
 def _train(parts: Sequence[Sequence[RunConfig]], store: Store, *, threads: int, trial: bool) -> None:

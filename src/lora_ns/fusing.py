@@ -117,10 +117,8 @@ BEGUN = "runs.json"
 """In the scratch folder of runs that are trained at once: their names."""
 
 
-def begun_and_new(
-    configs: Sequence[RunConfig], store: Store, largest: int
-) -> tuple[list[list[RunConfig]], list[list[RunConfig]]]:
-    """(groups whose training was begun and broken off, groups of the others).
+def begun_groups(configs: Sequence[RunConfig], store: Store, largest: int) -> list[list[RunConfig]]:
+    """Groups of at most so many of the configs whose training at once was begun and broken off.
 
     What was begun together is gone on with together, else its checkpoint would be of no use.
     """
@@ -133,4 +131,4 @@ def begun_and_new(
             continue
         if len(names) <= largest and all(name in waiting for name in names):
             begun.append([waiting.pop(name) for name in names])
-    return begun, groups_of(list(waiting.values()), store, largest)
+    return begun

@@ -45,6 +45,11 @@ def folder_here(model: ModelConfig, store: Store) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def weight_bytes(folder: Path) -> int:
+    """Of a base model's weights, as safetensors or as torch has them."""
+    return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind))
+
+
 def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = None) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason.
 

@@ -15,6 +15,7 @@ from lora_ns.config import RunConfig
 from lora_ns.experiment import Run
 from lora_ns.experiment_file import SweepConfig
 from lora_ns.fusing import groups_of
+from lora_ns.models import weight_bytes
 from lora_ns.store import Store
 
 SMALL_BYTES = 2**29
@@ -67,4 +68,4 @@ def _is_small(config: RunConfig) -> bool:
     if name.startswith("builtin:"):
         return True
     folder = Path(name).expanduser()
-    return folder.is_dir() and sum(path.stat().st_size for path in folder.glob("*.safetensors")) <= SMALL_BYTES
+    return folder.is_dir() and weight_bytes(folder) <= SMALL_BYTES

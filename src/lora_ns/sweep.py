@@ -21,7 +21,7 @@ from lora_ns import record
 from lora_ns.config import RunConfig
 from lora_ns.errors import Busy, Interrupted, LoraNsError
 from lora_ns.failure import noting
-from lora_ns.fusing import BEGUN, MAX_MEMBERS, begun_and_new
+from lora_ns.fusing import BEGUN, MAX_MEMBERS, begun_groups, groups_of
 from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.prediction.members import parts_within
@@ -58,8 +58,11 @@ def train_all(
         else:
             missing.append(config)
     alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    begun, new = begun_and_new(missing, store, 1 if alone else max_members)
-    for group in (part for whole in [*begun, *new] for part in parts_within(whole, max_memory, store)):
+    largest = 1 if alone else max_members
+    begun = begun_groups(missing, store, largest)
+    new = [config for config in missing if not any(config in group for group in begun)]
+    groups = [*begun, *groups_of(new, store, largest)]
+    for group in (part for whole in groups for part in parts_within(whole, max_memory, store)):
         if len(group) > 1:
             group = _at_once(group, store, done, quiet)
         for config in group:

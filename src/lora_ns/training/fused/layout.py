@@ -22,49 +22,33 @@ class Unfusable(Exception):
     """The runs cannot be trained at once on this base; the message is the reason."""
 
 
-class _Joint:
-    """The joint batch that goes through the base.  members: numbers of those that take part, in the order of their rows."""
-
-    members: Sequence[int] = ()
-    shapes: Sequence[tuple[int, int]] = ()
-    """(rows, padded length) of each member's own batch."""
-    tokens: Sequence[int] = ()
-    """Of each member, without padding."""
-    length = 0
-    """Of the longest row of all."""
-    supervised: Sequence[int] = ()
-    """Positions of each member's whose output is read, to which a causal model's last layer narrows down."""
-
-
 class Layout:
     """The joint batch of the moment, and the members' streams of random numbers."""
 
     def __init__(self, *, flat: bool, dropout: Dropout = torch.nn.functional.dropout) -> None:
         """flat: whether the model reads rows as one, without padding."""
         self.flat, self._dropout = flat, dropout
-        self._now = _Joint()
-        self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
-
-    @property
-    def members(self) -> Sequence[int]:
+        self.members: Sequence[int] = ()
         """Numbers of those that take part, in the order of their rows."""
-        return self._now.members
-
-    @property
-    def shapes(self) -> Sequence[tuple[int, int]]:
+        self.shapes: Sequence[tuple[int, int]] = ()
         """(rows, padded length) of each member's own batch."""
-        return self._now.shapes
+        self._tokens: Sequence[int] = ()
+        """Of each member, without padding."""
+        self._length = 0
+        """Of the longest row of all."""
+        self._supervised: Sequence[int] = ()
+        """Positions of each member's whose output is read, to which a causal model's last layer narrows down."""
+        self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
 
     def join(self, members: Sequence[int], batches: Sequence[Batch], device: Any) -> tuple[Batch, torch.Tensor]:
         """(the joint batch, padded on the right; place [B] of each row's member in `members`), on the device."""
-        now = self._now
-        now.members = list(members)
-        now.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
-        now.tokens = [int(batch["attention_mask"].sum()) for batch in batches]
-        now.length = max(length for _, length in now.shapes)
+        self.members = list(members)
+        self.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
+        self._tokens = [int(batch["attention_mask"].sum()) for batch in batches]
+        self._length = max(length for _, length in self.shapes)
         labels = [batch["labels"] for batch in batches]
-        now.supervised = [int((own[:, 1:] != IGNORED).sum()) for own in labels if own.dim() == 2]
-        rows = torch.tensor([rows for rows, _ in now.shapes])
+        self._supervised = [int((own[:, 1:] != IGNORED).sum()) for own in labels if own.dim() == 2]
+        rows = torch.tensor([rows for rows, _ in self.shapes])
         owners = torch.repeat_interleave(torch.arange(len(batches)), rows)
         return {name: value.to(device) for name, value in self._padded(batches).items()}, owners.to(device)
 
@@ -75,7 +59,7 @@ class Layout:
             fill = IGNORED if name == "labels" else 0
             pieces = [batch[name] for batch in batches]
             if first.dim() == 2:
-                pads = [(0, self._now.length - piece.size(1)) for piece in pieces]
+                pads = [(0, self._length - piece.size(1)) for piece in pieces]
                 fill = _padding_of(batches, name) if name == "input_ids" else fill
                 pieces = [torch.nn.functional.pad(p, pad, value=fill) for p, pad in zip(pieces, pads, strict=True)]
             joint[name] = torch.cat(pieces)
@@ -86,12 +70,12 @@ class Layout:
 
         Raises Unfusable for a layer that sees other positions.
         """
-        now, rows = self._now, [rows for rows, _ in self.shapes]
+        rows = [rows for rows, _ in self.shapes]
         if len(rows) == 1:
             return [count]
-        if now.supervised:
-            tokens = now.tokens if self.flat else [n * now.length for n in rows]
-            for sizes in (list(tokens), list(now.supervised)):
+        if self._supervised:
+            tokens = self._tokens if self.flat else [n * self._length for n in rows]
+            for sizes in (list(tokens), list(self._supervised)):
                 if count == sum(sizes):
                     return sizes
         elif count % sum(rows) == 0:
@@ -127,8 +111,8 @@ class Layout:
         """A member's positions [n, width] after dropout.  place: of the member in `members`."""
         rows, length = self.shapes[place]
         count, width = part.shape
-        longer = self._now.length - length
-        if self.flat or not longer or count != rows * self._now.length:
+        longer = self._length - length
+        if self.flat or not longer or count != rows * self._length:
             return self._drawn(place, part, share)  # the shape that it has alone
         mask = self._drawn(place, part.new_ones(rows, length, width), share)
         return part * torch.nn.functional.pad(mask, (0, 0, 0, longer), value=1.0).view(-1, width)
