@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lora_ns.config import load_config, parse_overrides, parse_yaml, template_columns, write_yaml
-from lora_ns.config.installed import peft_methods, training_arguments
+from lora_ns.config.installed import peft_fields, peft_registrations, training_arguments
 from lora_ns.errors import ConfigError
 
 TASK = {
@@ -169,11 +169,10 @@ def test_every_method_that_peft_registers_is_known_with_the_fields_of_its_class(
 
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    ours = peft_methods()
-    assert {str(name.value).lower() for name in PEFT_TYPE_TO_CONFIG_MAPPING} == set(ours)
+    assert {str(name.value).lower() for name in PEFT_TYPE_TO_CONFIG_MAPPING} == set(peft_registrations())
     for name, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items():
         theirs = {field.name for field in fields(config_class) if field.init}
-        assert theirs <= set(ours[str(name.value).lower()]), name
+        assert theirs <= set(peft_fields(str(name.value).lower())), name
 
 
 def test_the_training_arguments_are_those_of_transformers() -> None:

@@ -19,7 +19,7 @@ from lora_ns.store import Store
 DEVICE = Device("a device", 10**9, {"float32": 1e9, "bfloat16": 4e9}, 1e8, 1e-3)
 STEP = Step(
     trainable=10, total=100, weights=4000, peak=10_000, large=2000, unchecked=10_000, adapter=40, gradients=40, optimizer=80,
-    forward_backward=[(10**9, 100, 2)], update=[(0, 10**8, 1)],
+    forward_backward=((10**9, 100, 2),), update=((0, 10**8, 1),),
 )  # fmt: skip
 
 
@@ -29,14 +29,14 @@ STEP = Step(
     ids=["arithmetic", "memory", "launch"],
 )
 def test_a_kernel_takes_the_slowest_of_three(kernel: tuple[int, int, int], seconds: float) -> None:
-    assert DEVICE.seconds([kernel], "float32") == pytest.approx(seconds)
+    assert DEVICE.seconds((kernel,), "float32") == pytest.approx(seconds)
 
 
 def test_half_precision_and_smaller_work_are_faster_but_never_than_a_launch() -> None:
-    assert DEVICE.seconds([(10**9, 4, 1)], "bfloat16") == pytest.approx(0.25)
-    assert DEVICE.seconds([(10**9, 4, 1)], "float16") == 1.0  # which this device does not know
-    assert DEVICE.seconds([(10**9, 4, 1)], "float32", scale=0.5) == 0.5
-    assert DEVICE.seconds([(10**9, 4, 1)], "float32", scale=1e-9) == 1e-3
+    assert DEVICE.seconds(((10**9, 4, 1),), "bfloat16") == pytest.approx(0.25)
+    assert DEVICE.seconds(((10**9, 4, 1),), "float16") == 1.0  # which this device does not know
+    assert DEVICE.seconds(((10**9, 4, 1),), "float32", scale=0.5) == 0.5
+    assert DEVICE.seconds(((10**9, 4, 1),), "float32", scale=1e-9) == 1e-3
 
 
 def _config() -> RunConfig:
@@ -52,7 +52,7 @@ def test_training_takes_its_steps_at_the_mean_length() -> None:
 
 
 def test_generation_reads_once_and_writes_to_its_last_token() -> None:
-    answer = Answer(0, 100, weights=10**7, peak=2 * 10**7, large=0, cache_per_token=0, forward=[(10**9, 100, 1)])
+    answer = Answer(0, 100, weights=10**7, peak=2 * 10**7, large=0, cache_per_token=0, forward=((10**9, 100, 1),))
     asked = Questions("gsm8k-x", "generation", 30, Shape(10, 20), 10.0, new_tokens=4, copies=1)
     # 3 portions: half-full reading, then 4 tokens, each a twentieth of the reading and the weights once
     expected = 3 * (0.5 + 4 * (1 / 20 + 0.1))
@@ -61,7 +61,7 @@ def test_generation_reads_once_and_writes_to_its_last_token() -> None:
 
 
 def test_keys_and_values_of_all_that_is_generated_are_held() -> None:
-    answer = Answer(0, 100, weights=1000, peak=5000, large=0, cache_per_token=100, forward=[])
+    answer = Answer(0, 100, weights=1000, peak=5000, large=0, cache_per_token=100, forward=())
     asked = Questions("gsm8k-x", "generation", 30, Shape(10, 20), 10.0, new_tokens=30, copies=2)
     assert memory.cache_bytes(answer, asked) == 100 * 10 * 2 * 50
     gpu = replace(DEVICE, is_gpu=True)

@@ -76,7 +76,9 @@ def test_layers_that_are_trained_small_narrow_or_in_other_precision_are_left_alo
 
 def test_lora_on_a_wide_layer_and_the_output_layer_beside_it_keep_their_gradients() -> None:
     torch.manual_seed(0)
-    shape = LlamaConfig(vocab_size=1200, hidden_size=256, intermediate_size=1100, num_hidden_layers=1, num_attention_heads=2)  # fmt: skip
+    shape = LlamaConfig(
+        vocab_size=1200, hidden_size=256, intermediate_size=1100, num_hidden_layers=1, num_attention_heads=2
+    )
     adapter = LoraConfig(r=4, target_modules=["up_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     plain = get_peft_model(LlamaForCausalLM(shape), adapter).train()
     quick = copy.deepcopy(plain)

@@ -8,7 +8,9 @@ without a line here.  Whatever a class checks in `__post_init__` is left to the 
 from __future__ import annotations
 
 import ast
+import re
 import typing
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +38,7 @@ def _annotated_fields(node: ast.ClassDef) -> dict[str, str]:
     }
 
 
-def _with_bases(name: str, classes: dict[str, ast.ClassDef]) -> dict[str, str]:
+def _with_bases(name: str, classes: Mapping[str, ast.ClassDef]) -> dict[str, str]:
     """Fields of the class and of its bases, the class's own last, as a dataclass collects them."""
     node = classes.get(name)
     if node is None:
@@ -76,19 +78,43 @@ def _type_of(annotation: str) -> Any:
 
 
 @cache
-def peft_methods() -> dict[str, dict[str, Any]]:
-    """Method name -> its config class's fields by name, as types; every method that the installed PEFT registers."""
+def peft_fields(method: str) -> dict[str, Any]:
+    """The fields of a method's config class by name, as types.  Raises KeyError for what the installed PEFT does not have."""
+    _, config_class = peft_registrations()[method]
+    return {field: _type_of(note) for field, note in _with_bases(config_class, _PeftClasses()).items()}
+
+
+class _PeftClasses(Mapping[str, ast.ClassDef]):
+    """PEFT's config classes by name; a file is parsed only where a class of it is asked for."""
+
+    def __getitem__(self, name: str) -> ast.ClassDef:
+        path = _peft_class_files()[name]
+        return next(node for node in _parsed(path).body if isinstance(node, ast.ClassDef) and node.name == name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_peft_class_files())
+
+    def __len__(self) -> int:
+        return len(_peft_class_files())
+
+
+@cache
+def _peft_class_files() -> dict[str, Path]:
+    """Class name -> the file that it stands in."""
     folder = package_folder("peft")
-    classes: dict[str, ast.ClassDef] = {}
     tuners = folder / "tuners"
-    for path in [folder / "config.py", *sorted(tuners.glob("*.py")), *sorted(tuners.glob("*/*.py"))]:
-        if path.name.endswith(("config.py", "_utils.py")):
-            tree = ast.parse(path.read_text(encoding="utf-8"))
-            classes |= {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    paths = [folder / "config.py", *sorted(tuners.glob("*.py")), *sorted(tuners.glob("*/*.py"))]
     return {
-        method: {field: _type_of(note) for field, note in _with_bases(config_class, classes).items()}
-        for method, (_, config_class) in sorted(peft_registrations().items())
+        name: path
+        for path in paths
+        if path.name.endswith(("config.py", "_utils.py"))
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.M)
     }
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 @cache

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lora_ns.config.dataset import DatasetConfig
 from lora_ns.config.evaluation import EvaluationConfig
-from lora_ns.config.installed import NOT_SETTINGS, peft_methods, training_arguments
+from lora_ns.config.installed import NOT_SETTINGS, peft_fields, peft_registrations, training_arguments
 from lora_ns.config.launch import LaunchConfig, Topology
 from lora_ns.config.section import Section
 
@@ -83,8 +83,9 @@ class TrainingConfig(BaseModel):
     any; or in the order of the data."""
     shortcuts: bool = True
     """Whether what nobody reads is left uncomputed (padding; logits and the last layer where there is no loss), LoRA's
-    product taken in fewer passes and its dropout drawn from fewer random numbers: the same but for rounding, and for which
-    numbers dropout draws.  false: model and method as they come.  Outside every digest."""
+    product taken in fewer passes, its dropout drawn from fewer random numbers, and wide frozen layers on processors computed by
+    oneDNN: the same but for rounding, and for which numbers dropout draws.  false: model and method as they come.  Outside
+    every digest."""
     optim: str = "adamw_torch"
     """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 
@@ -214,14 +215,14 @@ METHODS_WITHOUT_PEFT = {"none": "the base model as it is", "full": "all weights 
 
 def known_methods() -> list[str]:
     """Every value that peft.method takes."""
-    return [*METHODS_WITHOUT_PEFT, *peft_methods()]
+    return [*METHODS_WITHOUT_PEFT, *sorted(peft_registrations())]
 
 
 def method_fields(method: str) -> dict[str, Any]:
     """The settings of a method by name, as types."""
     if method in METHODS_WITHOUT_PEFT:
         return {}
-    fields = {name: kind for name, kind in peft_methods()[method].items() if name not in NOT_SETTINGS}
+    fields = {name: kind for name, kind in peft_fields(method).items() if name not in NOT_SETTINGS}
     return fields | (OUR_PEFT_FIELDS if method == "lora" else {})
 
 

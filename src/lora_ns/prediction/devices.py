@@ -9,11 +9,13 @@ import json
 import os
 import platform
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from lora_ns.config import nearest
 from lora_ns.errors import ConfigError
 from lora_ns.gpus import DATA_SHEETS, Gpu
+from lora_ns.prediction.footprint import Kernels
 from lora_ns.store import Store, replace_text
 
 GIBIBYTE = 2**30
@@ -43,14 +45,18 @@ class Device:
     """Seconds that a kernel takes at least."""
     is_gpu: bool = True
 
-    def seconds(self, kernels: list[tuple[int, int, int]], dtype: str, scale: float = 1.0) -> float:
-        """Time of kernels (operations, bytes, calls) that take `scale` times as much work: each is held up by whatever of
-        arithmetic, memory and launch is slowest (the roofline, Williams et al. 2009)."""
-        rate = self.flops.get(dtype) or self.flops["float32"]
-        return sum(
-            calls * max(self.launch, scale * operations / rate, scale * moved / self.bandwidth)
-            for operations, moved, calls in kernels
-        )
+    def seconds(self, kernels: Kernels, dtype: str, scale: float = 1.0) -> float:
+        """Time of kernels that take `scale` times as much work: each is held up by whatever of arithmetic, memory and launch
+        is slowest (the roofline, Williams et al. 2009)."""
+        return _seconds(kernels, self.flops.get(dtype) or self.flops["float32"], self.bandwidth, self.launch, scale)
+
+
+@lru_cache(maxsize=4096)  # the seeds of an experiment ask the same, on every kind of device
+def _seconds(kernels: Kernels, rate: float, bandwidth: float, launch: float, scale: float) -> float:
+    return sum(
+        calls * max(launch, scale * operations / rate, scale * moved / bandwidth)
+        for operations, moved, calls in kernels
+    )
 
 
 def _gpu(name: str, sheet: Gpu) -> Device:

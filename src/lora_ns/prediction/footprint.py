@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-Kernels = list[tuple[int, int, int]]
+Kernels = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,14 @@ class Footprint:
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
         """As it was written.  Raises TypeError for what is none."""
-        return cls(**content)
+        read: dict[str, Any] = {
+            key: _kernels(value) if isinstance(value, list) else value for key, value in content.items()
+        }
+        return cls(**read)
+
+
+def _kernels(lines: list[list[int]]) -> Kernels:
+    return tuple((flops, moved, calls) for flops, moved, calls in lines)
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def _on_fake_tensors(model: Any, config: RunConfig, shape: Shape) -> Iterator[tu
 
 
 def _listed(kernels: Counter[tuple[int, int]]) -> Kernels:
-    return [(flops, moved, calls) for (flops, moved), calls in sorted(kernels.items())]
+    return tuple((flops, moved, calls) for (flops, moved), calls in sorted(kernels.items()))
 
 
 def _plain(config: RunConfig) -> RunConfig:

@@ -44,7 +44,7 @@ class _Frozen(torch.autograd.Function):
 
 def quicken_frozen(model: Any) -> int:
     """Gives the frozen wide linear layers of a model on a processor this product for training; returns how many."""
-    layers = [layer for layer in model.modules() if type(layer) is torch.nn.Linear and _gains(layer)]
+    layers: list[Any] = [layer for layer in model.modules() if type(layer) is torch.nn.Linear and _gains(layer)]
     for layer in layers:
         layer.forward = MethodType(_forward, layer)
     return len(layers)
