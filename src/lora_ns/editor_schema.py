@@ -7,6 +7,7 @@ file beside theirs.  `lora-ns validate` knows more: what goes together, and what
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -213,4 +214,19 @@ def _of_type(kind: Any) -> Schema:
     except Exception:  # pydantic has no schema for what only Python knows
         return {}
     made.pop("title", None)
+    made = _in_order(made)
     return made if type(None) in get_args(kind) or not made else {"anyOf": [made, {"type": "null"}]}
+
+
+def _in_order(schema: Any) -> Any:
+    """With alternatives in one order: Python gives those of a nested Union in that in which any module wrote them first."""
+    if isinstance(schema, list):
+        return [_in_order(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _in_order(value) for key, value in schema.items()}
+    if "anyOf" in made:
+        made["anyOf"] = sorted(
+            made["anyOf"], key=lambda one: (one == {"type": "null"}, json.dumps(one, sort_keys=True))
+        )
+    return made
