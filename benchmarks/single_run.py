@@ -2,6 +2,9 @@
 
 Each contender trains the same LoRA on the same randomly initialised Llama in a process of its own, interleaved and
 repeated.  The figure is real tokens (no padding) per CPU second of the loop alone: loading is not counted.
+
+With --by-steps ours and one peer share a process and take their steps in turn, so that whatever else the machine does meets
+both alike; memory is not measured then.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,7 @@ from contenders import intermediate, measured, peak_bytes, without_engines
 
 CONTENDERS = ("ours", "ours, random order", "HF Trainer, random", "HF Trainer, grouped", "TRL", "TRL, packed")
 SHARED = ("place", "data", "rows", "steps", "batch")
+BESIDE = "ours beside "
 PROMPT, RESPONSE = "Question: {question}\nAnswer:", " {answer}"
 
 
@@ -34,15 +39,20 @@ def main() -> None:
     words.add_argument("--vocabulary", type=int, default=32000)
     words.add_argument("--repeats", type=int, default=5)
     words.add_argument("--only", nargs="*", default=CONTENDERS)
+    words.add_argument("--by-steps", action="store_true")
     words.add_argument("--contender")
     words.add_argument("--place", type=Path)
     given = words.parse_args()
     if given.contender:
-        print(json.dumps(run(given.contender, given)))
+        beside = given.contender.removeprefix(BESIDE)
+        print(json.dumps(run(beside, given) if beside == given.contender else run_beside(beside, given)))
         return
     with tempfile.TemporaryDirectory() as folder:
         given.place = Path(folder)
         prepare(given)
+        if given.by_steps:
+            compare_by_steps(given)
+            return
         figures: dict[str, list[dict[str, Any]]] = {name: [] for name in given.only}
         for repeat in range(given.repeats):
             for name in given.only:
@@ -62,6 +72,20 @@ def main() -> None:
         print(
             f"| {name} | {statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f}) | {ratio:.2f} | {peak:.0f} |"
         )
+
+
+def compare_by_steps(given: argparse.Namespace) -> None:
+    """Ours against each peer, step by step."""
+    shared = {key: getattr(given, key) for key in SHARED}
+    print("| peer | ours, tokens / CPU s | peer | ours / peer, median (range) |\n|---|---:|---:|---:|")
+    for name in given.only:
+        if name == "ours":
+            continue
+        pairs = [measured(__file__, BESIDE + name, shared)["rates"] for _ in range(given.repeats)]
+        ours, peer = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratios = [a / b for a, b in pairs]
+        spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
+        print(f"| {name} | {ours:.0f} | {peer:.0f} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
 
 
 def prepare(given: argparse.Namespace) -> None:
@@ -93,12 +117,62 @@ def prepare(given: argparse.Namespace) -> None:
 def run(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """Tokens, CPU seconds, seconds and peak memory (bytes) of one contender's loop."""
     without_engines()
-    contender = {"ours": ours, "HF": hugging_face, "TRL": trl}[name.split(",")[0].split()[0]]
-    train, tokens = contender(name, given)
+    trainer, tokens = made(name, given)
     started, wall = time.process_time(), time.perf_counter()
-    train()
+    trainer.train()
     cpu, seconds = time.process_time() - started, time.perf_counter() - wall
     return {"tokens": tokens(), "cpu": cpu, "seconds": seconds, "peak": peak_bytes()}
+
+
+def made(name: str, given: argparse.Namespace) -> Any:
+    """A contender's trainer, and what tells how many tokens it has seen."""
+    contender = {"ours": ours, "HF": hugging_face, "TRL": trl}[name.split(",")[0].split()[0]]
+    return contender(name, given)
+
+
+def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Tokens per CPU second of our steps and of a peer's, one of each in turn."""
+    import torch
+    from transformers import TrainerCallback
+
+    without_engines()
+    pair = [made("ours", given), made(name, given)]
+    torch.use_deterministic_algorithms(False)  # ours asks for them, the peer does not
+    spent, ended, turns = [0.0, 0.0], [False, False], threading.Condition()
+    whose = 0
+
+    class InTurn(TrainerCallback):
+        def __init__(self, number: int):
+            self.number = number
+
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            with turns:
+                turns.wait_for(lambda: whose == self.number or ended[1 - self.number])
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            nonlocal whose
+            with turns:
+                whose = 1 - self.number
+                turns.notify_all()
+
+    def train(number: int) -> None:
+        began = time.thread_time()
+        try:
+            pair[number][0].train()
+            spent[number] = time.thread_time() - began
+        finally:
+            with turns:
+                ended[number] = True
+                turns.notify_all()
+
+    for number, (trainer, _) in enumerate(pair):
+        trainer.add_callback(InTurn(number))
+    threads = [threading.Thread(target=train, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"rates": [tokens() / seconds for (_, tokens), seconds in zip(pair, spent, strict=True)]}
 
 
 def ours(name: str, given: argparse.Namespace) -> Any:
@@ -126,7 +200,7 @@ def ours(name: str, given: argparse.Namespace) -> Any:
     def tokens() -> int:
         return int(sum(run.rows.lengths[batch].sum() for batch in run.batches.steps(given.steps)))
 
-    return lambda: run.trainer.fit(None), tokens
+    return run.trainer, tokens
 
 
 def _lora(given: argparse.Namespace) -> Any:
@@ -175,7 +249,7 @@ def hugging_face(name: str, given: argparse.Namespace) -> Any:
         remove_unused_columns=False, train_sampling_strategy="group_by_length" if "grouped" in name else "random",
     )  # fmt: skip
     trainer = Trainer(model=_lora(given), args=arguments, train_dataset=rows, data_collator=collate)
-    return trainer.train, lambda: seen[0]
+    return trainer, lambda: seen[0]
 
 
 def trl(name: str, given: argparse.Namespace) -> Any:
@@ -190,7 +264,7 @@ def trl(name: str, given: argparse.Namespace) -> Any:
         learning_rate=1e-4, save_strategy="no", report_to="none", logging_steps=1, disable_tqdm=True, bf16=False, **packed,
     )  # fmt: skip
     trainer = SFTTrainer(model=_lora(given), args=arguments, train_dataset=rows, processing_class=tokenizer)
-    return trainer.train, lambda: trainer.state.num_input_tokens_seen or trainer._total_train_tokens
+    return trainer, lambda: trainer.state.num_input_tokens_seen or trainer._total_train_tokens
 
 
 if __name__ == "__main__":
