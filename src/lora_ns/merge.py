@@ -93,6 +93,11 @@ def check_mergeable(config: RunConfig) -> None:
     reason = why_not_merged(config.peft.method)
     if reason is not None and not config.merge.adapters:
         raise ConfigError(f"peft.method {config.peft.method} cannot be merged: {reason}. Use the adapter as it is.")
+    if config.peft.fields.get("layer_replication"):
+        raise ConfigError(
+            "peft.layer_replication: layers that share their weights cannot each have an adapter folded in. Use the adapter "
+            "as it is."
+        )
 
 
 # -- what is merged ----------------------------------------------------------------------------------------------------

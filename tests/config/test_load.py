@@ -175,6 +175,11 @@ def test_every_method_that_peft_registers_is_known_with_the_fields_of_its_class(
         assert theirs <= set(peft_fields(str(name.value).lower())), name
 
 
+def test_a_list_stands_for_a_tuple_of_pefts(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, peft={"method": "lora", "layer_replication": [[0, 2], [1, 2]]}))
+    assert config.peft.fields["layer_replication"] == [[0, 2], [1, 2]]
+
+
 def test_the_training_arguments_are_those_of_transformers() -> None:
     from dataclasses import fields
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Strict
 
 NOT_SETTINGS = frozenset(
     ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"]
@@ -57,6 +59,13 @@ class _Annotations(dict):
         return typing.Any
 
 
+class _TupleOrList:
+    """Stands for a tuple, which YAML writes as a list."""
+
+    def __getitem__(self, values: Any) -> Any:
+        return Annotated[tuple[values], Strict(False)]
+
+
 class _AnyString:
     """Stands for a Literal one of whose values is a pattern."""
 
@@ -71,6 +80,8 @@ def _type_of(annotation: str) -> Any:
     names |= {t.__name__: t for t in (bool, int, float, str, list, dict, tuple, set)} | {"None": None}
     if "[number of" in annotation:  # a pattern stands among the literals (`pissa_niter_[number of iters]`)
         names["Literal"] = _AnyString()
+    if "tuple[" in annotation:
+        names["tuple"] = _TupleOrList()
     try:
         return eval(ast.unparse(ast.parse(annotation.strip("'\""), mode="eval")), {"__builtins__": {}}, names)
     except Exception:

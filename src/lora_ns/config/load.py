@@ -236,6 +236,8 @@ def type_name(kind: Any) -> str:
         return " or ".join(type_name(a) for a in arguments if a is not type(None))
     if origin is typing.Literal:
         return "one of " + ", ".join(repr(a) for a in arguments)
+    if origin is typing.Annotated:
+        return type_name(arguments[0])
     if arguments:
         return f"{origin.__name__} of {', '.join(type_name(a) for a in arguments)}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "keys and values"}
