@@ -91,6 +91,12 @@ def test_it_opens_without_a_complaint_and_asks_for_nothing(reader: Reader) -> No
     assert reader.complaints() == []
 
 
+def test_one_task_is_not_called_several(reader: Reader) -> None:
+    reader.open()
+    assert "2 tasks, 3 methods, 3 seeds: 18 runs" in reader.one("#content").text
+    assert "1 task, 3 methods," in reader.script("DATA.tasks.length = 1; return overviewPage().innerText")
+
+
 def test_a_header_sorts_by_number_up_and_down_and_says_so(reader: Reader) -> None:
     reader.open()
     head = reader.one(f"{MAIN} thead th:nth-child(2)")

@@ -4,7 +4,9 @@ function overviewPage() {
   const failed = DATA.runs.filter((run) => run.state === "failed").length;
   const missing = DATA.runs.length - done - failed;
   const lacking = [failed ? `${failed} failed` : "", missing ? `${missing} missing` : ""].filter(Boolean).join(", ");
-  const counts = `${DATA.tasks.length} tasks, ${DATA.methods.length} methods, ${DATA.seeds.length} seeds: ${DATA.runs.length} runs`;
+  const counted = (things, word) => `${things.length} ${word}${things.length === 1 ? "" : "s"}`;
+  const varied = [counted(DATA.tasks, "task"), counted(DATA.methods, "method"), counted(DATA.seeds, "seed")].join(", ");
+  const counts = `${varied}: ${counted(DATA.runs, "run")}`;
   return el("div", {},
     el("h1", {}, DATA.title),
     DATA.caption ? el("p", {}, DATA.caption) : null,
