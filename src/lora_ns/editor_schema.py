@@ -225,7 +225,7 @@ def _in_order(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {key: _in_order(value) for key, value in schema.items()}
-    if "anyOf" in made:
+    if isinstance(made.get("anyOf"), list):
         made["anyOf"] = sorted(
             made["anyOf"], key=lambda one: (one == {"type": "null"}, json.dumps(one, sort_keys=True))
         )

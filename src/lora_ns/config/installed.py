@@ -100,7 +100,10 @@ class _PeftClasses(Mapping[str, ast.ClassDef]):
 
     def __getitem__(self, name: str) -> ast.ClassDef:
         path = _peft_class_files()[name]
-        return next(node for node in _parsed(path).body if isinstance(node, ast.ClassDef) and node.name == name)
+        found = [node for node in _parsed(path).body if isinstance(node, ast.ClassDef) and node.name == name]
+        if not found:
+            raise KeyError(name)  # it stood in a text
+        return found[0]
 
     def __iter__(self) -> Iterator[str]:
         return iter(_peft_class_files())

@@ -29,6 +29,8 @@ class Footprint:
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
         """As it was written.  Raises TypeError for what is none."""
+        if not isinstance(content, Mapping):
+            raise TypeError(f"{type(content).__name__} is no footprint")
         read: dict[str, Any] = {
             key: _kernels(value) if isinstance(value, list) else value for key, value in content.items()
         }

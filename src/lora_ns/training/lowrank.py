@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from lora_ns.training.products import linear
-
 
 class _LowRank(torch.autograd.Function):
     """x, d [n, in] -> W x + s·B·A·d [n, out], with gradients for x, d, a [r, in] and b [out, r]; d None: x itself."""
@@ -23,7 +21,7 @@ class _LowRank(torch.autograd.Function):
     ) -> torch.Tensor:
         seen = x if d is None else d
         inner = a @ seen.t()
-        out = linear(x, weight, bias)
+        out = x @ weight.t() if bias is None else torch.addmm(bias, x, weight.t())
         out.addmm_(inner.t(), b.t(), alpha=s)
         ctx.save_for_backward(seen, weight, a, b, inner)
         ctx.is_apart, ctx.scaling = d is not None, s

@@ -18,7 +18,6 @@ from lora_ns.training.dropout import quicken_dropout
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import loss_of
 from lora_ns.training.lowrank import quicken
-from lora_ns.training.products import quicken_frozen
 from lora_ns.training.rows import TokenRows
 from lora_ns.training.sizes import count_steps, split_batch
 from lora_ns.training.start import starting_model
@@ -62,11 +61,9 @@ def prepare(
     model = starting_model(config, store, rows, collate, count_steps(config, len(rows)))
     check_positions(model, max(rows.lengths, default=0), config)
     initial = initial_factors(model, config)
-    if processes.count == 1 and config.training.shortcuts:
-        quicken_frozen(model)
-        if config.peft.method == "lora":
-            quicken(model)
-            quicken_dropout(model)
+    if processes.count == 1 and config.peft.method == "lora" and config.training.shortcuts:
+        quicken(model)
+        quicken_dropout(model)
     batches = RunBatches(
         rows.lengths,
         config.training.global_batch_size,

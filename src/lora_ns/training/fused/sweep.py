@@ -25,7 +25,6 @@ from lora_ns.training.fused.members import Member, layers_of
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of
 from lora_ns.training.memory import OutOfMemory, is_out_of_memory
-from lora_ns.training.products import quicken_frozen
 from lora_ns.training.rows import TokenRows
 from lora_ns.training.trainer import SAVE_EVERY_SECONDS
 
@@ -64,8 +63,6 @@ class Sweep:
             dropout=dropout if shortcuts and base.device.type == "cpu" else torch.nn.functional.dropout,
         )
         _refuse_dropout(base)
-        if shortcuts:
-            quicken_frozen(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
         for name in layers_of(members):
