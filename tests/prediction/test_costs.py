@@ -67,6 +67,19 @@ def test_costs_on_a_processor_are_the_predicted_peak_with_a_margin(workplace: Pa
     assert KnownCosts(store).of_training(other) is None, "nothing is traced here"
 
 
+@pytest.mark.parametrize("damaged", ["null", "[3]", "{", '{"forward_backward": [[1, 2]]}', "{}"])
+def test_a_damaged_prediction_is_made_anew_and_read_back_the_same(workplace: Path, damaged: str) -> None:
+    config, store = small_run(), Store()
+    shape = workload_of(config, [], store).shape
+    assert shape is not None
+    made = Predictor(store).step(config, shape)
+    (file,) = store.root.glob("results/scratch/predicted/*.json")
+    assert made is not None and Predictor(store, trace=False).step(config, shape) == made
+    file.write_text(damaged, encoding="utf-8")
+    assert Predictor(store, trace=False).step(config, shape) is None
+    assert Predictor(store).step(config, shape) == made
+
+
 def small_run(**peft: int) -> RunConfig:
     task = causal_task("builtin:tiny-llama", peft={"method": "lora", **peft})
     return check(
