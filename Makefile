@@ -43,8 +43,9 @@ archive: setup  ## one folder of EXPERIMENT to deposit with a paper, archive/<na
 plan: setup  ## what EXPERIMENT would do, and what is done already
 	@$(BIN)/lora-ns plan "$(EXPERIMENT)"
 
+# one process more than there are cores: the tests of a cluster wait for its clock most of the time
 test: setup  ## all tests
-	$(BIN)/python -m pytest -n $(CORES) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $$(( $(CORES) + 1 )) --dist loadfile --no-loadscope-reorder
 
 bench: setup  ## every benchmark against its peers (hours on two cores); what came out stands in benchmarks/RESULTS.md
 	for name in single_run sweep evaluation tokenizing memory_predictions start_up; do $(BIN)/python benchmarks/$$name.py; done
