@@ -1,8 +1,8 @@
 """What passes before anything computes:  python benchmarks/start_up.py
 
-Verbs that only look, on the demo; then Snakemake's dry run of experiments of 10, 100, 1,000 and 5,000 runs, each with a job
-for every training and every evaluation (`plain`) and as the workflow packs them (`packed`), against a Snakefile that has
-rules of the same shape and nothing else (`bare`).  Interleaved and repeated; wall seconds, medians.
+Verbs that only look, on the demo and on experiments of 10, 100, 1,000 and 5,000 runs; then Snakemake's dry run of these,
+each with a job for every training and every evaluation (`plain`) and as the workflow packs them (`packed`), against a
+Snakefile that has rules of the same shape and nothing else (`bare`).  Interleaved and repeated; wall seconds, medians.
 """
 
 from __future__ import annotations
@@ -92,10 +92,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         here = project(Path(place) / "ours")
         demo = "configs/experiments/demo.yaml"
-        subprocess.run(
-            [BIN / "lora-ns", "plan", demo], cwd=here, check=True, stdout=subprocess.DEVNULL
-        )  # predicts once
-        for verb in (["--help"], ["validate", demo], ["plan", demo], ["status", demo]):
+        looking = [["--help"], ["validate", demo], ["plan", demo], ["status", demo]]
+        for runs in given.runs:
+            file = f"of_{runs}.yaml"
+            (here / experiment(here, runs, {}).removeprefix("experiment=")).rename(here / file)
+            looking += [["validate", file], ["plan", file], ["status", file]]
+        for verb in looking:
+            if verb[0] == "plan":
+                seconds([str(BIN / "lora-ns"), *verb], here)  # predicts, once
             found = [seconds([str(BIN / "lora-ns"), *verb], here) for _ in range(given.repeats)]
             print(f"lora-ns {' '.join(verb):45s} {statistics.median(found):6.2f} s", flush=True)
         for runs in given.runs:
