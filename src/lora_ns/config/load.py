@@ -238,6 +238,8 @@ def type_name(kind: Any) -> str:
         return "one of " + ", ".join(repr(a) for a in arguments)
     if origin is typing.Annotated:
         return type_name(arguments[0])
+    if origin is tuple:
+        return f"[{', '.join(type_name(a) for a in arguments)}]"  # as YAML writes it
     if arguments:
         return f"{origin.__name__} of {', '.join(type_name(a) for a in arguments)}"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "keys and values"}
