@@ -44,8 +44,8 @@ def main() -> None:
     words.add_argument("--place", type=Path)
     given = words.parse_args()
     if given.contender:
-        beside = given.contender.removeprefix(BESIDE)
-        print(json.dumps(run(beside, given) if beside == given.contender else run_beside(beside, given)))
+        way = run_beside if given.contender.startswith(BESIDE) else run
+        print(json.dumps(way(given.contender.removeprefix(BESIDE), given)))
         return
     with tempfile.TemporaryDirectory() as folder:
         given.place = Path(folder)
@@ -147,9 +147,8 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
         def on_step_begin(self, *_: Any, **__: Any) -> None:
             with turns:
                 turns.wait_for(lambda: whose == self.number or ended[1 - self.number])
-            torch.use_deterministic_algorithms(
-                self.number == 0, warn_only=True
-            )  # ours asks for them, the peer does not
+            # ours asks for them, the peer does not
+            torch.use_deterministic_algorithms(self.number == 0, warn_only=True)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             nonlocal whose

@@ -92,14 +92,18 @@ def _file(title: str, keys: Schema, **more: Any) -> Schema:
 
 
 def _short(part: Any) -> Any:
-    """A choice of plain types as one list of them."""
+    """A choice of plain types as one list of them, and any choice in one order: Python gives the types of a nested Union in
+    that in which any module wrote them first."""
     if isinstance(part, list):
         return [_short(inner) for inner in part]
     if not isinstance(part, dict):
         return part
     short = {key: _short(inner) for key, inner in part.items()}
     choice = short.get("anyOf")
-    if isinstance(choice, list) and all(set(one) == {"type"} and isinstance(one["type"], str) for one in choice):
+    if not isinstance(choice, list):
+        return short
+    choice.sort(key=lambda one: (one == {"type": "null"}, json.dumps(one, sort_keys=True)))
+    if all(set(one) == {"type"} and isinstance(one["type"], str) for one in choice):
         del short["anyOf"]
         short["type"] = list(dict.fromkeys(one["type"] for one in choice))
     return short
@@ -214,19 +218,4 @@ def _of_type(kind: Any) -> Schema:
     except Exception:  # pydantic has no schema for what only Python knows
         return {}
     made.pop("title", None)
-    made = _in_order(made)
     return made if type(None) in get_args(kind) or not made else {"anyOf": [made, {"type": "null"}]}
-
-
-def _in_order(schema: Any) -> Any:
-    """With alternatives in one order: Python gives those of a nested Union in that in which any module wrote them first."""
-    if isinstance(schema, list):
-        return [_in_order(one) for one in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {key: _in_order(value) for key, value in schema.items()}
-    if isinstance(made.get("anyOf"), list):
-        made["anyOf"] = sorted(
-            made["anyOf"], key=lambda one: (one == {"type": "null"}, json.dumps(one, sort_keys=True))
-        )
-    return made

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,15 +40,15 @@ def _annotated_fields(node: ast.ClassDef) -> dict[str, str]:
     }
 
 
-def _with_bases(name: str, classes: Mapping[str, ast.ClassDef]) -> dict[str, str]:
+def _with_bases(name: str, class_of: Callable[[str], ast.ClassDef | None]) -> dict[str, str]:
     """Fields of the class and of its bases, the class's own last, as a dataclass collects them."""
-    node = classes.get(name)
+    node = class_of(name)
     if node is None:
         return {}
     fields: dict[str, str] = {}
     for base in reversed(node.bases):
         if isinstance(base, ast.Name):
-            fields |= _with_bases(base.id, classes)
+            fields |= _with_bases(base.id, class_of)
     return fields | _annotated_fields(node)
 
 
@@ -92,24 +92,13 @@ def _type_of(annotation: str) -> Any:
 def peft_fields(method: str) -> dict[str, Any]:
     """The fields of a method's config class by name, as types.  Raises KeyError for what the installed PEFT does not have."""
     _, config_class = peft_registrations()[method]
-    return {field: _type_of(note) for field, note in _with_bases(config_class, _PeftClasses()).items()}
+    return {field: _type_of(note) for field, note in _with_bases(config_class, _peft_class).items()}
 
 
-class _PeftClasses(Mapping[str, ast.ClassDef]):
-    """PEFT's config classes by name; a file is parsed only where a class of it is asked for."""
-
-    def __getitem__(self, name: str) -> ast.ClassDef:
-        path = _peft_class_files()[name]
-        found = [node for node in _parsed(path).body if isinstance(node, ast.ClassDef) and node.name == name]
-        if not found:
-            raise KeyError(name)  # it stood in a text
-        return found[0]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_peft_class_files())
-
-    def __len__(self) -> int:
-        return len(_peft_class_files())
+def _peft_class(name: str) -> ast.ClassDef | None:
+    """PEFT's config class of that name; a file is parsed only where a class of it is asked for."""
+    path = _peft_class_files().get(name)
+    return None if path is None else _classes_in(path).get(name)
 
 
 @cache
@@ -127,8 +116,9 @@ def _peft_class_files() -> dict[str, Path]:
 
 
 @cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+def _classes_in(path: Path) -> dict[str, ast.ClassDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 @cache
@@ -158,9 +148,8 @@ def _registrations(tree: ast.Module) -> dict[str, str]:
 @cache
 def class_fields(package: str, file: str, name: str) -> dict[str, Any]:
     """The annotated fields of a class of a package's file by name, as types."""
-    tree = ast.parse((package_folder(package) / file).read_text(encoding="utf-8"))
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    return {field: _type_of(note) for field, note in _with_bases(name, classes).items()}
+    classes = _classes_in(package_folder(package) / file)
+    return {field: _type_of(note) for field, note in _with_bases(name, classes.get).items()}
 
 
 def training_arguments() -> dict[str, Any]:
@@ -171,7 +160,6 @@ def training_arguments() -> dict[str, Any]:
 @cache
 def enum_values(file: str, name: str) -> tuple[str, ...]:
     """The values of an enumeration of transformers, read from the source of that file."""
-    tree = ast.parse((package_folder("transformers") / file).read_text(encoding="utf-8"))
-    members = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    members = _classes_in(package_folder("transformers") / file)[name]
     assigned = [line.value for line in members.body if isinstance(line, ast.Assign)]
     return tuple(str(value.value) for value in assigned if isinstance(value, ast.Constant))
