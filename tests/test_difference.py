@@ -25,3 +25,13 @@ def test_scores_of_the_same_evaluation_are_compared_though_a_benchmark_is_asked_
     assert found["scores"]["gsm8k-000000000000"]["metrics"] == {"gsm8k_strict": [0.25, 0.25]}
     assert found["scores"]["gsm8k-zzzzzzzzzzzz"] == {"only": "first"}
     assert "gsm8k-zzzzzzzzzzzz: only the first run has a score" in as_text(found)
+
+
+def test_examples_of_other_rows_are_not_counted_as_shared(study: Path) -> None:
+    first, second = [run.name for run in load_experiment(Path("experiment.yaml")).runs][:2]
+    (before,) = [score["examples"] for score in difference(first, second, Store())["scores"].values()]
+    path = next(Path("results/scores", second).glob("*.json"))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(record.sealed({**content, "inputs": {**content["inputs"], "rows": "others"}})))
+    (after,) = [score["examples"] for score in difference(first, second, Store())["scores"].values()]
+    assert before["shared"] > 0 and after is None

@@ -46,8 +46,8 @@ def scored(config: RunConfig, number: int = 0, **options: Any) -> tuple[dict[str
     evaluation = store.evaluation(config, config.evaluation.benchmarks[number])
     fetch(evaluation.dataset, store)
     path = evaluate(config, evaluation, store, quiet=True, **options)
-    lines = store.predictions(store.run_name(config), evaluation.name).read_text().splitlines()
-    return json.loads(path.read_text()), [json.loads(line) for line in lines]
+    with store.predictions(store.run_name(config), evaluation.name).open() as lines:
+        return json.loads(path.read_text()), [json.loads(line) for line in lines]
 
 
 def write(rows: list[dict[str, Any]], path: str = "sums/test.jsonl") -> None:
@@ -132,6 +132,8 @@ def test_few_shot_without_training_rows_says_what_is_missing(workplace: Path, ti
 
 def test_a_limit_takes_a_seeded_sample_of_the_benchmarks_rows(workplace: Path, tiny_causal: Path) -> None:
     score, lines = scored(untrained(tiny_causal, {"name": "gsm8k", "limit": 4}))
+    questions = [row["question"] for row in map(json.loads, Path("sums/test.jsonl").read_text().splitlines())]
+    assert all(questions[int(line["id"])] in line["prompt"] for line in lines)  # an id is the row's number in the split
     asked = [row["answer"] for row in sums(10, 45)]
     numbers = [asked.index(line["reference"]) for line in lines]
     assert numbers == sorted(numbers) and len(numbers) == 4 and score["num_examples"] == 4
@@ -182,8 +184,8 @@ def test_rescore_judges_kept_predictions_again_without_the_model(
     config = untrained(tiny_causal)
     before, lines = scored(config)
     path = Store().predictions(before["run"], before["evaluation"])
-    changed = [{**line, "completions": [f"#### {line['reference'].split('#### ')[1]}"]} for line in lines]
-    path.write_text("".join(json.dumps(line) + "\n" for line in changed))
+    changed = [{**line, "completions": [f"so\u2028\x85#### {line['reference'].split('#### ')[1]}"]} for line in lines]
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in changed))
     score = Store().score(before["run"], before["evaluation"])
     with pytest.raises(DamagedError, match="are not those that it was counted from"):
         scored(config, rescore=True)
@@ -236,6 +238,25 @@ def test_multiple_choice_compares_the_likelihoods_of_the_answers(workplace: Path
         by_byte = [value / len(f" {c}") for value, c in zip(line["log_likelihoods"], row["choices"], strict=True)]
         assert line["scores"]["accuracy_norm"] == float(max(range(3), key=by_byte.__getitem__) == 1)
     assert score["metrics"].keys() == {"accuracy", "accuracy_norm"}
+
+
+def test_perplexity_leaves_blank_rows_of_a_text_out_and_says_so(workplace: Path, tiny_causal: Path) -> None:
+    write([{"text": text} for text in ("a b", "", "c", "  ")])
+    shape = {"format": "text", "prompt_template": None, "response_template": None}
+    entry = {"name": "perplexity", "dataset": {"name": {"test": "sums/test.jsonl"}, **shape}}
+    score, lines = scored(untrained(tiny_causal, entry))
+    assert [line["id"] for line in lines] == ["0", "2"]
+    assert "2 rows without text were left out" in score["warnings"]
+
+
+def test_a_row_without_a_right_answer_is_said_before_the_model_is_asked(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write([{**row, "capital": capital} for row, capital in zip(sums(3), ("Paris", "Rome", None), strict=True)])
+    monkeypatch.setattr("lora_ns.answering.bases.load_base", None)
+    entry = {"name": "exact_match", "settings": {"reference_column": "capital"}}
+    with pytest.raises(DataError, match="'capital' holds None"):
+        scored(untrained(tiny_causal, entry))
 
 
 def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workplace: Path, tiny_causal: Path) -> None:

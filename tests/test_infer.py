@@ -302,7 +302,8 @@ def test_a_classifier_gives_label_and_probabilities(labelled: RunConfig) -> None
     subject = load_subject(labelled, Store())
     infer_file(subject, Path("rows.jsonl"), Path("out.jsonl"), batch_size=4)
     found = read(Path("out.jsonl"))
-    assert len(found) == 16 and all(row["label"] in ("no", "yes") for row in found)
+    assert [row["label"] for row in found] == [i % 2 for i in range(16)]  # what stood in the file
+    assert all(row["predicted_label"] in ("no", "yes") for row in found)
     assert found[1]["probabilities"][lines[0][0]] == pytest.approx(float(lines[0][1]), abs=1e-3)
     with pytest.raises(ConfigError, match="no trained head"):
         load_subject(labelled, Store(), base=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from support import causal_task, lora_ns, write_config
 
 from lora_ns.config import RunConfig, check
 from lora_ns.config import merge as combined
-from lora_ns.errors import ConfigError, LoraNsError
+from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError
 from lora_ns.fetch import fetch
 from lora_ns.merge import merge
 from lora_ns.methods import load_trained
@@ -142,8 +143,6 @@ def test_ties_at_full_density_keeps_the_sign_that_weighs_more() -> None:
 
 
 def test_adapters_by_folder_are_known_by_their_bytes_and_the_same_merge_is_made_once(two_runs: Any) -> None:
-    import shutil
-
     config, store, names = two_runs
     shutil.copytree(store.adapter(names[0]), "elsewhere")
     Path("elsewhere/record.json").unlink()
@@ -162,10 +161,34 @@ def test_what_does_not_add_up_is_refused(two_runs: Any, tiny_causal: Path) -> No
     made(dora)
     with pytest.raises(ConfigError, match="merge it alone"):
         merge(with_adapters(config, [names[0], store.run_name(dora)]), store)
+    biased = check(combined(causal_task(tiny_causal), {"peft": {"bias": "lora_only"}}), "test")
+    made(biased)
+    with pytest.raises(ConfigError, match=r"more than add to the weights \(bias\); merge it alone"):
+        merge(with_adapters(config, [names[0], store.run_name(biased)]), store)
     prompt = check(causal_task(tiny_causal, peft={"method": "prompt_tuning", "num_virtual_tokens": 2}), "test")
     made(prompt)
     with pytest.raises(ConfigError, match="cannot be merged with one another"):
         merge(with_adapters(config, [names[0], store.run_name(prompt)]), store)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_damaged_adapter_is_not_merged_whichever_of_them_it_is(two_runs: Any, place: int) -> None:
+    config, store, names = two_runs
+    (store.adapter(names[place]) / "record.json").write_text("{}")
+    with pytest.raises(DamagedError):
+        merge(with_adapters(config, names), store)
+
+
+def test_an_adapter_of_another_base_is_the_users_mistake(two_runs: Any) -> None:
+    from safetensors.torch import load_file, save_file
+
+    config, store, names = two_runs
+    shutil.copytree(store.adapter(names[1]), "elsewhere")
+    Path("elsewhere/record.json").unlink()
+    weights = load_file("elsewhere/adapter_model.safetensors")
+    save_file({name: torch.zeros(3, 5) for name in weights}, "elsewhere/adapter_model.safetensors")
+    with pytest.raises(DataError, match="the adapter elsewhere cannot be put on"):
+        merge(with_adapters(config, [names[0], "./elsewhere"]), store)
 
 
 # -- what is exported --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_ns.config import MergeConfig
 from lora_ns.errors import ConfigError
-from lora_ns.methods import put_on
+from lora_ns.methods import put_beside, put_on
 
 DEFAULT_DENSITY = 0.5
 
@@ -32,7 +32,7 @@ def stack(base: Any, adapters: Sequence[Path], base_name: str) -> Any:
         _check_adds_up(folder, config)
     model = put_on(base, adapters[0], base_name, name="0")
     for number, folder in enumerate(adapters[1:], start=1):
-        model.load_adapter(str(folder), adapter_name=str(number))
+        put_beside(model, folder, base_name, name=str(number))
     return model
 
 
@@ -49,9 +49,12 @@ def _check_adds_up(folder: Path, config: Any) -> None:
         raise ConfigError(
             f"merge.adapters: {folder} holds layers of its own ({saved}), each trained from another start; they do not add up."
         )
-    if getattr(config, "use_dora", False) or getattr(config, "lora_bias", False):
+    more = [key for key in ("use_dora", "lora_bias", "trainable_token_indices") if getattr(config, key, None)]
+    if getattr(config, "bias", "none") != "none":
+        more.append("bias")
+    if more:
         raise ConfigError(
-            f"merge.adapters: {folder} does more than add to the weights (DoRA, lora_bias); merge it alone."
+            f"merge.adapters: {folder} does more than add to the weights ({', '.join(more)}); merge it alone."
         )
 
 

@@ -16,14 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
 from lora_ns.config import RunConfig
 from lora_ns.errors import Interrupted, LoraNsError
 from lora_ns.failure import failure_of
-from lora_ns.fusing import begun_groups, groups_of
+from lora_ns.fusing import begun_groups, evenly, groups_of
 from lora_ns.models import folder_here, weight_bytes
 from lora_ns.processes import Processes
 from lora_ns.store import Store, exists
@@ -54,17 +53,22 @@ def train_in_parts(
     done: told of every run that was trained, its adapter's folder or why there is none.  trial: a loss that is not finite
     is a result.  Raises Interrupted where a process was told to stop.
     """
-    missing = [config for config in configs if not exists(store.adapter(store.run_name(config)))]
-    left = [config for config in configs if config not in missing]
-    begun = begun_groups(missing, store, max_members)
+    waiting_names = {run for run in map(store.run_name, configs) if not exists(store.adapter(run))}
+
+    def is_missing(config: RunConfig) -> bool:
+        return store.run_name(config) in waiting_names
+
+    left = [config for config in configs if not is_missing(config)]
+    begun = begun_groups(list(filter(is_missing, configs)), store, max_members)
     for group in groups_of(configs, store, max_members):
-        waiting = [config for config in group if config in missing]
+        waiting = list(filter(is_missing, group))
         if len(group) < 2 or not _is_small(group[0], store):
             left += waiting
             continue
-        parts = _shared_out(group, min(cores, len(group)))
+        # of what is asked for, not of what is missing: a call after a broken one finds its checkpoints, with as many threads
+        parts = evenly(group, min(cores, len(group)))
         threads = cores // len(parts)
-        parts = _as_begun([[config for config in part if config in missing] for part in parts], begun)
+        parts = _as_begun([list(filter(is_missing, part)) for part in parts], begun)
         for start in range(0, len(parts), cores):
             _train(parts[start : start + cores], store, threads=threads, trial=trial)
         for config in waiting:
@@ -77,13 +81,6 @@ def train_in_parts(
             else:
                 left.append(config)  # its process was killed, or another one is at it: by itself it says so
     return left
-
-
-def _shared_out(group: list[RunConfig], count: int) -> list[list[RunConfig]]:
-    """The group in so many parts, in order, of like size: by what is asked for, not by what is missing, so that a call after
-    a broken one finds its checkpoints and has the same number of threads."""
-    ends = [len(group) * number // count for number in range(count + 1)]
-    return [group[start:end] for start, end in pairwise(ends)]
 
 
 def _as_begun(parts: list[list[RunConfig]], begun: list[list[RunConfig]]) -> list[list[RunConfig]]:

@@ -152,6 +152,7 @@ def _write_score(
         warnings=[
             *trained["warnings"],
             *_unpinned(config.dataset, evaluation.dataset),
+            *([f"{exam.without_text} rows without text were left out"] if exam.without_text else []),
             *(facts["prompt_warnings"] or []),
             *warning_of(facts["overlap"], evaluation.benchmark),
             *warnings_of(isolation, evaluation.benchmark),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, RunConfig
@@ -102,15 +103,15 @@ def groups_of(configs: Sequence[RunConfig], store: Store, largest: int) -> list[
         else:
             together.setdefault(key_of(config, store), []).append(config)
     for members in together.values():
-        members = sorted(members, key=lambda config: config.seed)
-        count = -(-len(members) // largest)
-        each, more = divmod(len(members), count)
-        start = 0
-        for number in range(count):
-            end = start + each + (number < more)
-            groups.append(members[start:end])
-            start = end
+        groups += evenly(sorted(members, key=lambda config: config.seed), -(-len(members) // largest))
     return groups
+
+
+def evenly(configs: Sequence[RunConfig], count: int) -> list[list[RunConfig]]:
+    """The configs in so many parts, in order, whose sizes differ by one at most, larger ones first."""
+    each, more = divmod(len(configs), count)
+    ends = list(accumulate(each + (number < more) for number in range(count)))
+    return [list(configs[start:end]) for start, end in pairwise([0, *ends])]
 
 
 BEGUN = "runs.json"

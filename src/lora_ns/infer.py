@@ -277,7 +277,8 @@ def infer_file(
                 found = classify(subject, wanted)
             journal.add(dict(zip(block, found, strict=True)))
         progress(len(block), len(rows))
-    journal.finish([output_line(row, answers[i], output) for i, row in enumerate(rows)])
+    columns = {name for row in rows for name in row}
+    journal.finish([output_line(row, answers[i], output, columns) for i, row in enumerate(rows)])
     return len(rows)
 
 

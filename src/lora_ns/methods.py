@@ -268,13 +268,25 @@ def put_on(base: Any, adapter: Path, base_name: str, *, name: str = "default") -
     """The PEFT adapter in a folder on its base model, under a name.  Raises DataError where they do not go together."""
     from peft import PeftConfig, PeftModel
 
-    _refuse_damaged(adapter)
-    try:
+    with _reading(adapter, base_name):
         peft_config = PeftConfig.from_pretrained(str(adapter))
         _fit_to_base(peft_config, base)
+        return _prepared(PeftModel.from_pretrained(base, str(adapter), adapter_name=name))
+
+
+def put_beside(model: Any, adapter: Path, base_name: str, *, name: str) -> None:
+    """The PEFT adapter in a folder put beside those that a model has.  Raises DataError where they do not go together."""
+    with _reading(adapter, base_name):
+        model.load_adapter(str(adapter), adapter_name=name)
+
+
+@contextmanager
+def _reading(adapter: Path, base_name: str) -> Iterator[None]:
+    _refuse_damaged(adapter)
+    try:
         with warnings.catch_warnings():  # AdaLoRA keeps its ranks where LoRA's loading looks for names of layers
             warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
-            return _prepared(PeftModel.from_pretrained(base, str(adapter), adapter_name=name))
+            yield
     except (OSError, *REFUSALS) as error:
         raise DataError(f"the adapter {adapter} cannot be put on {base_name}: {reason_of(error)}") from error
 

@@ -289,7 +289,7 @@ class Store:
             "view": {key: view[key] for key in _VIEW if shown or key != "response_template"},
             "generation": request.generation.model_dump() if spec.kind == "generation" else None,
             "fewshot": [request.num_fewshot, request.fewshot_seed] if request.num_fewshot else None,
-            "limit": request.limit,
+            "limit": None if request.limit is None else [request.limit, "ids are numbers in the split"],
             "settings": request.settings,
             "unsafe": request.sandbox == "unsafe",
         }

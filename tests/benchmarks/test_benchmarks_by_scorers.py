@@ -123,10 +123,36 @@ ARC = {"text": ["3", "4", "1"], "label": ["1", "2", "3"]}
         (ARC, "3", 2), (ARC, "1", 0), (ARC, 1, 0), (ARC, "4", 1),
         ({"text": ["B", "C"], "label": ["A", "B"]}, "B", 1), (["B", "A"], "B", 0), (["x", "y"], "B", 1),
         (["3", "4", "1"], 1, 1), (["3", "4", "1"], "1", 2), (["x", "y"], "1", 1),
+        ([1.0, 2.0, 2.5], "1", 0), ([1, 2, 3], "2", 1), (["x", "y"], 1.0, 1),
     ],
 )  # fmt: skip
 def test_a_choice_is_right_by_its_own_label_before_anything_else(choices, answer, right):
     assert benchmark("multiple_choice").choices({"choices": choices, "answer": answer}, {})[1] == right
+
+
+def test_choices_of_numbers_are_shown_as_they_were_written():
+    assert benchmark("multiple_choice").choices({"choices": [1.0, 2.0, 2.5], "answer": "2.5"}, {})[0] == [
+        " 1",
+        " 2",
+        " 2.5",
+    ]
+
+
+@pytest.mark.parametrize("choices", ["['Rome', 'Paris']", "ab", [None, "x"], [["x"], ["y"]], ["x"], 3])
+def test_choices_that_are_no_list_of_texts_are_the_users_mistake(choices):
+    with pytest.raises(DataError, match="needs a list of two choices or more"):
+        benchmark("multiple_choice").choices({"choices": choices, "answer": 0}, {})
+
+
+@pytest.mark.parametrize("value", [None, {"text": ["Paris"]}, ["Paris"], float("nan")])
+def test_a_reference_that_is_neither_text_nor_number_is_the_users_mistake(value):
+    with pytest.raises(DataError, match="a reference is text or a number"):
+        judged("exact_match", {"answer": value}, [str(value)])
+
+
+def test_a_whole_number_that_was_stored_as_a_fraction_is_that_number():
+    assert judged("exact_match", {"answer": 18.0}, ["18"]).scores == {"exact_match": 1.0}
+    assert judged("exact_match", {"answer": 2.5}, ["2.5"]).scores == {"exact_match": 1.0}
 
 
 def test_the_first_known_column_is_the_reference_and_a_number_is_read_as_text():

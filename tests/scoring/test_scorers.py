@@ -157,6 +157,13 @@ LETTERS = [
     ("5", None),
     ("It is (C)", None),
     ("C\nD", "C"),
+    ("The answer is (C). Option A is wrong because it is.", "C"),
+    ("Answer: C. Option A is incorrect.", "C"),
+    ("The answer is C because choice A fails", "C"),
+    ("The answer is \\boxed{C}", "C"),
+    ("The answer is option C", "C"),
+    ("Option A fails; the answer: **Choice (C)**", "C"),
+    ("I think the answer is I do not know", None),
 ]
 
 

@@ -68,6 +68,15 @@ def test_a_folders_files_are_found_by_their_split(tmp_path: Path) -> None:
     assert set(tables) == {"train", "test"}
 
 
+@pytest.mark.parametrize("name", ["dev", "val", "valid", "eval"])
+def test_a_file_that_is_tested_on_by_its_name_is_not_the_validation_set_too(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "train.tsv", ROWS)
+    write(tmp_path / f"{name}.tsv", ROWS)
+    assert set(sources.load(dataset(name=str(tmp_path), eval_split=name)).tables) == {"train", "test"}
+    held_out = sources.load(dataset(name=str(tmp_path), eval_split=name, validation_size=1)).tables
+    assert [held_out[role].num_rows for role in ("train", "validation", "test")] == [len(ROWS) - 1, 1, len(ROWS)]
+
+
 def test_rows_are_held_out_of_train_where_there_is_no_test_split(tmp_path: Path) -> None:
     rows = [{"n": i} for i in range(50)]
     path = write(tmp_path / "rows.jsonl", rows)

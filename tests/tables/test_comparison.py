@@ -49,6 +49,17 @@ def test_examples_are_paired_by_their_ids_not_by_their_place(tmp_path):
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_examples_of_other_rows_are_not_paired_by_their_numbers(tmp_path):
+    scores = [generation_score(method=m, seed=s) for m in ("lora", "full") for s in (0, 1)]
+    for score in scores:
+        score |= {
+            "inputs": {"rows": "gsm8k-1"},
+            "config": {"split": "test" if score["method"] == "lora" else "validation"},
+        }
+    row = tables_of(tmp_path, scores, methods=["full", "lora"]).frames["comparison"].iloc[0]
+    assert (row.reason, row.verdict) == ("asked other rows", "not compared")
+
+
 def test_a_base_model_scored_once_is_compared_with_every_seed(tmp_path):
     scores = [generation_score(method="lora", seed=s) for s in (0, 1, 2)] + [
         generation_score(method="none", accuracy=0.2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +52,19 @@ def _row(line: str, where: str) -> Row:
     return row
 
 
-def output_line(row: Row, answer: Answer, output: Path) -> str:
-    """The row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`."""
+def output_line(row: Row, answer: Answer, output: Path, columns: Collection[str]) -> str:
+    """The row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`.
+
+    columns: those of all rows, none of which an answer overwrites: beside a column `label` it is `predicted_label`.
+    """
     if output.suffix != ".txt":
-        return json.dumps({**row, **answer}, ensure_ascii=False)
+        return json.dumps({**row, **{_free(key, columns): value for key, value in answer.items()}}, ensure_ascii=False)
     value = next(answer[key] for key in ("completion", "completions", "label", "value") if key in answer)
     return str(value).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _free(key: str, columns: Collection[str]) -> str:
+    return _free(f"predicted_{key}", columns) if key in columns else key
 
 
 class Journal:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from lora_ns import sources
 from lora_ns.benchmarks import Benchmark, benchmark
+from lora_ns.benchmarks.generic import reference
 from lora_ns.chat import chat_of
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig
 from lora_ns.encoding import encode_prompts
@@ -26,6 +27,7 @@ from lora_ns.prompts import (
     instructed,
     prompt_of,
     response_of,
+    text_of,
     with_examples,
 )
 from lora_ns.store import Evaluation, Store
@@ -35,8 +37,9 @@ from lora_ns.store import Evaluation, Store
 class Exam:
     """What is asked, row by row.
 
-    ids: the row's own id where it has one that is unique, else its number.
+    ids: the row's own id where it has one that is unique, else its number in the split.
     examples: the solved rows before each question; example_numbers: their numbers in the split that they come from.
+    without_text: rows that perplexity left out as there is nothing in them to read.
     """
 
     spec: Benchmark
@@ -46,6 +49,7 @@ class Exam:
     ids: list[str]
     examples: list[Row]
     example_numbers: list[int] | None
+    without_text: int = 0
     _encoded: list[Any] = field(default_factory=list, repr=False)
 
     @property
@@ -105,8 +109,8 @@ class Exam:
     def reference(self, row: Row) -> Any:
         """What the row's answer is compared with, as the predictions file shows it."""
         column = self.evaluation.settings.get("reference_column")
-        if column is not None and column in row:
-            return row[column]
+        if column is not None:
+            return row.get(column) if self.spec.kind == "choice" else reference(row, column)
         return self.spec.reference(row) if self.spec.reference else None
 
 
@@ -120,12 +124,26 @@ def read_exam(config: RunConfig, evaluation: Evaluation, store: Store) -> Exam:
         shown = dataset if answered else dataset.model_copy(update={"response_template": None})
         check_columns(shown, config.task_type, table.column_names, f"{dataset.name} ({evaluation.split})")
     rows = _with_reference(table.to_pylist(), dataset)
-    chosen = spec.select(rows) if spec.select else rows
-    if evaluation.limit is not None and evaluation.limit < len(chosen):
-        places = random.Random(f"{dataset.split_seed} {spec.name} limit").sample(range(len(chosen)), evaluation.limit)
-        chosen = [chosen[place] for place in sorted(places)]
+    asked = [(row, id_) for row, id_ in zip(rows, _ids(rows), strict=True) if _holds_text(row, spec, dataset)]
+    without_text = len(rows) - len(asked)
+    if spec.select:
+        kept = {id(row) for row in spec.select([row for row, _ in asked])}
+        asked = [pair for pair in asked if id(pair[0]) in kept]
+    if evaluation.limit is not None and evaluation.limit < len(asked):
+        places = random.Random(f"{dataset.split_seed} {spec.name} limit").sample(range(len(asked)), evaluation.limit)
+        asked = [asked[place] for place in sorted(places)]
+    chosen, ids = [row for row, _ in asked], [id_ for _, id_ in asked]
     examples, numbers = _examples(spec, evaluation, folder, rows)
-    return Exam(spec, evaluation, config.task_type, chosen, _ids(chosen), examples, numbers)
+    exam = Exam(spec, evaluation, config.task_type, chosen, ids, examples, numbers, without_text)
+    if spec.kind == "generation":
+        for row in chosen:  # what has no right answer is said before the model is asked anything
+            exam.reference(row)
+    return exam
+
+
+def _holds_text(row: Row, spec: Benchmark, dataset: DatasetConfig) -> bool:
+    """False for a blank row of a text that perplexity reads, as WikiText has between its paragraphs."""
+    return spec.kind != "perplexity" or dataset.format != "text" or bool(text_of(row, dataset).strip())
 
 
 def _ids(rows: Sequence[Row]) -> list[str]:

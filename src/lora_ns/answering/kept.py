@@ -105,9 +105,10 @@ def _answers_to(lines: list[dict[str, Any]], asked: list[Any], exam: Exam) -> bo
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            lines.append(json.loads(line))
-        except ValueError as error:
-            raise DataError(f"{path}, line {number}: not valid JSON: {error}.") from None
+    with path.open(encoding="utf-8") as file:  # splitlines would also cut at marks that a text may hold
+        for number, line in enumerate(file, start=1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON: {error}.") from None
     return lines

@@ -21,7 +21,7 @@ from typing import Any
 
 from lora_ns.benchmarks import Benchmark, Row, Verdict
 from lora_ns.errors import DataError
-from lora_ns.scoring import SCORERS, Scorer, scorer
+from lora_ns.scoring import SCORERS, Scorer, as_reference, scorer
 
 Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[Verdict]]
 """(rows, completions, settings) -> one Verdict a row; completions[i] holds the samples of row i."""
@@ -31,12 +31,18 @@ REFERENCE_COLUMNS = ("answer", "reference", "target", "output", "label")
 
 
 def reference(row: Row, column: str | None = None) -> str:
-    """The right answer of a row, as text.  Raises DataError where there is no such column."""
+    """The right answer of a row, as text: a number's digits, 18.0 as 18.  Raises DataError where there is none."""
     wanted = [column] if column else [name for name in REFERENCE_COLUMNS if name in row]
     if not wanted or wanted[0] not in row:
         expected = f"a column {column!r}" if column else f"one of the columns {', '.join(REFERENCE_COLUMNS)}"
         raise DataError(f"the benchmark needs {expected} as its reference; the row has {', '.join(map(str, row))}.")
-    return str(row[wanted[0]])
+    found = as_reference(row[wanted[0]])
+    if found is None:
+        raise DataError(
+            f"a reference is text or a number, and a row's column {wanted[0]!r} holds {row[wanted[0]]!r}: give each row "
+            "its right answer there, or name another column by settings.reference_column."
+        )
+    return found
 
 
 def judge_by(names: Sequence[str], reference_of: Callable[[Row], str]) -> Judge:
@@ -91,6 +97,7 @@ BENCHMARKS = [
         kind="generation",
         main_metric=name,
         metrics=(name,),
+        protocol=2,
         reference=reference,
         judge=_judge_by_settings(name),
         settings=("reference_column", *_OPTIONS.get(name, ())),

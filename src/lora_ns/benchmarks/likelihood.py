@@ -24,6 +24,7 @@ from typing import Any
 
 from lora_ns.benchmarks import Benchmark, Row
 from lora_ns.errors import ConfigError, DataError
+from lora_ns.scoring import as_reference
 
 REFERENCE_COLUMNS = ("answer", "label", "answerKey", "gold")
 
@@ -34,9 +35,10 @@ def choices_of(row: Row, settings: Mapping[str, Any]) -> tuple[list[str], int]:
     labels: Sequence[str] | None = None
     if isinstance(given, Mapping):
         labels, given = [str(label) for label in given["label"]], given["text"]
-    texts = [str(choice) for choice in given]
-    if len(texts) < 2:
-        raise DataError(f"multiple_choice needs two choices or more; a row has {texts!r}.")
+    listed = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    texts = [text for text in map(as_reference, listed) if text is not None]
+    if len(texts) < max(2, len(listed)):
+        raise DataError(f"multiple_choice needs a list of two choices or more, texts or numbers; a row has {given!r}.")
     template = str(settings.get("choice_template", " {choice}"))
     return [template.format(choice=text) for text in texts], _right(_reference(row, settings), texts, labels)
 
@@ -48,6 +50,7 @@ def _reference(row: Row, settings: Mapping[str, Any]) -> Any:
 
 def _right(value: Any, texts: Sequence[str], labels: Sequence[str] | None) -> int:
     """labels: the row's own, by which its reference goes first: of ARC's choices, the one labelled 3 may not be the text 3."""
+    value = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str(value).strip()
     if labels is not None and text in labels[: len(texts)]:
         return labels.index(text)
@@ -84,7 +87,7 @@ BENCHMARKS = [
         main_metric="accuracy",
         metrics=("accuracy", "accuracy_norm"),
         choices=choices_of,
-        protocol=2,
+        protocol=3,
         settings=("choices", "choices_column", "reference_column", "choice_template"),
         check=_check_choices,
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,20 +29,16 @@ def score(
 ) -> None:
     """Judge completions made elsewhere.  Example: lora-ns score answers.jsonl --scorer gsm8k_flexible"""
     from lora_ns.config import parse_overrides
+    from lora_ns.scoring import as_reference
     from lora_ns.scoring import scorer as find
 
     judge = find(scorer, **parse_overrides(option or []))
     correct = total = 0
     for line in _completions(file):
-        verdict = judge(line["completion"], _reference_of(line["reference"]))
+        verdict = judge(line["completion"], str(as_reference(line["reference"])))
         typer.echo(_written({**line, "parsed": verdict.parsed, "correct": verdict.correct}))
         correct, total = correct + verdict.correct, total + 1
     errors.print(f"{scorer}: {correct} of {total} right, {correct / total:.1%}.")
-
-
-def _reference_of(reference: str | int | float) -> str:
-    """The reference as a scorer reads it: 18.0 is 18, as a table of numbers with gaps would have written it."""
-    return str(int(reference)) if isinstance(reference, float) and reference.is_integer() else str(reference)
 
 
 def _written(content: dict[str, Any]) -> str:
@@ -78,6 +73,8 @@ def _completions(file: Path) -> list[dict[str, Any]]:
 
 def _checked(line: str) -> tuple[dict[str, Any], str | None]:
     """(what the line holds, what is wrong with it)."""
+    from lora_ns.scoring import as_reference
+
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
@@ -89,8 +86,7 @@ def _checked(line: str) -> tuple[dict[str, Any], str | None]:
     if not isinstance(content.get("completion"), str):
         return {}, "`completion` is no text" if "completion" in content else "has no `completion`"
     reference = content.get("reference")
-    finite = isinstance(reference, float) and math.isfinite(reference)
-    if not (isinstance(reference, (str, int)) or finite) or isinstance(reference, bool):
+    if as_reference(reference) is None or isinstance(reference, bool):
         return {}, "`reference` is neither text nor number" if "reference" in content else "has no `reference`"
     return content, None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 
 from lora_ns.benchmarks import Benchmark, benchmark
+from lora_ns.benchmarks.generic import reference
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig, nearest, template_columns
 from lora_ns.errors import DataError, InputError
 from lora_ns.preflight.finding import Finding, advice
@@ -210,6 +211,8 @@ def _ask(spec: Benchmark, evaluation: Evaluation, config: RunConfig, row: Row, n
         spec.choices(row, evaluation.settings)
     elif column is not None and column not in row:
         raise DataError(f"settings.reference_column: there is no column {column!r}.{nearest(column, row)}")
+    elif column is not None:
+        reference(row, column)
     elif column is None and spec.reference is not None and data.format not in CHAT_FORMATS:
         spec.reference(row)
 

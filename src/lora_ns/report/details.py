@@ -53,7 +53,7 @@ def _answered(run: ReadRun, score: dict[str, Any], exams: dict[str, dict[str, An
     right = examples["scores"].get(score["main_metric"]) or next(iter(examples["scores"].values()), None)
     answered: dict[str, Any] = {"evaluation": evaluation, "right": right, "answers": None}
     path = run.predictions(evaluation)
-    lines = path.read_text(encoding="utf-8").splitlines() if path else []
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path else []
     known = exams.get(evaluation)
     if known is None or (known["shown"] == [] and lines):
         known = exams[evaluation] = _exam(run, score, lines, share)

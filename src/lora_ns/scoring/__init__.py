@@ -19,11 +19,11 @@ from lora_ns.scoring.gsm8k import gsm8k_flexible, gsm8k_official, gsm8k_strict
 from lora_ns.scoring.hendrycks import hendrycks_math
 from lora_ns.scoring.metamath import metamath, metamath_math
 from lora_ns.scoring.peft_suite import peft_suite
-from lora_ns.scoring.scored import Scored, Scorer
+from lora_ns.scoring.scored import Scored, Scorer, as_reference
 from lora_ns.scoring.symbolic import math_verify
 from lora_ns.scoring.text_match import choice_letter, contains, exact_match, regex
 
-__all__ = ["SCORERS", "Scored", "Scorer", "scorer"]
+__all__ = ["SCORERS", "Scored", "Scorer", "as_reference", "scorer"]
 
 SCORERS: dict[str, Scorer] = {
     "choice_letter": choice_letter,

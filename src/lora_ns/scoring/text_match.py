@@ -14,7 +14,9 @@ import re
 from lora_ns.errors import ConfigError
 from lora_ns.scoring.scored import Scored, Scorer
 
-_STATED_LETTER = re.compile(r"(?i:answer|option|choice)(?i:\s+is)?\s*:?\s*\**\s*\(?([A-Z])\)?(?![A-Za-z])")
+_LETTER = r"(?i:\s+is)?\s*:?\s*\**\s*\$?(?:\\boxed\{)?(?:(?i:option|choice)\s+)?\(?(?!I\s+[a-z])([A-Z])\)?(?![A-Za-z])"
+_ANSWER = re.compile(r"(?i:answer)" + _LETTER)
+_OPTION = re.compile(r"(?i:option|choice)" + _LETTER)
 _LEADING_LETTER = re.compile(r"\s*\**(?:\(([A-Z])\)|([A-Z])(?=[.:),*]|\s*(?:\n|$)))")
 
 
@@ -58,8 +60,11 @@ def regex(pattern: str, which: str = "last", ignore_case: bool = False) -> Score
 
 
 def choice_letter(completion: str, reference: str) -> Scored:
-    """Multiple choice: the last letter named as the answer ("answer is (C)"), else the letter that opens the text."""
-    stated = _STATED_LETTER.findall(completion)
+    """Multiple choice: the last letter named as the answer ("answer is (C)"), else as an option, else what opens the text.
+
+    Options are also named to say why they are wrong ("Answer: B. Option A is incorrect."), so answers go first.
+    """
+    stated = _ANSWER.findall(completion) or _OPTION.findall(completion)
     leading = _LEADING_LETTER.match(completion)
     parsed = stated[-1] if stated else (leading[1] or leading[2]) if leading else None
     return Scored(parsed, parsed is not None and parsed == reference.strip().strip("()").upper())

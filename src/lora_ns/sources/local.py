@@ -71,14 +71,18 @@ def files_in(folder: Path, remembered: Mapping[str, str]) -> list[Path] | None:
 
 
 def _folder(folder: Path, listed: list[Path], dataset: DatasetConfig) -> dict[str, list[tuple[str, Path]]]:
-    """A folder's files by split, found by their names: train.jsonl, dev.tsv, test-00000.parquet …"""
+    """A folder's files by split, found by their names: train.jsonl, dev.tsv, test-00000.parquet …
+
+    What a split that the config names has taken is no other's: with eval_split dev, dev.jsonl is not validation too.
+    """
     found: dict[str, list[tuple[str, Path]]] = {}
-    wanted = dict.fromkeys(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split, *STEMS)))
-    for split in wanted:
+    named = list(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split)))
+    for split in dict.fromkeys([*named, *STEMS]):
         stems = {split.lower(), *STEMS.get(split, ()), *ALSO_CALLED.get(split, ())}
+        taken = {path for files in found.values() for _, path in files} if split not in named else set()
         for path in listed:
             kind = None if path.is_dir() else dataset.file_kind or file_kind(path)
-            if kind and path.name.split(".")[0].split("-")[0].lower() in stems:
+            if kind and path not in taken and path.name.split(".")[0].split("-")[0].lower() in stems:
                 found.setdefault(split, []).append((kind, path))
     if not found:
         names = ", ".join(path.name for path in listed[:10]) or "nothing"

@@ -53,6 +53,8 @@ class Score(BaseModel):
     cost: dict[str, float | None] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     code: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+    inputs: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
     unsafe_sandbox: bool = False
 
@@ -62,6 +64,11 @@ class Score(BaseModel):
     def history(self) -> list[dict[str, float]]:
         """[{step, loss}] of its training."""
         return self.trained.get("history") or []
+
+    @property
+    def rows(self) -> tuple[Any, Any]:
+        """Artefact and split of the rows that were asked, which an example's id may be its number in."""
+        return self.inputs.get("rows"), self.config.get("split")
 
     @property
     def is_base(self) -> bool:
