@@ -10,7 +10,9 @@ report: "workflow/report/workflow.rst"
 
 
 study = open_experiment(
-    config.get("experiment", "configs/experiments/demo.yaml"), checkpoints
+    config.get("experiment", "configs/experiments/demo.yaml"),
+    checkpoints,
+    plans=workflow.is_main_process,
 )
 
 

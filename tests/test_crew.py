@@ -69,7 +69,7 @@ def test_each_process_trains_a_part_on_cores_of_its_own(workplace: Path, tiny_ca
     folders = [store.adapter(store.run_name(one)) for one in configs]
     assert status == 0 and sorted(out.split()) == sorted(map(str, folders)), err
     records = [read_record(folder)["circumstances"] for folder in folders]
-    assert [len(record["fused_with"]) for record in records] == [2, 2, 3, 3, 3]
+    assert [len(record["fused_with"]) for record in records] == [3, 3, 3, 2, 2]
     assert {record["hardware"]["threads"] for record in records} == {1}
     Path("results/adapters").rename("shared")
     for one, folder in zip(configs, folders, strict=True):
@@ -117,17 +117,17 @@ def test_called_again_what_was_begun_is_gone_on_with(workplace: Path, tiny_causa
     store, configs = Store(), [config(tiny_causal, seed, max_steps=400) for seed in range(3)]
     folders = [store.adapter(store.run_name(one)) for one in configs]
     process = lora_ns_train(configs)
-    until(lambda: exists(folders[0]), process)
+    until(lambda: exists(folders[2]), process)
     process.send_signal(signal.SIGTERM)
     status, _, err = said(process)
     assert status == 75, err
-    first = (folders[0] / "record.json").stat().st_mtime_ns
+    first = (folders[2] / "record.json").stat().st_mtime_ns
     status, _, err = said(lora_ns_train(configs, cores=cores))
     assert status == 0, err
-    how = [read_record(folder)["circumstances"] for folder in folders[1:]]
+    how = [read_record(folder)["circumstances"] for folder in folders[:2]]
     assert all(one["resumed_from"] and len(one["fused_with"]) == 2 for one in how)
     assert {one["hardware"]["threads"] for one in how} == {1}
-    assert (folders[0] / "record.json").stat().st_mtime_ns == first
+    assert (folders[2] / "record.json").stat().st_mtime_ns == first
     assert not list(Path("results/scratch").iterdir())
 
 

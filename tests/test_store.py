@@ -145,6 +145,15 @@ def test_an_artefact_is_sealed_with_checksums_of_its_files(tmp_path: Path) -> No
     assert record["outputs"]["weights"]["bytes"] == 1 and exists(tmp_path / "a")
 
 
+def test_what_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    with making(tmp_path / "a") as (folder, _):
+        (folder / "weights").write_text("mine")
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a/record.json").write_text("theirs")
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "record.json"]
+    assert (tmp_path / "a/record.json").read_text() == "theirs"
+
+
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), making(tmp_path / "a") as (folder, _):
         (folder / "half").write_text("x")

@@ -59,7 +59,7 @@ def train_in_parts(
         return store.run_name(config) in waiting_names
 
     left = [config for config in configs if not is_missing(config)]
-    begun = begun_groups(list(filter(is_missing, configs)), store, max_members)
+    begun = begun_groups(configs, store, max_members)
     for group in groups_of(configs, store, max_members):
         waiting = list(filter(is_missing, group))
         if len(group) < 2 or not _is_small(group[0], store):
@@ -68,7 +68,7 @@ def train_in_parts(
         # of what is asked for, not of what is missing: a call after a broken one finds its checkpoints, with as many threads
         parts = evenly(group, min(cores, len(group)))
         threads = cores // len(parts)
-        parts = _as_begun([list(filter(is_missing, part)) for part in parts], begun)
+        parts = _as_begun(group, [list(filter(is_missing, part)) for part in parts], begun)
         for start in range(0, len(parts), cores):
             _train(parts[start : start + cores], store, threads=threads, trial=trial)
         for config in waiting:
@@ -83,10 +83,12 @@ def train_in_parts(
     return left
 
 
-def _as_begun(parts: list[list[RunConfig]], begun: list[list[RunConfig]]) -> list[list[RunConfig]]:
-    """The parts, but what a call with another number of cores began together as it was begun."""
-    mine = [config for part in parts for config in part]
-    kept = [group for group in begun if group not in parts and all(config in mine for config in group)]
+def _as_begun(
+    asked: list[RunConfig], parts: list[list[RunConfig]], begun: list[list[RunConfig]]
+) -> list[list[RunConfig]]:
+    """The parts, but what was begun together as it was begun: by a call with another number of cores, or beside members
+    of what is asked for whose adapters are there by now."""
+    kept = [group for group in begun if group not in parts and all(config in asked for config in group)]
     rest = [[config for config in part if not any(config in group for group in kept)] for part in parts]
     return [part for part in [*kept, *rest] if part]
 

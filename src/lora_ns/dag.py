@@ -32,6 +32,9 @@ from lora_ns.packing import Job, training_jobs
 from lora_ns.prediction.costs import KnownCosts
 from lora_ns.store import Evaluation, Store, exists
 
+LOCKS = Path(".snakemake/locks")
+"""Holds files while a workflow runs here."""
+
 Wildcards = Any
 Lookup = Callable[[Wildcards], list[str]]
 
@@ -42,7 +45,8 @@ class Dag:
     program = shlex.join(PROGRAM)
     """The command that every rule calls, in the Python that runs Snakemake."""
 
-    def __init__(self, experiment_file: str, checkpoints: Any = None):
+    def __init__(self, experiment_file: str, checkpoints: Any = None, plans: bool = True):
+        self._plans = plans and not any(LOCKS.glob("*"))
         self.store = Store()
         self.experiment_file = experiment_file
         self.experiment: Experiment = load_experiment(Path(experiment_file), self.store)
@@ -217,9 +221,13 @@ class Dag:
         return [self._marker(f"{self._job_of[run.name].name}.{evaluation.name}.asked")]
 
     def _marker(self, name: str) -> str:
-        """The marker of a job that lacks something; one that says otherwise is left from before something was lost."""
+        """The marker of a job that lacks something; one that says otherwise is left from before something was lost.
+
+        Beside a workflow that runs, whose next job may wait for it, it is left: whoever comes second is refused or only looks.
+        """
         path = self.store.together(name)
-        path.unlink(missing_ok=True)
+        if self._plans:
+            path.unlink(missing_ok=True)
         return str(path)
 
     def for_choice(self, wildcards: Wildcards) -> list[str]:
@@ -337,12 +345,13 @@ def _record(folder: Path) -> str:
     return str(folder / "record.json")
 
 
-def open_experiment(experiment_file: str, checkpoints: Any = None) -> Dag:
+def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool = True) -> Dag:
     """The experiment for the Snakefile; a fault in its files ends Snakemake with the paragraph, not a traceback.
 
-    checkpoints: Snakemake's own object of that name.
+    checkpoints: Snakemake's own object of that name.  plans: whether this process decides what is run, which the Snakemake
+    of a single job on a cluster does not.
     """
     try:
-        return Dag(experiment_file, checkpoints)
+        return Dag(experiment_file, checkpoints, plans)
     except LoraNsError as error:
         raise SystemExit(f"Wrong input: {error}") from None

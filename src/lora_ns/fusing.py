@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, RunConfig
-from lora_ns.store import Store
+from lora_ns.store import Store, exists
 from lora_ns.trackers import is_tracked
 
 PEFT_FIELDS = frozenset(
@@ -121,7 +121,8 @@ BEGUN = "runs.json"
 def begun_groups(configs: Sequence[RunConfig], store: Store, largest: int) -> list[list[RunConfig]]:
     """Groups of at most so many of the configs whose training at once was begun and broken off.
 
-    What was begun together is gone on with together, else its checkpoint would be of no use.
+    What was begun together is gone on with together, else its checkpoint would be of no use; also with members whose
+    adapters are there by now.
     """
     waiting = {store.run_name(config): config for config in configs}
     begun = []
@@ -130,6 +131,7 @@ def begun_groups(configs: Sequence[RunConfig], store: Store, largest: int) -> li
             names = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if len(names) <= largest and all(name in waiting for name in names):
+        lacks = not all(exists(store.adapter(name)) for name in names)
+        if lacks and len(names) <= largest and all(name in waiting for name in names):
             begun.append([waiting.pop(name) for name in names])
     return begun

@@ -517,7 +517,8 @@ def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
 def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
 
-    A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.
+    A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.  Where another
+    process has made it meanwhile, that one stays: both are the same, and somebody may read it.
     """
     scratch = _scratch_beside(target)
     try:
@@ -531,11 +532,12 @@ def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield scratch, notes
         notes["outputs"] = record.checksums(scratch)
         record.write_json(scratch / "record.json", record.sealed(notes))
-        if target.exists():
-            shutil.rmtree(target)
-        scratch.replace(target)
+        if not exists(target):
+            shutil.rmtree(target, ignore_errors=True)  # left without a record
+            scratch.replace(target)
     except OSError as error:
-        raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
+        if not exists(target):
+            raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

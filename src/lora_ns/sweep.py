@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -50,26 +51,36 @@ def train_all(
 
     max_memory: bytes that trainings at once may take.  Raises Interrupted where the process was told to stop.
     """
-    missing = []
+    alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
+    largest = 1 if alone else max_members
+    begun = begun_groups(configs, store, largest)
+    new = []
     for config in configs:
         folder = store.adapter(store.run_name(config))
+        if any(config in group for group in begun):
+            continue
         if exists(folder):
             done(config, folder)
         else:
-            missing.append(config)
-    alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    largest = 1 if alone else max_members
-    begun = begun_groups(missing, store, largest)
-    new = [config for config in missing if not any(config in group for group in begun)]
+            new.append(config)
     groups = [*begun, *groups_of(new, store, largest)]
-    for group in (part for whole in groups for part in parts_within(whole, max_memory, store)):
-        if len(group) > 1:
-            group = _at_once(group, store, done, quiet)
-        for config in group:
-            done(config, _one(config, store, quiet))
+    with noticing() as interruption:
+        for group in (part for whole in groups for part in parts_within(whole, max_memory, store)):
+            _stop_where_told(interruption)
+            if len(group) > 1:
+                group = _at_once(group, store, done, quiet)
+            for config in group:
+                _stop_where_told(interruption)
+                done(config, _one(config, store, quiet, beside=len(configs) > 1))
 
 
-def _one(config: RunConfig, store: Store, quiet: bool) -> Path | LoraNsError:
+def _stop_where_told(interruption: Interruption) -> None:
+    if interruption:
+        raise interruption.raised("what was trained is kept")
+
+
+def _one(config: RunConfig, store: Store, quiet: bool, *, beside: bool) -> Path | LoraNsError:
+    """A run by itself.  beside: whether there are others, which its failure is not to stop, whatever it is."""
     try:
         with noting(store, store.run_name(config), "train"):
             return train(config, store, quiet=quiet)
@@ -77,6 +88,11 @@ def _one(config: RunConfig, store: Store, quiet: bool) -> Path | LoraNsError:
         raise
     except LoraNsError as error:
         return error
+    except Exception as error:
+        if not beside:
+            raise
+        traceback.print_exc()
+        return LoraNsError(f"{type(error).__name__}: {error}")
 
 
 def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
@@ -89,6 +105,8 @@ def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) 
         with ExitStack() as held, noticing() as interruption:
             for config in group:
                 held.enter_context(holding(store.scratch(store.run_name(config))))
+            if all(exists(store.adapter(store.run_name(config))) for config in group):
+                return list(group)  # made by another process meanwhile
             _train_at_once(group, store, interruption, done, quiet)
     except Unfusable:
         shutil.rmtree(_scratch_of(group, store), ignore_errors=True)
@@ -120,7 +138,10 @@ def _train_at_once(
                         said = reporting(store, member.run, "train", member.steps, sweep.step)
                         member.report = saying.enter_context(said)
                     sweep.run(interruption)
+                fits = True
             except OutOfMemory:
+                fits = False
+            if not fits:  # out of the except block, whose error holds on to the base that did not fit
                 per_device = smaller(size)
                 notes.append(f"memory ran out with {size} rows of each run at once; {per_device} were taken instead")
                 del sweep, members
@@ -129,9 +150,13 @@ def _train_at_once(
             facts = {"rows_at_once": size, "memory": notes, "resumed_from": resumed}
             facts |= {"loss": sweep.loss.kind, "rows": sweep.loss.rows}
             facts["fused_with"] = [member.run for member in members]
+            is_kept = True
             for config, member, started in zip(group, members, starts, strict=True):
-                done(config, _kept(config, member, started, store, meter, facts, sweep.rows))
-        shutil.rmtree(scratch, ignore_errors=True)
+                outcome = _kept(config, member, started, store, meter, facts, sweep.rows)
+                is_kept &= not isinstance(outcome, LoraNsError) or outcome is member.failure
+                done(config, outcome)
+        if is_kept:  # else what could not be written is written from the checkpoint, next time
+            shutil.rmtree(scratch, ignore_errors=True)
         return
 
 
@@ -168,6 +193,9 @@ def _kept(
 ) -> Path | LoraNsError:
     """The member's adapter put in its place; or why there is none."""
     target = store.adapter(member.run)
+    if exists(target):
+        shutil.rmtree(store.scratch(member.run), ignore_errors=True)
+        return target  # made before the others' training was broken off, or by another process meanwhile
     try:
         with noting(store, member.run, "train"):
             if member.failure is not None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +50,20 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     if config.peft.method == "none":
         return _count_only(config, store)
     processes, meter = Processes.here(), record.Meter()
-    with noticing() as interruption, _writing(target, store.scratch(run), processes) as (folder, notes):
-        facts = _train_into(folder, config, store, meter, processes, interruption, quiet)
-        notes |= described(config, store, meter, facts)
+    scratch = store.scratch(run)
+    with noticing() as interruption, ExitStack() as held:
+        if processes.is_first:
+            held.enter_context(holding(scratch))
+        if processes.count == 1 and exists(target):
+            return target  # another process made it between the first look and the lock
+        with ExitStack() as made:
+            folder, notes = made.enter_context(making(target)) if processes.is_first else (scratch, {})
+            facts = _train_into(folder, config, store, meter, processes, interruption, quiet)
+            notes |= described(config, store, meter, facts)
+        if processes.is_first:
+            shutil.rmtree(scratch, ignore_errors=True)
     processes.meet()  # the others find the adapter in its place
     return target
-
-
-@contextmanager
-def _writing(target: Path, scratch: Path, processes: Processes) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """(folder to write into, record to fill) of the adapter, which the first process alone puts in place."""
-    if not processes.is_first:
-        yield scratch, {}
-        return
-    with holding(scratch):
-        with making(target) as made:
-            yield made
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _count_only(config: RunConfig, store: Store) -> Path:
@@ -123,10 +119,11 @@ def _train_into(
             break
         except OutOfMemory:
             size = run.batches.share.size
-            per_device = smaller(size)
-            notes.append(f"memory ran out with {size} rows at once on a device; {per_device} were taken instead")
-            del run
-            release()
+        # out of the except block, whose error holds on to the model that did not fit
+        per_device = smaller(size)
+        notes.append(f"memory ran out with {size} rows at once on a device; {per_device} were taken instead")
+        del run
+        release()
     state = run.trainer.state
     if state.global_step < state.max_steps:
         kept = f"step {state.global_step} of {state.max_steps} is kept as a checkpoint"

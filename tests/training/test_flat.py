@@ -186,11 +186,12 @@ def test_a_rows_first_token_is_not_the_one_after_another_rows_last() -> None:
         ({"training": {"shortcuts": False}}, lora()),
         ({"training": {"torch_compile": True}}, lora()),
         ({"training": {"torch_compile_mode": "default"}}, lora()),
+        ({"training": {"neftune_noise_alpha": 5.0}}, lora()),
         ({}, VeraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")),
         ({}, ALORA),
         ({}, PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")),
     ],
-    ids=["switched off", "compiled", "compiled by its mode", "vera", "alora", "prompt tuning"],
+    ids=["switched off", "compiled", "compiled by its mode", "noise by length", "vera", "alora", "prompt tuning"],
 )
 def test_what_is_padded_though_the_model_is_llamas(changes: dict[str, Any], adapter: Any) -> None:
     model = get_peft_model(ARCHITECTURES["llama"](), adapter)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lora_ns.tokenize import tokenize
 from lora_ns.train import train
 from lora_ns.training.fused import sweep as fused
 from lora_ns.training.fused.layout import Layout
+from lora_ns.training.fused.members import Member
 from lora_ns.training.interruption import Interruption
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -371,7 +373,7 @@ def test_told_to_stop_it_goes_on_to_the_same_bits(
 
     def told(self: Interruption) -> bool:
         asked.append(True)
-        if len(asked) == 3:
+        if len(asked) == 4:
             self.signal = signal.SIGTERM
         return self.signal is not None
 
@@ -412,6 +414,69 @@ def test_a_kill_leaves_nothing_that_counts_as_done_and_the_rest_is_made(workplac
     assert not any(exists(store.adapter(store.run_name(config))) for config in configs)
     found = together(configs, store)
     assert all(isinstance(folder, Path) and exists(folder) for folder in found.values())
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_what_could_not_be_saved_is_saved_from_the_checkpoint_next_time(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, fail: bool
+) -> None:
+    """Where saving one member fails, and where the process is killed between two members."""
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
+    store = ready(configs)
+    together(configs, store)
+    names = [store.run_name(config) for config in configs]
+    expected = [read_record(store.adapter(name))["outputs"] for name in names]
+    shutil.rmtree("results")
+
+    def told(self: Interruption) -> bool:
+        asked.append(True)
+        if len(asked) == 4:
+            self.signal = signal.SIGTERM
+        return self.signal is not None
+
+    asked: list[bool] = []
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(Interruption, "__bool__", told)
+        together(configs, store)
+    save = Member.save
+
+    def full(self: Member, started: Path, folder: Path) -> None:
+        if self.number > 0:
+            raise OSError(28, "No space left on device") if fail else KeyboardInterrupt
+        save(self, started, folder)
+
+    with monkeypatch.context() as patched, nullcontext() if fail else pytest.raises(KeyboardInterrupt):
+        patched.setattr(Member, "save", full)
+        found = together(configs, store)
+        assert [isinstance(outcome, LoraNsError) for outcome in found.values()] == [False, True, True]
+    assert [exists(store.adapter(name)) for name in names] == [True, False, False]
+    before = (store.adapter(names[0]) / "record.json").stat().st_mtime_ns
+    found = together(configs, store)
+    records = [read_record(store.adapter(name)) for name in names]
+    assert list(found) == names and [record["outputs"] for record in records] == expected
+    assert records[2]["circumstances"]["resumed_from"] == "checkpoint-3"
+    assert (store.adapter(names[0]) / "record.json").stat().st_mtime_ns == before
+    assert not list(Path("results/scratch").iterdir())
+
+
+def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
+    store = ready(configs)
+    monkeypatch.setattr("lora_ns.sweep.groups_of", lambda configs, *_: [[config] for config in configs])
+
+    def broken(config: RunConfig, store: Store, *, quiet: bool) -> Path:
+        if config.seed == 0:
+            raise IndexError("of somebody else's")
+        return train(config, store, quiet=quiet)
+
+    monkeypatch.setattr("lora_ns.sweep.train", broken)
+    found = list(together(configs, store).values())
+    assert str(found[0]) == "IndexError: of somebody else's" and isinstance(found[1], Path)
+    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(IndexError):
+        together(configs[:1], store)
 
 
 def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(

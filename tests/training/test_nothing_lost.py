@@ -7,16 +7,19 @@ import os
 import shutil
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import causal_task
 
+from lora_ns import train as train_module
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.config.schema import PeftSection
-from lora_ns.errors import Interrupted, TrainingError
+from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.fetch import fetch
 from lora_ns.store import Store, exists, read_record
 from lora_ns.tokenize import tokenize
@@ -199,6 +202,64 @@ def test_two_checkpoints_are_kept_and_one_cut_short_is_none(tmp_path: Path) -> N
     assert checkpoints.newest(tmp_path) is None
 
 
+def test_a_signal_that_comes_while_a_run_is_saved_stops_before_the_next(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lora_ns import sweep
+
+    configs = [task(tiny_causal, training={"optim": "adafactor"}, seed=seed) for seed in (0, 1)]  # not at once
+    store, done = ready(configs[0]), []
+    save = train_module._save
+
+    def told_while_saving(run: Any, folder: Path, processes: Any) -> None:
+        save(run, folder, processes)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(train_module, "_save", told_while_saving)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM: what was trained is kept"):
+        sweep.train_all(configs, store, lambda config, outcome: done.append(outcome), quiet=True)
+    assert done == [store.adapter(store.run_name(configs[0]))] and exists(done[0])
+    assert not exists(store.adapter(store.run_name(configs[1])))
+
+
+def test_a_full_disk_at_a_checkpoint_is_said_in_a_paragraph(untouched, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    config, store, _ = untouched
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(
+        LoraNsError, match=r"cannot write a checkpoint in .*: basic_ios::clear: iostream error \(\d+ MiB"
+    ):
+        train(config, store, quiet=True)
+
+
+def test_what_another_process_made_meanwhile_is_not_trained_again(untouched, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, store, _ = untouched
+    target = store.adapter(store.run_name(config))
+
+    @contextmanager
+    def late(scratch: Path) -> Iterator[None]:
+        target.mkdir(parents=True)
+        (target / "record.json").write_text("{}")
+        yield
+
+    monkeypatch.setattr(train_module, "holding", late)
+    monkeypatch.setattr(train_module, "prepare", lambda *_, **__: pytest.fail("it was trained"))
+    assert train(config, store, quiet=True) == target
+
+
+def test_every_step_is_in_the_history_whatever_is_logged(untouched, tiny_causal: Path) -> None:
+    config, store, (_, expected) = untouched
+    rarely = task(tiny_causal, training={"logging_steps": 100, "logging_strategy": "epoch"})
+    assert store.run_name(rarely) == store.run_name(config)
+    train(rarely, store, quiet=True)
+    assert outcome(rarely, store)[1] == expected
+
+
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
@@ -211,9 +272,12 @@ def test_memory_that_runs_out_is_found_before_the_first_step_and_answered(
 
     config, store, _ = untouched
     whole = loss.CausalLoss.__call__
-    tried = []
+    tried, models = [], list[Any]()
 
     def short_of_memory(self, model, inputs):
+        if not models or models[-1]() is not model:
+            assert all(earlier() is None for earlier in models), "what did not fit is still in memory"
+            models.append(weakref.ref(model))
         tried.append(tuple(inputs["input_ids"].shape))
         if len(inputs["input_ids"]) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
@@ -226,6 +290,7 @@ def test_memory_that_runs_out_is_found_before_the_first_step_and_answered(
     how = read_record(folder)["circumstances"]
     assert how["rows_at_once"] == 1 and how["accumulation"] == 8 and len(how["memory"]) == 2
     assert len(tried) == 3 + 12 * 8, "the same global batch"
+    assert len(models) == 3
 
 
 def test_fewer_rows_at_once_are_the_same_run(workplace: Path, tiny_causal: Path) -> None:

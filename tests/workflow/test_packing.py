@@ -11,8 +11,10 @@ from support import REPOSITORY, write_study
 from test_workflow import jobs, snakemake
 
 from lora_ns.config import merge, read_mapping
+from lora_ns.dag import open_experiment
 from lora_ns.experiment import load_experiment
 from lora_ns.failure import failure_of
+from lora_ns.packing import training_jobs
 from lora_ns.store import Store, read_record
 
 
@@ -74,6 +76,31 @@ def test_of_a_job_only_what_is_missing_is_made(packed: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stdout + done.stderr
     assert (lost / "record.json").is_file()
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items() if "tables" not in str(path))
+
+
+def test_a_marker_that_a_running_workflow_waits_for_stays(
+    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "study"
+    shutil.copytree(packed, project, symlinks=True)
+    for path in [*project.glob("results/adapters/*-lora-s0-*"), *project.glob("results/scores/*-lora-s0-*")]:
+        shutil.rmtree(path)
+    study = load_experiment(project / "experiment.yaml", Store(project))
+    (job,) = (job for job in training_jobs(study.runs, Store(project), study.sweep) if job.at_once)
+    marker = Store(project).together(f"{job.name}.trained")
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    lock = project / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text("results/tables/sums/main.md\n")
+    assert snakemake(project, "-n").returncode == 0
+    assert marker.is_file()
+    lock.unlink()
+    monkeypatch.chdir(project)
+    open_experiment("experiment.yaml", plans=False).scores(None)  # as in a single job on a cluster
+    assert marker.is_file()
+    assert jobs(project)["train_together"] == 1, "it was left from before something was lost"
+    assert not marker.is_file()
 
 
 def test_one_that_fails_leaves_the_others_of_its_job_done(packed: Path, tmp_path: Path) -> None:

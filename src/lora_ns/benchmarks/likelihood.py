@@ -11,7 +11,8 @@ which holds the right answer's label where the row has labels, else its number f
 `choice_template` (default ` {choice}`).
 
 perplexity measures what training minimises: the supervised tokens of the task's own rows.  `loss` is nats a token over
-all of them, `perplexity` its exponential, `bits_per_byte` independent of the tokenizer.
+all of them, `perplexity` its exponential, `bits_per_byte` independent of the tokenizer.  Blank rows of a text, as between
+WikiText's paragraphs, are left out and counted in the score's warnings.
 
 Source of accuracy_norm: EleutherAI/lm-evaluation-harness, `acc_norm`.
 """

@@ -87,6 +87,11 @@ def _range_problems(config: RunConfig) -> list[str]:
             f"training.max_steps: expected 1 or more, or -1 for as many as num_train_epochs takes, found "
             f"{config.training.max_steps}."
         )
+    if config.training.arguments.get("save_strategy") == "best":
+        problems.append(
+            "training.save_strategy: best would need a score while training; write steps, epoch or no. Settings are chosen on "
+            "the validation split by `tune:` in an experiment."
+        )
     workers = config.training.arguments.get("dataloader_num_workers") or 0
     if workers < 0:
         problems.append(f"training.dataloader_num_workers: expected 0 or more, found {workers}.")

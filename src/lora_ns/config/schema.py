@@ -190,6 +190,9 @@ OWNED = {
     "eval_strategy": "nothing is evaluated while training; `lora-ns evaluate` does it afterwards",
     "use_cpu": "the device is found by itself",
     "remove_unused_columns": "the token columns are fixed",
+    "eval_on_start": "nothing is evaluated while training; `lora-ns evaluate` does it afterwards",
+    "save_only_model": "an interrupted run goes on from its checkpoint, optimizer and schedule included",
+    "ignore_data_skip": "an interrupted run goes on with the rows that come next",
     "load_best_model_at_end": "settings are chosen on the validation split by `tune:` in an experiment",
 }
 """Training arguments that are not the user's to set, and what to do instead."""
@@ -198,8 +201,8 @@ OUTSIDE_DIGEST = frozenset(
     """
     shortcuts per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
     log_level_replica log_on_each_node logging_strategy logging_steps logging_first_step logging_nan_inf_filter
-    save_strategy save_steps save_total_limit save_only_model enable_jit_checkpoint eval_steps
-    eval_delay eval_on_start eval_accumulation_steps dataloader_num_workers dataloader_pin_memory
+    save_strategy save_steps save_total_limit enable_jit_checkpoint eval_steps
+    eval_delay eval_accumulation_steps dataloader_num_workers dataloader_pin_memory
     dataloader_persistent_workers dataloader_prefetch_factor dataloader_multiprocessing_context
     dataloader_in_order skip_memory_metrics include_num_input_tokens_seen torch_empty_cache_steps debug
     deepspeed fsdp fsdp_config ddp_backend ddp_timeout ddp_bucket_cap_mb ddp_broadcast_buffers

@@ -11,9 +11,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora_ns import record
+from lora_ns.errors import LoraNsError
 
 KEPT = 2
 MANIFEST = "manifest.json"
@@ -23,6 +25,22 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 def saving_place(scratch: Path) -> Path:
     """Where a checkpoint is made before it counts."""
     return scratch / "saving"
+
+
+@contextmanager
+def writing(scratch: Path) -> Iterator[None]:
+    """Inside, a checkpoint is written.  Raises LoraNsError where it cannot be, as on a full disk."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        own = isinstance(error, OSError)
+        if not own and "iostream error" not in str(error) and "PytorchStreamWriter" not in str(error):
+            raise  # torch says a full disk so
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+        raise LoraNsError(
+            f"cannot write a checkpoint in {scratch}: {reason} ({shutil.disk_usage(scratch).free >> 20} MiB are free). What "
+            "was kept before is still there."
+        ) from error
 
 
 def seal(made: Path, scratch: Path) -> Path:

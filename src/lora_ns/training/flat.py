@@ -26,8 +26,11 @@ NAME = "lora_ns_rows"
 def reads_flat(model: Any, config: RunConfig) -> bool:
     """Whether a base or PEFT model can read rows as one: a causal one of Llama's build with full attention and no dropout of
     its own, and a method that computes each position from itself alone."""
-    compiled = any(config.training.arguments.get(key) for key in COMPILED)
-    if config.task_type != "causal_lm" or not config.training.shortcuts or compiled:
+    told = config.training.arguments
+    compiled = any(told.get(key) for key in COMPILED)
+    # NEFTune's noise is the weaker the longer a row is (Jain et al. 2023, arXiv 2310.05914, section 2)
+    noisy = bool(told.get("neftune_noise_alpha"))
+    if config.task_type != "causal_lm" or not config.training.shortcuts or compiled or noisy:
         return False
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if hasattr(model, "peft_config") and any(peft.is_prompt_learning for peft in model.peft_config.values()):

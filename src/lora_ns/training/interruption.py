@@ -35,13 +35,21 @@ class Interruption:
         return Interrupted(f"stopped by {self.signal.name}: {what}. Called again, the run goes on from there.")
 
 
+_noticed: list[Interruption] = []
+"""By the block that is being run, if any."""
+
+
 @contextmanager
 def noticing() -> Iterator[Interruption]:
     """Inside, a signal is only noted, for the loop to act on; a second Ctrl-C that is no echo acts at once.
 
+    A block within another one shares what was noted: a signal that one run came too far to act on stops the next.
     SIGTERM and SIGUSR1 may come any number of times: a scheduler repeats itself when it is in doubt whether it was heard,
     and has SIGKILL for a process that does not end.
     """
+    if _noticed:
+        yield _noticed[-1]
+        return
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption  # signals reach the main thread alone
@@ -61,8 +69,10 @@ def noticing() -> Iterator[Interruption]:
 
     for number in SIGNALS:
         signal.signal(number, note)
+    _noticed.append(interruption)
     try:
         yield interruption
     finally:
+        _noticed.pop()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -45,8 +45,6 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         "report_to": "none",
         "run_name": scratch.name,
         "save_strategy": "no",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
         "disable_tqdm": quiet or not sys.stderr.isatty(),
         **config.training.arguments,
         "output_dir": str(scratch),
@@ -55,6 +53,8 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         "per_device_train_batch_size": size,
         "gradient_accumulation_steps": accumulation,
         "remove_unused_columns": False,
+        "logging_strategy": "steps",
+        "logging_steps": 1,  # the record's losses and the history are of every step
         "logging_nan_inf_filter": False,
         "save_total_limit": None,
         "label_names": ["labels"],
@@ -263,13 +263,14 @@ class RunTrainer(Trainer):
             shutil.rmtree(made.parent, ignore_errors=True)
             made.mkdir(parents=True)
         self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.is_world_process_zero():
-            lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
-            (made / HISTORY).write_text("".join(lines), encoding="utf-8")
-            ranks.save(self.plain_model(), made)
-            checkpoints.seal(made, self.scratch)
+        with checkpoints.writing(self.scratch):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
+                (made / HISTORY).write_text("".join(lines), encoding="utf-8")
+                ranks.save(self.plain_model(), made)
+                checkpoints.seal(made, self.scratch)
         self.accelerator.wait_for_everyone()
 
 

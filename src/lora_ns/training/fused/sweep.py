@@ -195,8 +195,9 @@ class Sweep:
                 for member in self.members.values()
             },
         }
-        torch.save(state, made / STATE)
-        checkpoints.seal(made, self.scratch)
+        with checkpoints.writing(self.scratch):
+            torch.save(state, made / STATE)
+            checkpoints.seal(made, self.scratch)
 
     def resume(self) -> str | None:
         """Takes up the newest checkpoint that verifies; returns its name, None where there is none."""
