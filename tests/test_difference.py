@@ -32,6 +32,6 @@ def test_examples_of_other_rows_are_not_counted_as_shared(study: Path) -> None:
     (before,) = [score["examples"] for score in difference(first, second, Store())["scores"].values()]
     path = next(Path("results/scores", second).glob("*.json"))
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(record.sealed({**content, "inputs": {**content["inputs"], "rows": "others"}})))
+    path.write_text(json.dumps(record.sealed({**content, "inputs": {**content["inputs"], "asked": "others"}})))
     (after,) = [score["examples"] for score in difference(first, second, Store())["scores"].values()]
     assert before["shared"] > 0 and after is None

@@ -231,3 +231,20 @@ def test_trials_and_runs_leave_out_the_same_rows_whatever_else_they_are_asked(wo
     assert {run.tokens for run in runs} == {alone} and len(runs[0].evaluations) == 3
     write_config(workplace / "experiment.yaml", {**read_mapping(path), "tune": None, "forgetting": None})
     assert {run.name for run in load_experiment(path).runs} == {run.name for run in runs}
+
+
+def test_a_chat_template_beside_a_task_is_found_from_an_experiment_and_for_a_benchmarks_own_data(
+    workplace: Path, tiny_causal: Path
+) -> None:
+    for name in ("tasks", "experiments"):
+        Path(name).mkdir()
+    Path("tasks/mine.jinja").write_text("{{ messages[0].content }}")
+    chat = {"name": "sums/train.jsonl", "format": "messages", "chat_template": "mine.jinja"}
+    asked = {"benchmarks": [{"name": "perplexity", "dataset": chat}]}
+    write_config(Path("tasks/t.yaml"), {**causal_task(tiny_causal), "dataset": chat, "evaluation": asked})
+    write_config(Path("lora.yaml"), {"peft": {"method": "lora", "r": 2}})
+    content = {"name": "e", "tasks": ["tasks/t.yaml"], "methods": ["lora.yaml"], "seeds": [0]}
+    write_config(Path("experiments/e.yaml"), content)
+    (run,) = load_experiment(Path("experiments/e.yaml")).runs
+    found = [run.config.dataset.chat_template, run.evaluations[0].dataset.chat_template]
+    assert found == ["{{ messages[0].content }}"] * 2

@@ -114,7 +114,7 @@ def _request(score: Mapping[str, Any], store: Store) -> dict[str, Any]:
 def _examples(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, int] | None:
     """On how many shared examples each does better by the main metric; None where no example has a score of its own, or
     where both are not of the same rows: an example's id may be its number among them."""
-    if _rows(a) != _rows(b):
+    if a.get("inputs", {}).get("asked") != b.get("inputs", {}).get("asked"):
         return None
     sides = []
     for content in (a, b):
@@ -128,11 +128,6 @@ def _examples(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, int] | No
     pairs = [(sides[0][key], sides[1][key]) for key in shared if None not in (sides[0][key], sides[1][key])]
     better = {"first_better": sum(x > y for x, y in pairs), "second_better": sum(x < y for x, y in pairs)}
     return {"shared": len(shared), **better}
-
-
-def _rows(score: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The rows that were asked: their artefact and split."""
-    return score.get("inputs", {}).get("rows"), score.get("config", {}).get("split")
 
 
 def as_text(found: Mapping[str, Any]) -> str:

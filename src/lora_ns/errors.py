@@ -6,6 +6,7 @@ LoraNsError            exit 1: the work failed
 │   └── DataError          rows, columns, labels, templates
 ├── DamagedError       an artefact is not what its record says
 ├── TrainingError      a loss that is not finite, a method that changed nothing
+├── CheckpointError    what was trained so far cannot be kept, as on a full disk
 ├── EvaluationError    scoring could not be done (never: the model answered wrongly)
 ├── SandboxError       generated code could not be isolated
 ├── Busy               another process is at this very work
@@ -49,6 +50,10 @@ class DamagedError(LoraNsError):
 
 class TrainingError(LoraNsError):
     """Training did not give a usable adapter."""
+
+
+class CheckpointError(LoraNsError):
+    """A checkpoint cannot be written."""
 
 
 class EvaluationError(LoraNsError):

@@ -144,7 +144,7 @@ def _write_score(
         "evaluate",
         evaluation.name.rsplit("-", 1)[1],
         {**evaluation.plain(), "task_type": config.task_type},
-        inputs={"adapter": run, "rows": store.rows(evaluation.dataset).name},
+        inputs={"adapter": run, "rows": store.rows(evaluation.dataset).name, "asked": _asked_rows(evaluation, store)},
         **facts,
         fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
         sandbox=isolation and outcome_of(isolation),
@@ -164,6 +164,11 @@ def _write_score(
     content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], store.adapter(run))
     target = store.score(run, evaluation.name)
     replace_text(target, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _asked_rows(evaluation: Evaluation, store: Store) -> str:
+    """The checksum of the split that is asked, which may be the same in two artefacts."""
+    return read_record(store.rows(evaluation.dataset))["outputs"][f"{evaluation.split}.parquet"]["sha256"]
 
 
 def _asked(

@@ -121,8 +121,8 @@ BEGUN = "runs.json"
 def begun_groups(configs: Sequence[RunConfig], store: Store, largest: int) -> list[list[RunConfig]]:
     """Groups of at most so many of the configs whose training at once was begun and broken off.
 
-    What was begun together is gone on with together, else its checkpoint would be of no use; also with members whose
-    adapters are there by now.
+    What was begun together is gone on with together, else its checkpoint would be of no use; with members whose adapters
+    are there by now only where there is a checkpoint.
     """
     waiting = {store.run_name(config): config for config in configs}
     begun = []
@@ -131,7 +131,8 @@ def begun_groups(configs: Sequence[RunConfig], store: Store, largest: int) -> li
             names = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        lacks = not all(exists(store.adapter(name)) for name in names)
-        if lacks and len(names) <= largest and all(name in waiting for name in names):
+        made = [exists(store.adapter(name)) for name in names]
+        is_left = not any(made) or (not all(made) and any(file.parent.glob("checkpoint-*")))
+        if is_left and len(names) <= largest and all(name in waiting for name in names):
             begun.append([waiting.pop(name) for name in names])
     return begun

@@ -159,7 +159,7 @@ def columns_read(config: RunConfig) -> list[str]:
 def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
     """What a row asks, in the run's own template; as it stands for --raw.  Raises DataError naming the row."""
     data = subject.config.dataset
-    row = {**row, **{new: row[old] for new, old in data.columns.items() if new not in row and old in row}}
+    row = _renamed(row, data)
     if subject.raw:
         return str(_column(row, "text", where))
     if data.format == "plain":
@@ -174,6 +174,12 @@ def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
     except NoConversation as reason:
         raise DataError(f"{where}: {reason}.") from None
     return instructed(str(_column(row, "text", where)), data)
+
+
+def _renamed(row: Row, data: DatasetConfig) -> Row:
+    """The row with the config's own column names, as training read its rows."""
+    kept = {name: value for name, value in row.items() if data.columns.get(name, name) is not None}
+    return {**kept, **{new: row[old] for new, old in data.columns.items() if old is not None and old in row}}
 
 
 def _column(row: Row, name: str, where: str) -> Any:
@@ -204,7 +210,7 @@ def _asking(row: Row, data: DatasetConfig) -> Row:
 def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
     """The texts that a classifier reads.  Raises DataError naming the row."""
     data = subject.config.dataset
-    row = {**row, **{new: row[old] for new, old in data.columns.items() if new not in row and old in row}}
+    row = _renamed(row, data)
     for name in data.text_columns or []:
         _column(row, name, where)
     return texts_of(row, data)

@@ -14,13 +14,13 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lora_ns import record
 from lora_ns.config import RunConfig
-from lora_ns.errors import Busy, Interrupted, LoraNsError
+from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
 from lora_ns.failure import noting
 from lora_ns.fusing import BEGUN, MAX_MEMBERS, begun_groups, groups_of
 from lora_ns.integrity import intact
@@ -71,7 +71,7 @@ def train_all(
                 group = _at_once(group, store, done, quiet)
             for config in group:
                 _stop_where_told(interruption)
-                done(config, _one(config, store, quiet, beside=len(configs) > 1))
+                done(config, _one(config, store, quiet, beside=len(configs) > 1 and not alone))
 
 
 def _stop_where_told(interruption: Interruption) -> None:
@@ -81,9 +81,14 @@ def _stop_where_told(interruption: Interruption) -> None:
 
 def _one(config: RunConfig, store: Store, quiet: bool, *, beside: bool) -> Path | LoraNsError:
     """A run by itself.  beside: whether there are others, which its failure is not to stop, whatever it is."""
+    return _outcome(lambda: train(config, store, quiet=quiet), store.run_name(config), store, beside=beside)
+
+
+def _outcome(work: Callable[[], Path], run: str, store: Store, *, beside: bool = True) -> Path | LoraNsError:
+    """The run's adapter, or why there is none, which is noted."""
     try:
-        with noting(store, store.run_name(config), "train"):
-            return train(config, store, quiet=quiet)
+        with noting(store, run, "train"):
+            return work()
     except Interrupted:
         raise
     except LoraNsError as error:
@@ -91,8 +96,13 @@ def _one(config: RunConfig, store: Store, quiet: bool, *, beside: bool) -> Path 
     except Exception as error:
         if not beside:
             raise
-        traceback.print_exc()
-        return LoraNsError(f"{type(error).__name__}: {error}")
+        return _told(error)
+
+
+def _told(error: Exception) -> LoraNsError:
+    """What nobody foresaw, for whoever mends it and for the table of what failed."""
+    traceback.print_exception(error)
+    return LoraNsError(f"{type(error).__name__}: {error}")
 
 
 def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
@@ -115,8 +125,20 @@ def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) 
         return list(group)  # each says by itself what is the matter with it
     except Interrupted:
         raise
+    except CheckpointError as error:
+        failure: LoraNsError = error
     except LoraNsError:
         return list(group)
+    except Exception as error:
+        failure = _told(error)
+    else:
+        return []
+
+    def fail() -> Path:
+        raise failure
+
+    for config in group:
+        done(config, _outcome(fail, store.run_name(config), store))
     return []
 
 
@@ -153,9 +175,12 @@ def _train_at_once(
             is_kept = True
             for config, member, started in zip(group, members, starts, strict=True):
                 outcome = _kept(config, member, started, store, meter, facts, sweep.rows)
-                is_kept &= not isinstance(outcome, LoraNsError) or outcome is member.failure
+                is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
                 done(config, outcome)
-        if is_kept:  # else what could not be written is written from the checkpoint, next time
+            if not is_kept:  # what could not be written is written from here, next time
+                with suppress(CheckpointError):
+                    sweep.save()
+        if is_kept:
             shutil.rmtree(scratch, ignore_errors=True)
         return
 
@@ -193,33 +218,34 @@ def _kept(
 ) -> Path | LoraNsError:
     """The member's adapter put in its place; or why there is none."""
     target = store.adapter(member.run)
-    if exists(target):
+
+    def save() -> Path:
+        if exists(target):
+            return target  # made before the others' training was broken off, or by another process meanwhile
+        if member.failure is not None:
+            raise member.failure
+        with making(target) as (folder, notes):
+            member.save(started, folder)
+            losses = [line["loss"] for line in member.history]
+            said = {
+                "parameters": member.parameters,
+                "steps": member.steps,
+                "training": {
+                    "final_loss": losses[-1],
+                    "mean_loss": math.fsum(losses) / len(losses),
+                    "tokens_seen": int(sum(rows.lengths[batch].sum() for batch in member.order)),
+                    "epochs": member.history[-1]["epoch"],
+                    "order_sha256": order_digest(member.order),
+                },
+                "circumstances": facts,
+            }
+            notes |= described(config, store, _share_of(meter, len(facts["fused_with"])), said)
+        return target
+
+    outcome = _outcome(save, member.run, store)
+    if not isinstance(outcome, LoraNsError):
         shutil.rmtree(store.scratch(member.run), ignore_errors=True)
-        return target  # made before the others' training was broken off, or by another process meanwhile
-    try:
-        with noting(store, member.run, "train"):
-            if member.failure is not None:
-                raise member.failure
-            with making(target) as (folder, notes):
-                member.save(started, folder)
-                losses = [line["loss"] for line in member.history]
-                said = {
-                    "parameters": member.parameters,
-                    "steps": member.steps,
-                    "training": {
-                        "final_loss": losses[-1],
-                        "mean_loss": math.fsum(losses) / len(losses),
-                        "tokens_seen": int(sum(rows.lengths[batch].sum() for batch in member.order)),
-                        "epochs": member.history[-1]["epoch"],
-                        "order_sha256": order_digest(member.order),
-                    },
-                    "circumstances": facts,
-                }
-                notes |= described(config, store, _share_of(meter, len(facts["fused_with"])), said)
-    except LoraNsError as error:
-        return error
-    shutil.rmtree(store.scratch(member.run), ignore_errors=True)
-    return target
+    return outcome
 
 
 def _share_of(meter: record.Meter, members: int) -> record.Meter:

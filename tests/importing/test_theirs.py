@@ -149,6 +149,15 @@ def test_axolotls_kinds_of_rows(workplace: Path, entry: dict[str, Any], expected
     assert {key: data[key] for key in expected} == expected
 
 
+def test_what_axolotl_puts_otherwise_is_said(workplace: Path) -> None:
+    Path("d.json").write_text("[]")
+    entry = {"path": "json", "data_files": ["d.json"], "ds_type": "json", "type": "alpaca:chat"}
+    config, notes = axolotl(datasets=[entry], default_system_message="You are a pirate.")
+    assert config.dataset.file_kind is None and config.dataset.name == ["d.json"]
+    for words in ("default_system_message", "'alpaca:chat' is put in another wording", "right behind `### Response:`"):
+        assert said(notes, words), words
+
+
 def test_axolotls_settings_that_mean_another_word_here(workplace: Path) -> None:
     config, _ = axolotl(
         adapter="lora", load_in_4bit=False, load_in_8bit=True, loraplus_lr_ratio=16, optimizer="adamw_torch"
@@ -215,7 +224,7 @@ def test_a_llama_factory_config_is_carried_key_by_key(workplace: Path) -> None:
     [
         (
             {"columns": {"prompt": "q", "response": "a"}},
-            {"format": "alpaca", "columns": {"instruction": "q", "output": "a"}},
+            {"format": "alpaca", "columns": {"instruction": "q", "output": "a", "input": None}},
         ),
         ({"formatting": "sharegpt"}, {"format": "sharegpt", "columns": {}}),
         (

@@ -14,6 +14,7 @@ from lora_ns.errors import ConfigError
 from lora_ns.methods import attach, count_parameters
 from lora_ns.models import load_base
 from lora_ns.prediction.architecture import model_without_weights
+from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.step import trace_answer, trace_step
 from lora_ns.prediction.trace import Trace
 from lora_ns.prediction.workload import Shape
@@ -108,6 +109,12 @@ def test_what_makes_a_step_smaller_and_larger(architecture: Path) -> None:
         {**causal_task(architecture), "model": {"name_or_path": str(architecture), "quantization": "4bit"}}, "task"
     )
     assert _step(quantized).weights < plain.weights
+
+
+def test_what_is_known_of_a_step_with_shortcuts_is_not_said_of_one_without(architecture: Path, workplace: Path) -> None:
+    predictor = Predictor(Store())
+    short, long = (predictor.step(_config(architecture, shortcuts=shortcuts), SHAPE) for shortcuts in (True, False))
+    assert short is not None and long is not None and long.peak > short.peak
 
 
 def test_an_answer_knows_its_keys_and_values_and_that_generation_needs_one_position(architecture: Path) -> None:

@@ -130,7 +130,19 @@ def test_an_experiment_file_of_any_place_is_named_in_the_command(study: Path) ->
 
 def test_a_damaged_record_is_said_and_a_path_with_dots_is_followed(study: Path) -> None:
     assert traced("results/tables/../tables/sums/main.csv:lora")["kind"] == "cell"
-    assert traced("results/report/sums/index.html")["kind"] == "report"
+    page, other = study / "results/report/sums/index.html", study / "results/tables/sums/mine.csv"
+    with pytest.raises(ConfigError, match=r"there is no file results/report/sums/index\.html"):
+        traced("results/report/sums/index.html")
+    for path in (page, other):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a\n")
+    found = traced("results/report/sums/index.html")
+    assert found["kind"] == "report" and found["made_again_by"].startswith("lora-ns report ")
+    assert (
+        found["state"]
+        == traced("results/tables/sums/mine.csv")["state"]
+        == "unknown: the tables' record does not speak of it"
+    )
     next(study.glob("results/tables/sums/record-*.json")).write_text("{")
     with pytest.raises(DamagedError, match="is no JSON"):
         traced("results/tables/sums/main.md:lora")

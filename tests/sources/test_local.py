@@ -77,6 +77,21 @@ def test_a_file_that_is_tested_on_by_its_name_is_not_the_validation_set_too(tmp_
     assert [held_out[role].num_rows for role in ("train", "validation", "test")] == [len(ROWS) - 1, 1, len(ROWS)]
 
 
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"a": "b", "b": "a"}, {"a": 2, "b": 1}),
+        ({"a": "b", "c": "a"}, {"a": 2, "b": 2, "c": 1}),
+        ({"c": "a", "a": "b"}, {"a": 2, "b": 2, "c": 1}),
+        ({"a": None, "c": "b"}, {"b": 2, "c": 2}),
+        ({"a": "gone"}, {"a": 1, "b": 2}),
+        ({"gone": None}, {"a": 1, "b": 2}),
+    ],
+)
+def test_columns_are_called_anew_all_at_once(columns: dict[str, str | None], expected: dict[str, int]) -> None:
+    assert sources.renamed(pa.table({"a": [1], "b": [2]}), columns).to_pylist() == [expected]
+
+
 def test_rows_are_held_out_of_train_where_there_is_no_test_split(tmp_path: Path) -> None:
     rows = [{"n": i} for i in range(50)]
     path = write(tmp_path / "rows.jsonl", rows)

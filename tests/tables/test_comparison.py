@@ -52,10 +52,7 @@ def test_examples_are_paired_by_their_ids_not_by_their_place(tmp_path):
 def test_examples_of_other_rows_are_not_paired_by_their_numbers(tmp_path):
     scores = [generation_score(method=m, seed=s) for m in ("lora", "full") for s in (0, 1)]
     for score in scores:
-        score |= {
-            "inputs": {"rows": "gsm8k-1"},
-            "config": {"split": "test" if score["method"] == "lora" else "validation"},
-        }
+        score["inputs"] = {"asked": "test" if score["method"] == "lora" else "validation"}
     row = tables_of(tmp_path, scores, methods=["full", "lora"]).frames["comparison"].iloc[0]
     assert (row.reason, row.verdict) == ("asked other rows", "not compared")
 

@@ -454,9 +454,64 @@ def test_what_could_not_be_saved_is_saved_from_the_checkpoint_next_time(
     found = together(configs, store)
     records = [read_record(store.adapter(name)) for name in names]
     assert list(found) == names and [record["outputs"] for record in records] == expected
-    assert records[2]["circumstances"]["resumed_from"] == "checkpoint-3"
+    assert records[2]["circumstances"]["resumed_from"] == ("checkpoint-6" if fail else "checkpoint-3")
     assert (store.adapter(names[0]) / "record.json").stat().st_mtime_ns == before
     assert not list(Path("results/scratch").iterdir())
+
+
+def test_members_that_are_there_are_not_trained_again_where_no_checkpoint_is(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
+    store = ready(configs)
+    save = Member.save
+
+    def killed(self: Member, started: Path, folder: Path) -> None:
+        if self.number > 0:
+            raise KeyboardInterrupt
+        save(self, started, folder)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Member, "save", killed)
+        together(configs, store)
+    together(configs, store)
+    records = [read_record(store.adapter(store.run_name(config)))["circumstances"] for config in configs]
+    assert [len(record["fused_with"]) for record in records] == [3, 2, 2]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_of_all_members_and_none_is_trained_alone(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
+    store = ready(configs)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 28864 vs 28756")
+
+    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr("lora_ns.training.fused.sweep.SAVE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("lora_ns.sweep.train", lambda *_, **__: pytest.fail("it was trained alone"))
+    found = list(together(configs, store).values())
+    assert len(found) == 2 and all("cannot write a checkpoint in" in str(outcome) for outcome in found)
+
+
+def test_a_member_that_cannot_be_saved_for_an_unknown_reason_fails_alone(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
+    store = ready(configs)
+    save = Member.save
+
+    def odd(self: Member, started: Path, folder: Path) -> None:
+        if self.number == 1:
+            raise IndexError("odd")
+        save(self, started, folder)
+
+    monkeypatch.setattr(Member, "save", odd)
+    found = list(together(configs, store).values())
+    assert [isinstance(outcome, Path) for outcome in found] == [True, False, True] and str(
+        found[1]
+    ) == "IndexError: odd"
 
 
 def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(

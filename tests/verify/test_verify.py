@@ -18,6 +18,7 @@ from lora_ns.config import expand_dotted, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import load_experiment
 from lora_ns.store import Store
+from lora_ns.tables.stage import tables
 from lora_ns.verify.run import Verified
 from lora_ns.verify.targets import Requests, requests_of, verify_all
 
@@ -171,6 +172,21 @@ def test_a_cell_of_a_table_is_made_again(study: Path, cell: str) -> None:
         "identical",
         {"cell": "identical"},
     )
+
+
+def test_cells_of_a_study_that_measures_forgetting_are_made_again(study: Path) -> None:
+    Path("general.txt").write_text("the cat sat on the mat\nseven plus four is eleven\n")
+    content = {**read_mapping(Path("experiment.yaml")), "forgetting": {"name": {"test": "general.txt"}}}
+    Path("experiment.yaml").write_text(json.dumps(content))
+    experiment = load_experiment(Path("experiment.yaml"), Store())
+    for run in (*experiment.runs, *experiment.bases):
+        for evaluation in run.evaluations:
+            make_score(run.config, evaluation, Store(), quiet=True)
+    tables(experiment, Store())
+    for cell in ("main.md:lora,gsm8k_flexible", "forgetting.md:lora,difference", "cost.md:lora,trainable"):
+        *runs, of_cell = verified(f"results/tables/sums/{cell}")
+        assert of_cell.state == "identical", (cell, of_cell)
+        assert len(runs) == (3 if cell.startswith("forgetting") else 2), "the base is half of what was forgotten"
 
 
 def test_a_measured_cell_is_measured_anew_and_a_wrong_one_is_found(study: Path) -> None:

@@ -132,6 +132,8 @@ def read_exam(config: RunConfig, evaluation: Evaluation, store: Store) -> Exam:
     if evaluation.limit is not None and evaluation.limit < len(asked):
         places = random.Random(f"{dataset.split_seed} {spec.name} limit").sample(range(len(asked)), evaluation.limit)
         asked = [asked[place] for place in sorted(places)]
+    if not asked:
+        raise DataError(f"{spec.name}: no row of {dataset.name} ({evaluation.split}) holds any text.")
     chosen, ids = [row for row, _ in asked], [id_ for _, id_ in asked]
     examples, numbers = _examples(spec, evaluation, folder, rows)
     exam = Exam(spec, evaluation, config.task_type, chosen, ids, examples, numbers, without_text)

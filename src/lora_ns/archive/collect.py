@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from lora_ns.config import read_mapping
+from lora_ns.config import parse_yaml, read_mapping
 from lora_ns.experiment import Experiment, Run
 from lora_ns.store import Store
 
@@ -26,7 +27,7 @@ ROOT_FILES = (
 def files_of(experiment: Experiment, experiment_file: Path, store: Store) -> dict[Path, str]:
     """Configs, requests, scores, tables, records, code and environment of an experiment; no weights, no data."""
     found = {**_code(), **_configs(experiment_file)}
-    runs = {run.name: run for run in [*experiment.runs, *(trial.run for trial in experiment.trials)]}
+    runs = {run.name: run for run in [*experiment.runs, *experiment.bases, *(trial.run for trial in experiment.trials)]}
     for run in runs.values():
         found |= {path: path.relative_to(store.root).as_posix() for path in _files_of_run(run, store)}
     for folder in (store.tables(experiment.name), store.figures(experiment.name), store.report(experiment.name)):
@@ -59,12 +60,39 @@ def _code() -> dict[Path, str]:
 
 
 def _configs(experiment_file: Path) -> dict[Path, str]:
-    """The experiment file and the files that it names, each where the experiment looks for it."""
+    """The experiment file and the files that it names, each where the experiment looks for it, with what they name."""
     content = read_mapping(experiment_file)
     entries = [*content["tasks"], *content["methods"]]
     named = [Path(entry["config"] if isinstance(entry, dict) else entry) for entry in entries]
     beside = [path if path.is_file() else experiment_file.parent / path for path in named]
-    return {path: _inside(path) for path in [experiment_file, *beside]}
+    return {path: _inside(path) for file in [experiment_file, *beside] for path in [file, *_named_by(file)]}
+
+
+NAMING = ("chat_template", "adapter_config", "config", "deepspeed", "deepspeed_config_file", "fsdp_config")
+"""Keys under which a config names a file that is a part of it."""
+
+
+def _named_by(file: Path) -> Iterator[Path]:
+    """The files that a config extends, and those that are a part of it; theirs too."""
+    content = parse_yaml(file.read_text(encoding="utf-8-sig"))
+    extended = content.get("extends", [])
+    names = [extended] if isinstance(extended, str) else extended
+    found = [file.parent / name for name in names]
+    found += [path for word in _words(content) for path in (Path(word), file.parent / word) if path.is_file()]
+    for path in found:
+        yield path
+        if path.suffix in (".yaml", ".yml"):
+            yield from _named_by(path)
+
+
+def _words(value: Any) -> Iterator[str]:
+    """Every text under one of those keys, however deep."""
+    for inner in value if isinstance(value, list) else ():
+        yield from _words(inner)
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key in NAMING and isinstance(inner, str) and "\n" not in inner:
+            yield inner
+        yield from _words(inner)
 
 
 def _inside(path: Path) -> str:

@@ -51,8 +51,10 @@ def _reference(row: Row, settings: Mapping[str, Any]) -> Any:
 
 def _right(value: Any, texts: Sequence[str], labels: Sequence[str] | None) -> int:
     """labels: the row's own, by which its reference goes first: of ARC's choices, the one labelled 3 may not be the text 3."""
-    value = int(value) if isinstance(value, float) and value.is_integer() else value
     text = str(value).strip()
+    if isinstance(value, float) and value.is_integer() and text not in (*texts, *(labels or ())):
+        text = str(int(value))  # 1, from a column with gaps
+        value = value if text in texts else int(value)
     if labels is not None and text in labels[: len(texts)]:
         return labels.index(text)
     if isinstance(value, int) and 0 <= value < len(texts):

@@ -35,7 +35,7 @@ def score(
     judge = find(scorer, **parse_overrides(option or []))
     correct = total = 0
     for line in _completions(file):
-        verdict = judge(line["completion"], str(as_reference(line["reference"])))
+        verdict = judge(line[_asked(line)], str(as_reference(line["reference"])))
         typer.echo(_written({**line, "parsed": verdict.parsed, "correct": verdict.correct}))
         correct, total = correct + verdict.correct, total + 1
     errors.print(f"{scorer}: {correct} of {total} right, {correct / total:.1%}.")
@@ -71,6 +71,14 @@ def _completions(file: Path) -> list[dict[str, Any]]:
     return [content for _, content, _ in checked]
 
 
+def _asked(content: dict[str, Any]) -> str:
+    """The key of what is judged: `infer` writes `predicted_completion` where a row has a `completion` of its own."""
+    key = "completion"
+    while f"predicted_{key}" in content:
+        key = f"predicted_{key}"
+    return key
+
+
 def _checked(line: str) -> tuple[dict[str, Any], str | None]:
     """(what the line holds, what is wrong with it)."""
     from lora_ns.scoring import as_reference
@@ -83,8 +91,9 @@ def _checked(line: str) -> tuple[dict[str, Any], str | None]:
         return {}, f"not valid JSON ({error})"
     if not isinstance(content, dict):
         return {}, f"expected an object, found {type(content).__name__}"
-    if not isinstance(content.get("completion"), str):
-        return {}, "`completion` is no text" if "completion" in content else "has no `completion`"
+    key = _asked(content)
+    if not isinstance(content.get(key), str):
+        return {}, f"`{key}` is no text" if key in content else f"has no `{key}`"
     reference = content.get("reference")
     if as_reference(reference) is None or isinstance(reference, bool):
         return {}, "`reference` is neither text nor number" if "reference" in content else "has no `reference`"

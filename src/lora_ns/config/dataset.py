@@ -91,8 +91,9 @@ class DatasetConfig(Section):
     """How local files are read where their ending does not say it (GLUE's `msr_paraphrase_test.txt` is a tsv)."""
     column_names: list[str] | None = None
     """The columns of a csv or tsv file that has no header line."""
-    columns: dict[str, str] = {}
-    """New column name: column of the data, for templates written for other names; one that has the new name is fine."""
+    columns: dict[str, str | None] = {}
+    """New column name: column of the data, for templates written for other names; one that has the new name is fine.  null:
+    a column of that name is not read."""
     train_split: str = "train"
     """What the data calls the rows to learn from."""
     validation_split: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,27 @@ def read_task(path: Path) -> dict[str, Any]:
     """What a task config holds, unchecked.  Raises ConfigError where the file is of another kind."""
     raw = read_mapping(path)
     refuse_other_kinds(raw, "task config", path)
+    return _map_templates(raw, lambda name, where: _beside(name, path.parent))
+
+
+def _beside(name: str, folder: Path) -> str:
+    return str(folder / name) if not Path(name).is_file() and (folder / name).is_file() else name
+
+
+def _map_templates(raw: dict[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
+    """The config with `chat_template: FILE.jinja` changed, of its data set and its benchmarks'.  change: (name, key path)."""
+
+    def changed(holder: Any, where: str) -> Any:
+        data = holder.get("dataset") if isinstance(holder, Mapping) else None
+        name = data.get("chat_template") if isinstance(data, Mapping) else None
+        if not isinstance(data, Mapping) or not isinstance(name, str) or not name.endswith(".jinja"):
+            return holder
+        return {**holder, "dataset": {**data, "chat_template": change(name, f"{where}dataset.chat_template")}}
+
+    raw, asked = changed(raw, ""), raw.get("evaluation")
+    if isinstance(asked, Mapping) and isinstance(asked.get("benchmarks"), list):
+        benchmarks = [changed(entry, f"evaluation.benchmarks.{i}.") for i, entry in enumerate(asked["benchmarks"])]
+        raw = {**raw, "evaluation": {**asked, "benchmarks": benchmarks}}
     return raw
 
 
@@ -145,16 +166,16 @@ def _with_adapter_config(given: dict[str, Any], folder: Path, problems: list[str
 
 
 def _with_chat_template(given: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
-    """`dataset.chat_template: FILE.jinja` replaced by what the file says, so that the config is complete."""
-    data = given.get("dataset")
-    name = data.get("chat_template") if isinstance(data, Mapping) else None
-    if not isinstance(data, Mapping) or not isinstance(name, str) or not name.endswith(".jinja"):
-        return given
-    path = next((p for p in (Path(name), folder / name) if p.is_file()), None)
-    if path is None:
-        problems.append(f"dataset.chat_template: there is no file {name!r} (looked here and beside the config).")
-        return given
-    return {**given, "dataset": {**data, "chat_template": path.read_text(encoding="utf-8-sig")}}
+    """`chat_template: FILE.jinja` replaced by what the file says, so that the config is complete."""
+
+    def text(name: str, where: str) -> str:
+        path = Path(_beside(name, folder))
+        if not path.is_file():
+            problems.append(f"{where}: there is no file {name!r} (looked here and beside the config).")
+            return "tokenizer"  # what else there is to say of the config is said of any
+        return path.read_text(encoding="utf-8-sig")
+
+    return _map_templates(given, text)
 
 
 def _with_global_batch(given: dict[str, Any], problems: list[str]) -> dict[str, Any]:

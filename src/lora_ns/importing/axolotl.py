@@ -162,7 +162,8 @@ def _source(entry: Theirs) -> dict[str, Any]:
         data = {"name": path}
         if files:
             entry.note(f"{entry.within}data_files: {files!r} of a hub set has no counterpart; the whole set is taken.")
-    if kind and Path(str(data["name"])).suffix not in (".jsonl", ".json", ".csv", ".parquet"):
+    names = data["name"] if isinstance(data["name"], list) else [data["name"]]
+    if kind and not any(Path(str(name)).suffix in (".jsonl", ".json", ".csv", ".parquet") for name in names):
         data["file_kind"] = {"json": "jsonl", "text": "lines"}.get(kind, kind)
     split = entry.take("split", str, "train")
     data["train_split"] = split.split("[")[0]
@@ -186,6 +187,12 @@ def _shape(theirs: Theirs, entry: Theirs) -> dict[str, Any]:
     if name == "completion":
         return {"format": "text", "text_columns": [entry.take("field", str, "text")]}
     if name == "alpaca":
+        if str(kind) != name:
+            entry.note(f"{entry.within}type: {kind!r} is put in another wording there; alpaca's own is taken.")
+        entry.note(
+            f"{entry.within}type: alpaca: an answer stands right behind `### Response:` here, as Stanford's alpaca had it, "
+            "and on a line of its own there; format plain with a prompt_template says it otherwise."
+        )
         return {"format": "alpaca"}
     if name in ("chat_template", "sharegpt"):
         return {**_conversations(entry, name), "chat_template": template}
@@ -233,7 +240,11 @@ def _conversations(entry: Theirs, kind: str) -> dict[str, Any]:
 def _chat_template(theirs: Theirs, entry: Theirs) -> str:
     """Their named templates are the tokenizer's own for the model they are named after."""
     jinja = entry.value("chat_template_jinja") or theirs.value("chat_template_jinja")
-    theirs.value("default_system_message")
+    if theirs.value("default_system_message"):
+        theirs.note(
+            "default_system_message: no counterpart; put it into each row's messages, or into a .jinja file of your own "
+            "(dataset.chat_template)."
+        )
     name = str(entry.value("chat_template") or theirs.value("chat_template") or "tokenizer_default")
     theirs.value("chat_template")
     if jinja:

@@ -194,10 +194,13 @@ def _shape(theirs: Theirs, entry: Theirs, stage: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value != {}}
 
 
-def _alpaca_columns(columns: Theirs) -> dict[str, str]:
+def _alpaca_columns(columns: Theirs) -> dict[str, str | None]:
+    """Our columns by theirs; where some are stated, one that is not is not read, though the data may have it."""
     names = {"instruction": "prompt", "input": "query", "output": "response"}
+    said = bool(columns.stated)
     wanted = {ours: columns.take(name, str, ours) for ours, name in names.items()}
-    return {ours: name for ours, name in wanted.items() if ours != name}
+    unread = {ours: None for ours, name in names.items() if ours == "input" and said and not columns.has(name)}
+    return {**{ours: name for ours, name in wanted.items() if ours != name}, **unread}
 
 
 def _turns(entry: Theirs, columns: Theirs, kind: str) -> dict[str, Any]:

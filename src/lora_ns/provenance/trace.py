@@ -60,17 +60,20 @@ def trace(target: str, store: Store) -> dict[str, Any]:
 def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -> dict[str, Any]:
     """A table, a figure, or one cell of a table: the scores behind it."""
     made = tables_record(experiment, store)
+    kind = KINDS[_inside(path, store)[1]]
+    if not path.exists() and "/".join(_inside(path, store)) not in made["outputs"]:
+        raise ConfigError(f"there is no file {path}, and the tables' record does not speak of one.")
     state = state_of_table(path, made, store)
     scores = [store.root / name for name in score_files(made, store, of_search=path.stem == "tuning")]
     if not words:
         return {
-            "kind": KINDS[_inside(path, store)[1]],
+            "kind": kind,
             "path": str(path),
             "state": state,
             "experiment": made["experiment"],
             "scores": [{"path": str(file), "here": file.is_file()} for file in scores],
             "missing": made["missing"],
-            "made_again_by": f"lora-ns tables {experiment_file(experiment, made, store)}",
+            "made_again_by": f"lora-ns {'report' if kind == 'report' else 'tables'} {experiment_file(experiment, made, store)}",
         }
     cell = find_cell(path, words)
     behind = behind_cell(cell, store)
@@ -99,8 +102,12 @@ def behind_cell(cell: TableCell, store: Store) -> list[Path]:
     made, table = tables_record(cell.path.parent.name, store), cell.path.stem
     files = [store.root / name for name in score_files(made, store, of_search=table == "tuning")]
     contents = {file: read_score(file) for file in files if file.is_file()}
+    contents = {file: content for file, content in contents.items() if _is_asked(content["evaluation"], made, table)}
     methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
     methods |= {made["experiment"]["baseline"]} if table == "comparison" else set()
+    methods |= (
+        {content["method"] for content in contents.values() if _is_base(content)} if table == "forgetting" else set()
+    )
     if table == "over_tasks" or cell.column == "rank":  # a place among all methods
         methods = {content["method"] for content in contents.values()}
     found = [file for file, content in contents.items() if content["method"] in methods and _is_behind(content, cell)]
@@ -116,8 +123,11 @@ def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
     made, run_file = tables_record(cell.path.parent.name, store), store.run_file(file.parent.name)
     if not run_file.is_file():
         return True
-    config = load_config(run_file)
+    config, table = load_config(run_file), cell.path.stem
+    if not _is_asked(file.stem, made, table):
+        return False
     methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
+    methods |= {config.method} if table == "forgetting" and config.peft.method == "none" else set()
     methods |= {made["experiment"]["baseline"]} if cell.path.stem == "comparison" else set()
     every = cell.path.stem == "over_tasks" or cell.column == "rank"
     said = {"task": config.task_name, "seed": str(config.seed), "run": file.parent.name}
@@ -127,7 +137,10 @@ def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
 
 def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
     """`intact`, or `damaged` with the fault, of a file of the tables and of the one that its cells are read by."""
-    names = {"/".join(_inside(path, store))}
+    name = "/".join(_inside(path, store))
+    if path.is_file() and name not in made["outputs"]:
+        return "unknown: the tables' record does not speak of it"
+    names = {name}
     if path.suffix in (".md", ".tex"):
         names.add("/".join(_inside(path.parent / "tables.json", store)))
     found = [
@@ -136,6 +149,15 @@ def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
         if name in names and (fault := output_fault(store.root / name, sha))
     ]
     return f"damaged: {'; '.join(found)}" if found else "intact"
+
+
+def _is_asked(evaluation: str, made: Mapping[str, Any], table: str) -> bool:
+    """Whether a table speaks of an evaluation: of general text only the one of forgetting, which speaks of nothing else."""
+    return (evaluation in made.get("general", ())) == (table == "forgetting")
+
+
+def _is_base(content: Mapping[str, Any]) -> bool:
+    return content.get("peft_method") == "none"
 
 
 def _is_behind(content: Mapping[str, Any], cell: TableCell) -> bool:

@@ -151,7 +151,7 @@ def _choose(total: int, count: int, seed: int, purpose: str) -> list[int]:
     return random.Random(f"{seed} {purpose}").sample(range(total), count)
 
 
-def read(folder: Path, split: str, columns: Mapping[str, str]) -> pa.Table:
+def read(folder: Path, split: str, columns: Mapping[str, str | None]) -> pa.Table:
     """One split of a rows artefact, with the config's own column names beside the data's (`renamed`).
 
     Raises DataError for a split or a column that is not there.
@@ -161,7 +161,7 @@ def read(folder: Path, split: str, columns: Mapping[str, str]) -> pa.Table:
     return renamed(parquet.read_table(_file_of(folder, split), memory_map=True), columns)
 
 
-def batches(folder: Path, split: str, columns: Mapping[str, str], size: int) -> Iterator[pa.Table]:
+def batches(folder: Path, split: str, columns: Mapping[str, str | None], size: int) -> Iterator[pa.Table]:
     """`read`, so many rows at a time: the split is never in memory as a whole."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
@@ -180,22 +180,24 @@ def _file_of(folder: Path, split: str) -> Path:
     return path
 
 
-def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+def renamed(table: pa.Table, columns: Mapping[str, str | None]) -> pa.Table:
     """The table with the config's own column names beside the data's.
 
-    columns: new name -> name in the data; data that lacks the old name and has the new one is left as it is, so that one
-    config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).  Raises DataError for a column that is
-    not there.
+    columns: new name -> name in the data, None for a column that is not to be read; data that lacks the old name and has
+    the new one is left as it is, so that one config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).
+    Raises DataError for a column that is not there.
     """
+    found = {}
     for new, old in columns.items():
-        if old not in table.column_names and new in table.column_names:
-            continue
-        if old not in table.column_names:
+        if old in table.column_names:
+            found[new] = table.column(old)  # as the data has it, whatever other columns are to be called
+        elif old is not None and new not in table.column_names:
             raise DataError(
                 f"dataset.columns.{new}: there is no column {old!r}; there are: {', '.join(table.column_names)}."
             )
-        if new != old:
-            source = table.column(old)
-            table = table.drop_columns([new]) if new in table.column_names else table
-            table = table.append_column(new, source)
+    for new, old in columns.items():
+        if new == old or (old is not None and new not in found):
+            continue
+        table = table.drop_columns([new]) if new in table.column_names else table
+        table = table.append_column(new, found[new]) if new in found else table
     return table

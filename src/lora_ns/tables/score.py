@@ -53,7 +53,6 @@ class Score(BaseModel):
     cost: dict[str, float | None] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     code: dict[str, Any] = Field(default_factory=dict)
-    config: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
     unsafe_sandbox: bool = False
@@ -66,9 +65,9 @@ class Score(BaseModel):
         return self.trained.get("history") or []
 
     @property
-    def rows(self) -> tuple[Any, Any]:
-        """Artefact and split of the rows that were asked, which an example's id may be its number in."""
-        return self.inputs.get("rows"), self.config.get("split")
+    def rows(self) -> str | None:
+        """Checksum of the rows that were asked, which an example's id may be its number in."""
+        return self.inputs.get("asked")
 
     @property
     def is_base(self) -> bool:

@@ -47,6 +47,7 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
         "protocol": record.PROTOCOL["tables"],
         "experiment": experiment.plain(),
         "experiment_file": experiment.file,
+        "general": sorted(experiment.general),
         "code": _code_digest(),
         "missing": missing_runs(experiment, store),
         "inputs": {str(path.relative_to(store.root)): record.sha256_file(path) for path in _inputs(experiment)},

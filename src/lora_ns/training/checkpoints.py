@@ -14,11 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lora_ns import record
-from lora_ns.errors import LoraNsError
+from lora_ns.errors import CheckpointError
 
 KEPT = 2
 MANIFEST = "manifest.json"
+NO_ROOM = ("iostream error", "PytorchStreamWriter", "inline_container")
+"""In what torch says where a file cannot be written to its end."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -29,15 +33,14 @@ def saving_place(scratch: Path) -> Path:
 
 @contextmanager
 def writing(scratch: Path) -> Iterator[None]:
-    """Inside, a checkpoint is written.  Raises LoraNsError where it cannot be, as on a full disk."""
+    """Inside, a checkpoint is written.  Raises CheckpointError where it cannot be, as on a full disk."""
     try:
         yield
-    except (OSError, RuntimeError) as error:
-        own = isinstance(error, OSError)
-        if not own and "iostream error" not in str(error) and "PytorchStreamWriter" not in str(error):
-            raise  # torch says a full disk so
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and not any(words in str(error) for words in NO_ROOM):
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
-        raise LoraNsError(
+        raise CheckpointError(
             f"cannot write a checkpoint in {scratch}: {reason} ({shutil.disk_usage(scratch).free >> 20} MiB are free). What "
             "was kept before is still there."
         ) from error

@@ -31,7 +31,7 @@ def compare_cell(cell: TableCell, store: Store, scratch: Store, *, damaged: bool
         part = Part("cell", "within", f"a measurement, made anew: {cell.text} → {again.text}")
     else:
         part = Part("cell", "different", f"{cell.text} → {again.text}")
-    if state != "intact":
+    if state.startswith("damaged"):
         file = Part("file", "different", state.removeprefix("damaged: "))
         return Verified(cell.address, "damaged", [part, file])
     return Verified(cell.address, part.state, [part])
@@ -48,7 +48,8 @@ def _table_again(cell: TableCell, store: Store, scratch: Store) -> Path:
         for name in made["inputs"]
         if name not in choices
     ]
-    results = collect(made["experiment"], scores, made["missing"], root=scratch.root)
+    general = made.get("general", ())
+    results = collect(made["experiment"], scores, made["missing"], root=scratch.root, general=general)
     trials = [trial for name in choices for trial in read_trials(store.root / name)]
     folder = scratch.tables(cell.path.parent.name)
     write_tables(results, folder, trials)
