@@ -12,7 +12,7 @@ from support import lora_ns
 
 from lora_ns import record
 from lora_ns.archive import archive
-from lora_ns.errors import DamagedError, LoraNsError
+from lora_ns.errors import ConfigError, DamagedError, LoraNsError
 from lora_ns.experiment import load_experiment
 from lora_ns.store import Store
 
@@ -56,6 +56,15 @@ def test_the_tables_are_made_again_from_the_archive_to_the_byte(study: Path, tmp
     done = lora_ns("tables", "experiment.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert {path.name: path.read_bytes() for path in (folder / "results/tables/sums").iterdir()} == before
+
+
+def test_a_config_that_extends_what_lies_outside_is_refused(study: Path) -> None:
+    Path("../outside.yaml").write_text(Path("task.yaml").read_text())
+    Path("outside.yaml").write_text("mine: 1\n")
+    Path("task.yaml").write_text("extends: ../outside.yaml\n")
+    with pytest.raises(ConfigError, match=r"\.\./outside\.yaml, which lies outside of this folder"):
+        archive(EXPERIMENT, Store())
+    assert Path("outside.yaml").read_text() == "mine: 1\n" and not Path("archive").exists()
 
 
 def test_the_crate_describes_every_file_and_every_stage_that_left_a_record(study: Path) -> None:

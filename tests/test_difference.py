@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from lora_ns import record
+from lora_ns.comparing import asked_same_rows
 from lora_ns.difference import as_text, difference
 from lora_ns.experiment import load_experiment
 from lora_ns.store import Store
@@ -25,6 +28,24 @@ def test_scores_of_the_same_evaluation_are_compared_though_a_benchmark_is_asked_
     assert found["scores"]["gsm8k-000000000000"]["metrics"] == {"gsm8k_strict": [0.25, 0.25]}
     assert found["scores"]["gsm8k-zzzzzzzzzzzz"] == {"only": "first"}
     assert "gsm8k-zzzzzzzzzzzz: only the first run has a score" in as_text(found)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        (("r", "a", "test"), ("s", "a", "test"), True),
+        (("r", "a", "test"), ("r", "b", "test"), False),
+        (("r", None, "test"), ("r", "a", "test"), True),
+        (("r", None, "test"), ("s", None, "test"), False),
+        (("r", None, "test"), ("r", None, "validation"), False),
+    ],
+)
+def test_which_scores_are_of_the_same_rows(first: tuple[str, ...], second: tuple[str, ...], same: bool) -> None:
+    scores = [
+        {"inputs": {"rows": rows} | ({"asked": asked} if asked else {}), "config": {"split": split}}
+        for rows, asked, split in (first, second)
+    ]
+    assert asked_same_rows(*scores) is asked_same_rows(*scores[::-1]) is same
 
 
 def test_examples_of_other_rows_are_not_counted_as_shared(study: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from support import causal_task, write_config
 
 from lora_ns.config import read_mapping
+from lora_ns.config.load import read_task
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import load_experiment
 
@@ -240,11 +241,14 @@ def test_a_chat_template_beside_a_task_is_found_from_an_experiment_and_for_a_ben
         Path(name).mkdir()
     Path("tasks/mine.jinja").write_text("{{ messages[0].content }}")
     chat = {"name": "sums/train.jsonl", "format": "messages", "chat_template": "mine.jinja"}
+    chat["held_out"] = [{"benchmark": "gsm8k", "dataset": {**chat}}]
     asked = {"benchmarks": [{"name": "perplexity", "dataset": chat}]}
     write_config(Path("tasks/t.yaml"), {**causal_task(tiny_causal), "dataset": chat, "evaluation": asked})
     write_config(Path("lora.yaml"), {"peft": {"method": "lora", "r": 2}})
     content = {"name": "e", "tasks": ["tasks/t.yaml"], "methods": ["lora.yaml"], "seeds": [0]}
     write_config(Path("experiments/e.yaml"), content)
     (run,) = load_experiment(Path("experiments/e.yaml")).runs
+    (left_out,) = read_task(Path("tasks/t.yaml"))["dataset"]["held_out"]
+    assert left_out["dataset"]["chat_template"] == "tasks/mine.jinja"
     found = [run.config.dataset.chat_template, run.evaluations[0].dataset.chat_template]
     assert found == ["{{ messages[0].content }}"] * 2

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,22 @@ def test_the_runs_own_template_is_applied_unless_raw(subject: Subject, tiny_caus
     assert prompt_from({"text": "What is 1 plus 2?"}, plain, "") == "What is 1 plus 2?"
     with pytest.raises(ConfigError, match="2 given, and the config reads question"):
         row_of(["a", "b"], subject.config)
+
+
+def test_columns_are_called_anew_in_a_file_and_not_in_what_is_given_by_the_configs_own_names(subject: Subject) -> None:
+    data = subject.config.dataset.model_copy(
+        update={"columns": {"question": "title", "title": "question"}, "prompt_template": "{title}: {question}"}
+    )
+    swapped = replace(subject, config=subject.config.model_copy(update={"dataset": data}))
+    assert prompt_from(row_of(["T", "Q"], swapped.config), swapped, "") == "T: Q"
+    Path("rows.jsonl").write_text('{"question": "T", "title": "Q"}\n')
+    asked: list[Any] = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            "lora_ns.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}]
+        )
+        infer_file(swapped, Path("rows.jsonl"), Path("out.jsonl"), batch_size=1)
+    assert asked == ["T: Q"]
 
 
 def test_a_conversation_remembers_what_was_said_until_it_is_reset(subject: Subject) -> None:

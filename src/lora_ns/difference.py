@@ -8,7 +8,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from lora_ns.comparing import compare_curves, environment_differences, flat, read_history
+from lora_ns.comparing import asked_same_rows, compare_curves, environment_differences, flat, read_history
 from lora_ns.config import nearest, read_mapping
 from lora_ns.errors import ConfigError
 from lora_ns.integrity import intact, intact_score
@@ -114,7 +114,7 @@ def _request(score: Mapping[str, Any], store: Store) -> dict[str, Any]:
 def _examples(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, int] | None:
     """On how many shared examples each does better by the main metric; None where no example has a score of its own, or
     where both are not of the same rows: an example's id may be its number among them."""
-    if a.get("inputs", {}).get("asked") != b.get("inputs", {}).get("asked"):
+    if not asked_same_rows(a, b):
         return None
     sides = []
     for content in (a, b):

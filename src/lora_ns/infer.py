@@ -159,7 +159,6 @@ def columns_read(config: RunConfig) -> list[str]:
 def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
     """What a row asks, in the run's own template; as it stands for --raw.  Raises DataError naming the row."""
     data = subject.config.dataset
-    row = _renamed(row, data)
     if subject.raw:
         return str(_column(row, "text", where))
     if data.format == "plain":
@@ -210,7 +209,6 @@ def _asking(row: Row, data: DatasetConfig) -> Row:
 def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
     """The texts that a classifier reads.  Raises DataError naming the row."""
     data = subject.config.dataset
-    row = _renamed(row, data)
     for name in data.text_columns or []:
         _column(row, name, where)
     return texts_of(row, data)
@@ -266,10 +264,9 @@ def infer_file(
     Raises ConfigError where the output is there, or was begun by another call.
     """
     rows = read_rows(source, ["text"] if subject.raw else columns_read(subject.config))
-    if subject.is_causal:
-        asked: list[Any] = [prompt_from(row, subject, f"{source}, row {i + 1}") for i, row in enumerate(rows)]
-    else:
-        asked = [texts_from(row, subject, f"{source}, row {i + 1}") for i, row in enumerate(rows)]
+    to_ask = prompt_from if subject.is_causal else texts_from
+    named = [row if subject.raw else _renamed(row, subject.config.dataset) for row in rows]
+    asked: list[Any] = [to_ask(row, subject, f"{source}, row {i + 1}") for i, row in enumerate(named)]
     blocks = _blocks(asked, batch_size * (BLOCK if subject.is_causal else 1))
     call = {**subject.identity, "input": sha256_file(source), "rows": len(rows), "batch_size": batch_size}
     journal = Journal(output, digest_of(call), overwrite=overwrite)

@@ -134,12 +134,20 @@ def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) 
     else:
         return []
 
-    def fail() -> Path:
+    for config in group:
+        done(config, _made_or(failure, store.run_name(config), store))
+    return []
+
+
+def _made_or(failure: LoraNsError, run: str, store: Store) -> Path | LoraNsError:
+    """The run's adapter where it is there all the same."""
+
+    def work() -> Path:
+        if exists(store.adapter(run)):
+            return store.adapter(run)
         raise failure
 
-    for config in group:
-        done(config, _outcome(fail, store.run_name(config), store))
-    return []
+    return _outcome(work, run, store)
 
 
 def _train_at_once(
@@ -178,7 +186,7 @@ def _train_at_once(
                 is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
                 done(config, outcome)
             if not is_kept:  # what could not be written is written from here, next time
-                with suppress(CheckpointError):
+                with suppress(Exception):  # all is told already
                     sweep.save()
         if is_kept:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lora_ns.config import parse_yaml, read_mapping
+from lora_ns.errors import ConfigError
 from lora_ns.experiment import Experiment, Run
 from lora_ns.store import Store
 
@@ -65,24 +69,46 @@ def _configs(experiment_file: Path) -> dict[Path, str]:
     entries = [*content["tasks"], *content["methods"]]
     named = [Path(entry["config"] if isinstance(entry, dict) else entry) for entry in entries]
     beside = [path if path.is_file() else experiment_file.parent / path for path in named]
-    return {path: _inside(path) for file in [experiment_file, *beside] for path in [file, *_named_by(file)]}
+    found, seen = {}, set[Path]()
+    for file in (experiment_file, *beside):
+        found[file] = _inside(file) or f"configs/{file.name}"
+        for path in _named_by(file, seen):
+            place = _inside(path)
+            if place is None:
+                raise ConfigError(
+                    f"{file} names {path}, which lies outside of this folder, so that it would not be found from an archive: "
+                    "copy it beside the config."
+                )
+            found[path] = place
+    return found
 
 
-NAMING = ("chat_template", "adapter_config", "config", "deepspeed", "deepspeed_config_file", "fsdp_config")
-"""Keys under which a config names a file that is a part of it."""
+NAMING = ("chat_template", "adapter_config", "deepspeed", "deepspeed_config_file", "fsdp_config")
+"""Keys under which a config names a file that is a part of it; `launch.config` is one more."""
 
 
-def _named_by(file: Path) -> Iterator[Path]:
+def _named_by(file: Path, seen: set[Path]) -> Iterator[Path]:
     """The files that a config extends, and those that are a part of it; theirs too."""
-    content = parse_yaml(file.read_text(encoding="utf-8-sig"))
-    extended = content.get("extends", [])
+    if file.resolve() in seen:
+        return
+    seen.add(file.resolve())
+    content = _mapping(file)
+    extended, launch = content.get("extends", []), content.get("launch")
     names = [extended] if isinstance(extended, str) else extended
-    found = [file.parent / name for name in names]
-    found += [path for word in _words(content) for path in (Path(word), file.parent / word) if path.is_file()]
-    for path in found:
+    words = [*_words(content), *([launch.get("config")] if isinstance(launch, dict) else [])]
+    beside = [path for word in words if word for path in (Path(word), file.parent / word)]
+    for path in [*(file.parent / name for name in names), *filter(os.path.isfile, beside)]:
         yield path
-        if path.suffix in (".yaml", ".yml"):
-            yield from _named_by(path)
+        yield from _named_by(path, seen)
+
+
+def _mapping(file: Path) -> dict[str, Any]:
+    """What a YAML or JSON file holds; nothing of a file of another kind."""
+    try:
+        content = parse_yaml(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _words(value: Any) -> Iterator[str]:
@@ -95,10 +121,10 @@ def _words(value: Any) -> Iterator[str]:
         yield from _words(inner)
 
 
-def _inside(path: Path) -> str:
-    """The path as it is, or `configs/<name>` of a file that lies outside."""
-    here = path.absolute()
-    return here.relative_to(Path.cwd()).as_posix() if here.is_relative_to(Path.cwd()) else f"configs/{path.name}"
+def _inside(path: Path) -> str | None:
+    """The path from this folder; None of a file that lies outside."""
+    here = Path(os.path.normpath(path.absolute()))
+    return here.relative_to(Path.cwd()).as_posix() if here.is_relative_to(Path.cwd()) else None
 
 
 def _files_of_run(run: Run, store: Store) -> Iterator[Path]:

@@ -59,9 +59,15 @@ def _map_templates(raw: dict[str, Any], change: Callable[[str, str], str]) -> di
             return holder
         return {**holder, "dataset": {**data, "chat_template": change(name, f"{where}dataset.chat_template")}}
 
+    def all_changed(entries: list[Any], where: str) -> list[Any]:
+        return [changed(entry, f"{where}.{i}.") for i, entry in enumerate(entries)]
+
     raw, asked = changed(raw, ""), raw.get("evaluation")
+    data = raw.get("dataset")
+    if isinstance(data, Mapping) and isinstance(data.get("held_out"), list):
+        raw = {**raw, "dataset": {**data, "held_out": all_changed(data["held_out"], "dataset.held_out")}}
     if isinstance(asked, Mapping) and isinstance(asked.get("benchmarks"), list):
-        benchmarks = [changed(entry, f"evaluation.benchmarks.{i}.") for i, entry in enumerate(asked["benchmarks"])]
+        benchmarks = all_changed(asked["benchmarks"], "evaluation.benchmarks")
         raw = {**raw, "evaluation": {**asked, "benchmarks": benchmarks}}
     return raw
 

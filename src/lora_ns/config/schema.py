@@ -193,6 +193,7 @@ OWNED = {
     "eval_on_start": "nothing is evaluated while training; `lora-ns evaluate` does it afterwards",
     "save_only_model": "an interrupted run goes on from its checkpoint, optimizer and schedule included",
     "ignore_data_skip": "an interrupted run goes on with the rows that come next",
+    "dataloader_drop_last": "the last batch of an epoch is trained on, however small",
     "load_best_model_at_end": "settings are chosen on the validation split by `tune:` in an experiment",
 }
 """Training arguments that are not the user's to set, and what to do instead."""

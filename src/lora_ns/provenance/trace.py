@@ -153,7 +153,9 @@ def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
 
 def _is_asked(evaluation: str, made: Mapping[str, Any], table: str) -> bool:
     """Whether a table speaks of an evaluation: of general text only the one of forgetting, which speaks of nothing else."""
-    return (evaluation in made.get("general", ())) == (table == "forgetting")
+    if table == "values" or "general" not in made:  # which has every score; or a record of before it was written down
+        return True
+    return (evaluation in made["general"]) == (table == "forgetting")
 
 
 def _is_base(content: Mapping[str, Any]) -> bool:

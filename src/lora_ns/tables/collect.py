@@ -154,7 +154,8 @@ def collect(
     root: the folder that the files' paths are written against, so that the tables read the same in every checkout.
     Raises DataError for a file that is no score file, and for two scores of the same run.
     """
-    scores = tuple(read_score(path, root) for path in sorted(score_paths))
+    # by run and evaluation: some may lie elsewhere, made again
+    scores = tuple(read_score(path, root) for path in sorted(score_paths, key=lambda path: path.parts[-2:]))
     asked_general = tuple(score for score in scores if score.evaluation in general)
     compared = tuple(score for score in scores if score.evaluation not in general)
     _refuse_doubles(compared)

@@ -193,7 +193,7 @@ def _pair(results: Results, block: Block, metric: str, method: str, other: str) 
     pairs = [(a[seed], b[seed]) for seed in seeds]
     if any(s.example_values(metric) is None for pair in pairs for s in pair):
         return Pair(*(np.array([pair[i].metrics[metric] for pair in pairs], dtype=float) for i in (0, 1)))
-    if len({s.rows for pair in pairs for s in pair}) > 1:
+    if not all(pairs[0][0].asked_same_rows(s) for pair in pairs for s in pair):
         return "asked other rows"
     shared = set.intersection(*(set(s.examples.id) for pair in pairs for s in pair))
     return Pair(*(np.stack([_on(pair[i], metric, shared) for pair in pairs]) for i in (0, 1)))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError
 
+from lora_ns.comparing import asked_same_rows
 from lora_ns.errors import DataError
 from lora_ns.statistics import LABEL_METRICS, TOKEN_METRICS, pseudo_values
 from lora_ns.statistics.metrics import Metric
@@ -53,6 +54,7 @@ class Score(BaseModel):
     cost: dict[str, float | None] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     code: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
     unsafe_sandbox: bool = False
@@ -64,10 +66,10 @@ class Score(BaseModel):
         """[{step, loss}] of its training."""
         return self.trained.get("history") or []
 
-    @property
-    def rows(self) -> str | None:
-        """Checksum of the rows that were asked, which an example's id may be its number in."""
-        return self.inputs.get("asked")
+    def asked_same_rows(self, other: Score) -> bool:
+        """Whether examples of one id are the same example."""
+        mine, others = ({"inputs": score.inputs, "config": score.config} for score in (self, other))
+        return asked_same_rows(mine, others)
 
     @property
     def is_base(self) -> bool:

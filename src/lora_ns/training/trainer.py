@@ -259,11 +259,11 @@ class RunTrainer(Trainer):
         if not self.can_resume:
             return  # begun anew instead of gone on with in another way
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
-        if self.is_world_process_zero():
-            shutil.rmtree(made.parent, ignore_errors=True)
-            made.mkdir(parents=True)
-        self.accelerator.wait_for_everyone()
         with checkpoints.writing(self.scratch):
+            if self.is_world_process_zero():
+                shutil.rmtree(made.parent, ignore_errors=True)
+                made.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.is_world_process_zero():

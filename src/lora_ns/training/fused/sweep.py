@@ -179,8 +179,6 @@ class Sweep:
     def save(self) -> None:
         """A checkpoint of all members."""
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.step}"
-        shutil.rmtree(made.parent, ignore_errors=True)
-        made.mkdir(parents=True)
         state = {
             "form": STATE_FORM,
             "step": self.step,
@@ -196,6 +194,8 @@ class Sweep:
             },
         }
         with checkpoints.writing(self.scratch):
+            shutil.rmtree(made.parent, ignore_errors=True)
+            made.mkdir(parents=True)
             torch.save(state, made / STATE)
             checkpoints.seal(made, self.scratch)
 
