@@ -15,7 +15,9 @@ from lora_ns.errors import ConfigError, DamagedError
 from lora_ns.experiment import Run, load_experiment
 from lora_ns.merge import merge
 from lora_ns.provenance import as_text, trace
+from lora_ns.provenance.cells import find_cell
 from lora_ns.store import Store
+from lora_ns.tables.table import Cell, Column, Section, Table, to_json
 
 
 @pytest.fixture
@@ -213,3 +215,21 @@ def test_mixed_commits_and_dirty_trees_are_footnotes_of_the_tables(runs: list[Ru
     assert lora_ns("tables", "experiment.yaml", "--quiet").returncode == 0
     text = Path("results/tables/sums/main.md").read_text()
     assert "aaaaaaaaaa, bbbbbbbbbb" in text and "scores were made with uncommitted changes" in text
+
+
+def test_a_column_is_named_by_its_end_where_sections_have_different_ones(tmp_path: Path) -> None:
+    def section(metric: str) -> Section:
+        columns = (
+            Column("Method"),
+            Column("difference", "number", metric, alone=f"{metric} difference"),
+            Column("p", "number"),
+        )
+        return Section(f"task of {metric}", columns, ((Cell("lora"), Cell(f"{len(metric)}.0"), Cell("0.5")),))
+
+    table = Table("comparison", "t", "c", "l", (section("accuracy"), section("f1")), ())
+    (tmp_path / "tables.json").write_text(to_json([table]))
+    (tmp_path / "comparison.md").write_text("")
+    cell = find_cell(tmp_path / "comparison.md", ["task of f1", "lora", "difference"])
+    assert (cell.column, cell.text) == ("f1 difference", "2.0")
+    with pytest.raises(ConfigError, match="2 rows are named by lora"):
+        find_cell(tmp_path / "comparison.md", ["lora", "difference"])

@@ -85,9 +85,11 @@ def find_cell(path: Path, words: Sequence[str]) -> TableCell:
     if not rows:
         raise ConfigError(f"{path}: the table has no rows.")
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    column = _find_column(words[-1].casefold(), columns)
-    selectors = [word.casefold() for word in (words if column is None else words[:-1])]
-    row = _find_row(path, rows, selectors, columns)
+    selectors, last = [word.casefold() for word in words], words[-1].casefold()
+    column = _find_column(last, columns)
+    if column is None and len(_parts(last, columns)) > 1:  # sections of different columns: of those that the row has
+        column = _find_column(last, [*_find_row(path, rows, selectors[:-1], columns).cells])
+    row = _find_row(path, rows, selectors if column is None else selectors[:-1], columns)
     column = column or next(name for name in (*USUAL, *[*row.cells][1:]) if name in row.cells)
     if column not in row.cells:
         raise ConfigError(f"{path}: row {row.number} has no column {column!r}. Columns: {', '.join(row.cells)}.")
@@ -97,10 +99,12 @@ def find_cell(path: Path, words: Sequence[str]) -> TableCell:
 def _find_column(word: str, columns: Sequence[str]) -> str | None:
     """The column of that name, without its unit, or the only one that begins or ends so."""
     named = [name for name in columns if word in (name.casefold(), name.split(" (")[0].casefold())]
-    parted = [
-        name for name in columns if name.casefold().startswith(f"{word} ") or name.casefold().endswith(f" {word}")
-    ]
+    parted = _parts(word, columns)
     return named[0] if named else parted[0] if len(parted) == 1 else None
+
+
+def _parts(word: str, columns: Sequence[str]) -> list[str]:
+    return [name for name in columns if name.casefold().startswith(f"{word} ") or name.casefold().endswith(f" {word}")]
 
 
 def _find_row(path: Path, rows: Sequence[Row], words: Sequence[str], columns: Sequence[str]) -> Row:
