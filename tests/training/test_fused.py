@@ -361,10 +361,10 @@ def test_what_is_there_already_is_not_trained_again(workplace: Path, tiny_causal
     assert len(record["circumstances"]["fused_with"]) == 2
 
 
-def test_told_to_stop_it_goes_on_to_the_same_bits(
-    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    configs = [causal(tiny_causal, METHODS[name], seed=seed) for seed, name in enumerate(["dropout", "dora", "pissa"])]
+def stopped_at_step_3(
+    configs: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> tuple[Store, list[str], list[dict[str, Any]]]:
+    """Store, names, and outputs when nobody touched them, of runs that were then told to stop."""
     store = ready(configs)
     together(configs, store)
     names = [store.run_name(config) for config in configs]
@@ -381,6 +381,14 @@ def test_told_to_stop_it_goes_on_to_the_same_bits(
     with monkeypatch.context() as patched, pytest.raises(Interrupted, match="step 3 of 6 is kept"):
         patched.setattr(Interruption, "__bool__", told)
         together(configs, store)
+    return store, names, expected
+
+
+def test_told_to_stop_it_goes_on_to_the_same_bits(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [causal(tiny_causal, METHODS[name], seed=seed) for seed, name in enumerate(["dropout", "dora", "pissa"])]
+    store, names, expected = stopped_at_step_3(configs, monkeypatch)
     assert not any(exists(store.adapter(name)) for name in names)
     assert not any((store.scratch(name) / "lock").exists() for name in names)
     together(configs, store)
@@ -422,22 +430,7 @@ def test_what_could_not_be_saved_is_saved_from_the_checkpoint_next_time(
 ) -> None:
     """Where saving one member fails, and where the process is killed between two members."""
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
-    store = ready(configs)
-    together(configs, store)
-    names = [store.run_name(config) for config in configs]
-    expected = [read_record(store.adapter(name))["outputs"] for name in names]
-    shutil.rmtree("results")
-
-    def told(self: Interruption) -> bool:
-        asked.append(True)
-        if len(asked) == 4:
-            self.signal = signal.SIGTERM
-        return self.signal is not None
-
-    asked: list[bool] = []
-    with monkeypatch.context() as patched, pytest.raises(Interrupted):
-        patched.setattr(Interruption, "__bool__", told)
-        together(configs, store)
+    store, names, expected = stopped_at_step_3(configs, monkeypatch)
     save = Member.save
 
     def full(self: Member, started: Path, folder: Path) -> None:
