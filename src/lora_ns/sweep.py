@@ -54,13 +54,14 @@ def train_all(
     alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
     largest = 1 if alone else max_members
     begun = begun_groups(configs, store, largest)
+    going_on = {store.run_name(config) for group in begun for config in group}
     new = []
     for config in configs:
-        folder = store.adapter(store.run_name(config))
-        if any(config in group for group in begun):
+        run = store.run_name(config)
+        if run in going_on:
             continue
-        if exists(folder):
-            done(config, folder)
+        if exists(store.adapter(run)):
+            done(config, store.adapter(run))
         else:
             new.append(config)
     groups = [*begun, *groups_of(new, store, largest)]

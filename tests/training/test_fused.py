@@ -424,6 +424,18 @@ def test_a_kill_leaves_nothing_that_counts_as_done_and_the_rest_is_made(workplac
     assert all(isinstance(folder, Path) and exists(folder) for folder in found.values())
 
 
+def save_only(numbers: set[int], error: BaseException, patched: pytest.MonkeyPatch) -> None:
+    """Only these members can be saved; the error is raised for another."""
+    save = Member.save
+
+    def refuse(self: Member, started: Path, folder: Path) -> None:
+        if self.number not in numbers:
+            raise error
+        save(self, started, folder)
+
+    patched.setattr(Member, "save", refuse)
+
+
 @pytest.mark.parametrize("fail", [False, True])
 def test_what_could_not_be_saved_is_saved_from_the_checkpoint_next_time(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, fail: bool
@@ -431,15 +443,9 @@ def test_what_could_not_be_saved_is_saved_from_the_checkpoint_next_time(
     """Where saving one member fails, and where the process is killed between two members."""
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
     store, names, expected = stopped_at_step_3(configs, monkeypatch)
-    save = Member.save
-
-    def full(self: Member, started: Path, folder: Path) -> None:
-        if self.number > 0:
-            raise OSError(28, "No space left on device") if fail else KeyboardInterrupt
-        save(self, started, folder)
-
+    error = OSError(28, "No space left on device") if fail else KeyboardInterrupt()
     with monkeypatch.context() as patched, nullcontext() if fail else pytest.raises(KeyboardInterrupt):
-        patched.setattr(Member, "save", full)
+        save_only({0}, error, patched)
         found = together(configs, store)
         assert [isinstance(outcome, LoraNsError) for outcome in found.values()] == [False, True, True]
     assert [exists(store.adapter(name)) for name in names] == [True, False, False]
@@ -457,15 +463,8 @@ def test_members_that_are_there_are_not_trained_again_where_no_checkpoint_is(
 ) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
     store = ready(configs)
-    save = Member.save
-
-    def killed(self: Member, started: Path, folder: Path) -> None:
-        if self.number > 0:
-            raise KeyboardInterrupt
-        save(self, started, folder)
-
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Member, "save", killed)
+        save_only({0}, KeyboardInterrupt(), patched)
         together(configs, store)
     together(configs, store)
     records = [read_record(store.adapter(store.run_name(config)))["circumstances"] for config in configs]
@@ -493,14 +492,7 @@ def test_a_member_that_cannot_be_saved_for_an_unknown_reason_fails_alone(
 ) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
     store = ready(configs)
-    save = Member.save
-
-    def odd(self: Member, started: Path, folder: Path) -> None:
-        if self.number == 1:
-            raise IndexError("odd")
-        save(self, started, folder)
-
-    monkeypatch.setattr(Member, "save", odd)
+    save_only({0, 2}, IndexError("odd"), monkeypatch)
     found = list(together(configs, store).values())
     assert [isinstance(outcome, Path) for outcome in found] == [True, False, True] and str(
         found[1]

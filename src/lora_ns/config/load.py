@@ -50,7 +50,10 @@ def _beside(name: str, folder: Path) -> str:
 
 
 def _map_templates(raw: dict[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
-    """The config with `chat_template: FILE.jinja` changed, of its data set and its benchmarks'.  change: (name, key path)."""
+    """The config with `chat_template: FILE.jinja` changed, of its data set, what is held out and its benchmarks'.
+
+    change: of the file's name and the key path.
+    """
 
     def changed(holder: Any, where: str) -> Any:
         data = holder.get("dataset") if isinstance(holder, Mapping) else None

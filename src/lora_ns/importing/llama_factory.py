@@ -195,12 +195,13 @@ def _shape(theirs: Theirs, entry: Theirs, stage: str) -> dict[str, Any]:
 
 
 def _alpaca_columns(columns: Theirs) -> dict[str, str | None]:
-    """Our columns by theirs; where some are stated, one that is not is not read, though the data may have it."""
+    """Our columns by theirs; where some are stated without a query, none is read, though the data may have an `input`."""
     names = {"instruction": "prompt", "input": "query", "output": "response"}
-    said = bool(columns.stated)
     wanted = {ours: columns.take(name, str, ours) for ours, name in names.items()}
-    unread = {ours: None for ours, name in names.items() if ours == "input" and said and not columns.has(name)}
-    return {**{ours: name for ours, name in wanted.items() if ours != name}, **unread}
+    found: dict[str, str | None] = {ours: name for ours, name in wanted.items() if ours != name}
+    if columns.stated and not columns.has("query"):
+        found["input"] = None
+    return found
 
 
 def _turns(entry: Theirs, columns: Theirs, kind: str) -> dict[str, Any]:

@@ -61,8 +61,6 @@ def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -
     """A table, a figure, or one cell of a table: the scores behind it."""
     made = tables_record(experiment, store)
     kind = KINDS[_inside(path, store)[1]]
-    if not path.exists() and "/".join(_inside(path, store)) not in made["outputs"]:
-        raise ConfigError(f"there is no file {path}, and the tables' record does not speak of one.")
     state = state_of_table(path, made, store)
     scores = [store.root / name for name in score_files(made, store, of_search=path.stem == "tuning")]
     if not words:
@@ -102,15 +100,13 @@ def behind_cell(cell: TableCell, store: Store) -> list[Path]:
     made, table = tables_record(cell.path.parent.name, store), cell.path.stem
     files = [store.root / name for name in score_files(made, store, of_search=table == "tuning")]
     contents = {file: read_score(file) for file in files if file.is_file()}
-    contents = {file: content for file, content in contents.items() if _is_asked(content["evaluation"], made, table)}
-    methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
-    methods |= {made["experiment"]["baseline"]} if table == "comparison" else set()
-    methods |= (
-        {content["method"] for content in contents.values() if _is_base(content)} if table == "forgetting" else set()
-    )
-    if table == "over_tasks" or cell.column == "rank":  # a place among all methods
-        methods = {content["method"] for content in contents.values()}
-    found = [file for file, content in contents.items() if content["method"] in methods and _is_behind(content, cell)]
+    found = [
+        file
+        for file, content in contents.items()
+        if _is_asked(content["evaluation"], made, table)
+        and _is_of_method(content["method"], content.get("peft_method"), cell, made)
+        and _is_behind(content, cell)
+    ]
     if "score_file" in cell.row.speaks_of:
         found = [file for file in found if file.as_posix().endswith(cell.row.speaks_of["score_file"])]
     if not found:
@@ -123,22 +119,23 @@ def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
     made, run_file = tables_record(cell.path.parent.name, store), store.run_file(file.parent.name)
     if not run_file.is_file():
         return True
-    config, table = load_config(run_file), cell.path.stem
-    if not _is_asked(file.stem, made, table):
+    config = load_config(run_file)
+    if not _is_asked(file.stem, made, cell.path.stem) or not _is_of_method(
+        config.method, config.peft.method, cell, made
+    ):
         return False
-    methods = {cell.row.speaks_of.get("method"), cell.row.speaks_of.get("baseline")}
-    methods |= {config.method} if table == "forgetting" and config.peft.method == "none" else set()
-    methods |= {made["experiment"]["baseline"]} if cell.path.stem == "comparison" else set()
-    every = cell.path.stem == "over_tasks" or cell.column == "rank"
     said = {"task": config.task_name, "seed": str(config.seed), "run": file.parent.name}
     speaks = cell.row.speaks_of
-    return (every or config.method in methods) and all(speaks.get(key, value) == value for key, value in said.items())
+    return all(speaks.get(key, value) == value for key, value in said.items())
 
 
 def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
-    """`intact`, or `damaged` with the fault, of a file of the tables and of the one that its cells are read by."""
+    """`intact`, or `damaged` with the fault, of a file of the tables and of the one that its cells are read by; `unknown` of
+    another.  Raises ConfigError where there is none."""
     name = "/".join(_inside(path, store))
-    if path.is_file() and name not in made["outputs"]:
+    if name not in made["outputs"] and not path.is_dir():
+        if not path.exists():
+            raise ConfigError(f"there is no file {path}, and the tables' record does not speak of one.")
         return "unknown: the tables' record does not speak of it"
     names = {name}
     if path.suffix in (".md", ".tex"):
@@ -158,8 +155,14 @@ def _is_asked(evaluation: str, made: Mapping[str, Any], table: str) -> bool:
     return (evaluation in made["general"]) == (table == "forgetting")
 
 
-def _is_base(content: Mapping[str, Any]) -> bool:
-    return content.get("peft_method") == "none"
+def _is_of_method(method: str, peft_method: str | None, cell: TableCell, made: Mapping[str, Any]) -> bool:
+    """Whether the cell speaks of a method: by its row, as the baseline or the base that it is compared with, or as one of
+    all, among which it has its place."""
+    table, speaks = cell.path.stem, cell.row.speaks_of
+    if table == "over_tasks" or cell.column == "rank" or (table == "forgetting" and peft_method == "none"):
+        return True
+    baseline = made["experiment"]["baseline"] if table == "comparison" else None
+    return method in (speaks.get("method"), speaks.get("baseline"), baseline)
 
 
 def _is_behind(content: Mapping[str, Any], cell: TableCell) -> bool:
