@@ -135,6 +135,8 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import TrainerCallback
 
+    from lora_ns import products
+
     without_engines()
     pair = [made("ours", given), made(name, given)]
     spent, ended, turns = [0.0, 0.0], [False, False], threading.Condition()
@@ -149,6 +151,7 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
                 turns.wait_for(lambda: whose == self.number or ended[1 - self.number])
             # ours asks for them, the peer does not
             torch.use_deterministic_algorithms(self.number == 0, warn_only=True)
+            products.settle(self.number == 0)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             nonlocal whose

@@ -13,7 +13,7 @@ LAYERS = [
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
-    {"record", "store", "tuning", "integrity", "comparing", "progress"},
+    {"products", "record", "store", "tuning", "integrity", "comparing", "progress"},
     {
         "prompts",
         "chat",

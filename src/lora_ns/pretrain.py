@@ -24,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from lora_ns import products
 from lora_ns.config import nearest
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.sources import pretraining
@@ -55,6 +56,7 @@ def pretrain_spec(
     started = time.perf_counter()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    products.settle()
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec["seed"])

@@ -211,7 +211,7 @@ def _prepared(
     intact(store.tokens(first))
     rows = TokenRows(store.tokens(first) / "train.arrow")
     collate = collate_of(first, load_tokenizer(first.model, store))
-    make_deterministic(first.seed)
+    make_deterministic(first.seed, shortcuts=first.training.shortcuts)
     base: Any = load_base(first, store)
     base = base.to(best_device())
     members, arguments = [], []

@@ -114,7 +114,8 @@ def _train_into(
                 if checkpoint is None:
                     run.trainer.probe()
             with meter.part("training"):
-                make_deterministic(config.seed + RANK_STRIDE * processes.rank)  # the stream of dropout
+                stream = config.seed + RANK_STRIDE * processes.rank  # of dropout
+                make_deterministic(stream, shortcuts=config.training.shortcuts)
                 _fit(run, config, store, checkpoint)
             break
         except OutOfMemory:

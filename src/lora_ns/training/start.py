@@ -20,9 +20,9 @@ def starting_model(
 
     steps: optimiser steps of the run.  base: a base model as `load_base` gives it, to be changed; else it is loaded.
     """
-    make_deterministic(config.seed)
+    make_deterministic(config.seed, shortcuts=config.training.shortcuts)
     base = load_base(config, store) if base is None else base
-    make_deterministic(config.seed)  # however many numbers loading drew
+    make_deterministic(config.seed, shortcuts=config.training.shortcuts)  # however many numbers loading drew
     calibration, base_weights = None, None
     if config.peft.calibration_rows is not None:
         base = base.to(best_device())
