@@ -27,7 +27,7 @@ def measure() -> Device:
     """
     place, threads = best_device(), torch.get_num_threads()
     torch.set_num_threads(1)
-    products.settle(threads == 1)  # as training will
+    products.settle()
     try:
         return _measure(place, 1 if place == "cuda" else threads)
     finally:
