@@ -20,9 +20,9 @@ def make_base_model(name: str, store: Store, *, quiet: bool = False) -> Path:
     with making(target) as (folder, notes):
         with meter.part("training"):
             facts = pretrain(name.removeprefix("builtin:"), folder)
-        seconds = facts.pop("seconds", None)
+        seconds, hardware = facts.pop("seconds", None), facts.pop("hardware")
         notes |= record.describe(
             "pretrain", target.name.rsplit("-", 1)[1], {"name": name, "spec": spec}, inputs={}, facts=facts, meter=meter
         )
-        notes["circumstances"]["pretraining_seconds"] = seconds
+        notes["circumstances"] |= {"pretraining_seconds": seconds, "hardware": hardware}
     return target

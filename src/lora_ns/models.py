@@ -260,10 +260,10 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def make_deterministic(seed: int, *, shortcuts: bool = True) -> None:
+def make_deterministic(seed: int, *, shortcuts: bool = False) -> None:
     """Seeds every random state and settles how this process computes, so that it gives the same bits each time.
 
-    shortcuts: `training.shortcuts`, without which matrix products are by the library that torch comes with.
+    shortcuts: whether matrix products may be by the library that is quickest for a training (`training.shortcuts`).
     """
     import os
 

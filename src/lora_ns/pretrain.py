@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lora_ns import products
+from lora_ns import products, record
 from lora_ns.config import nearest
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.sources import pretraining
@@ -39,7 +39,7 @@ REPORT_EVERY_STEPS = 10
 def pretrain(name: str, out: Path, *, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:
     """Train the base model `name` (a key of `BASE_MODELS`) and write its files into the empty directory `out`.
 
-    Returns facts: parameters, steps, tokens (with padding), loss (mean of the last tenth of the steps), seconds.
+    Returns facts: parameters, steps, tokens (with padding), loss (mean of the last tenth of the steps), seconds, hardware.
     Raises ConfigError for an unknown name, TrainingError for a loss that is not finite.
     """
     if name not in pretraining.BASE_MODELS:
@@ -56,14 +56,16 @@ def pretrain_spec(
     started = time.perf_counter()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    products.settle()
+    products.settle(True)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec["seed"])
             make = {"causal_lm": _causal_lm, "encoder": _encoder}[spec["kind"]]
             tokenizer, model, batches = make(spec)
             losses, tokens = _fit(model, batches, spec["training"], progress)
+        hardware = record.hardware()
     finally:
+        products.settle(False)
         torch.set_num_threads(threads_before)
     tokenizer.save_pretrained(out)
     model.save_pretrained(out)
@@ -74,6 +76,7 @@ def pretrain_spec(
         "tokens": tokens,
         "loss": sum(tail) / len(tail),
         "seconds": time.perf_counter() - started,
+        "hardware": hardware,
     }
 
 

@@ -135,7 +135,7 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads() if torch is not None else None,
-        "products": _library() if torch is not None else None,
+        "products": _library() if torch is not None and not gpus else None,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpus": gpus,
         "cuda": cuda,

@@ -108,12 +108,14 @@ def _told(error: Exception) -> LoraNsError:
 
 def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
     """Trains the group in one loop; returns the runs that have to be trained by themselves after all."""
+    from lora_ns import products
     from lora_ns.training.fused.layout import Unfusable
 
     try:
         for config in group:
             check_machine(config)
         with ExitStack() as held, noticing() as interruption:
+            held.callback(products.settle, False)  # which preparing settled for the training
             for config in group:
                 held.enter_context(holding(store.scratch(store.run_name(config))))
             if all(exists(store.adapter(store.run_name(config))) for config in group):

@@ -49,9 +49,12 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     check_machine(config)
     if config.peft.method == "none":
         return _count_only(config, store)
+    from lora_ns import products
+
     processes, meter = Processes.here(), record.Meter()
     scratch = store.scratch(run)
     with noticing() as interruption, ExitStack() as held:
+        held.callback(products.settle, False)  # which preparing settled for the training
         if processes.is_first:
             held.enter_context(holding(scratch))
         if processes.count == 1 and exists(target):

@@ -27,10 +27,11 @@ def measure() -> Device:
     """
     place, threads = best_device(), torch.get_num_threads()
     torch.set_num_threads(1)
-    products.settle()
+    products.settle(threads == 1)  # as a training in this process would
     try:
         return _measure(place, 1 if place == "cuda" else threads)
     finally:
+        products.settle(False)
         torch.set_num_threads(threads)
 
 
