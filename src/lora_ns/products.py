@@ -81,8 +81,11 @@ def quicker() -> str | None:
         return None
     from threadpoolctl import threadpool_info
 
-    numpys = [found for found in threadpool_info() if found["internal_api"] == "openblas"]
-    return f"OpenBLAS {numpys[0]['version']} ({numpys[0]['architecture']})" if numpys else None
+    found = [library for library in threadpool_info() if library["internal_api"] == "openblas"]
+    if not found:
+        return None
+    numpys = min(found, key=lambda library: "numpy" not in library["filepath"])  # scipy brings one of its own
+    return f"OpenBLAS {numpys['version']} ({numpys['architecture']})"
 
 
 def _vendor() -> str:
