@@ -159,6 +159,19 @@ def test_rows_and_result_can_be_resized_as_any_tensor(calls: list[tuple[int, int
         assert tensor.resize_(2 * ROWS, OUT).shape == (2 * ROWS, OUT)
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_results_have_the_precision_of_what_they_are_of(calls: list[tuple[int, int]], default: torch.dtype) -> None:
+    linear, x = layer(True)
+    products.settle(True)
+    torch.set_default_dtype(default)  # as transformers does while it builds a model
+    try:
+        found = passes(linear, x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert calls
+    assert {tensor.dtype for tensor in found} == {torch.float32}
+
+
 def test_several_threads_stay_torchs_and_the_record_says_which(calls: list[tuple[int, int]]) -> None:
     linear, x = layer(False)
     make_deterministic(0, shortcuts=True)

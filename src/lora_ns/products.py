@@ -59,7 +59,10 @@ _kernels: _Kernels | None = None
 
 
 def settle(wanted: bool) -> None:
-    """Has this process multiply as it is quickest, where that is known; or, not wanted, as torch comes."""
+    """Has this process multiply as it is quickest, where that is known; or, not wanted, as torch comes.
+
+    No other thread may be multiplying meanwhile.
+    """
     global _kernels
     wanted = wanted and torch.get_num_threads() == 1 and quicker() is not None
     if wanted and _kernels is None:
@@ -123,7 +126,7 @@ def _fits(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> bool:
 
 
 def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return _multiply(x, y, torch.empty(x.size(0), y.size(1)))
+    return _multiply(x, y, x.new_empty(x.size(0), y.size(1)))
 
 
 def _multiply(x: torch.Tensor, y: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
