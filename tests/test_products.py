@@ -210,14 +210,14 @@ def test_torchs_own_are_back_once_it_is_over(calls: list[tuple[int, int]]) -> No
     assert limits() == limited
 
 
-@pytest.mark.parametrize("vendor", ["GenuineIntel", ""])
-def test_other_processors_keep_torchs(monkeypatch: pytest.MonkeyPatch, vendor: str) -> None:
-    monkeypatch.setattr(products, "_vendor", lambda: vendor)
+@pytest.mark.parametrize("vendor", ["GenuineIntel", None])
+def test_other_processors_keep_torchs(monkeypatch: pytest.MonkeyPatch, vendor: str | None) -> None:
+    monkeypatch.setattr(products, "of_processor", lambda name: vendor)
     assert products.quicker.__wrapped__() is None
 
 
 def test_amds_have_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "_vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(products, "of_processor", lambda name: "AuthenticAMD")
     if not torch.backends.mkl.is_available():
         pytest.skip("this torch brings no MKL")
     import scipy.linalg  # noqa: F401  (which brings another OpenBLAS)

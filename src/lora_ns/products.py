@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import warnings
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from lora_ns.record import of_processor
 
 FEWEST_ROWS = 32
 """Also of columns that are summed over."""
@@ -43,7 +44,7 @@ class _Kernels:
         return _product(x, y) if _gains(x, y) else self._torchs["mm"].call_boxed(keys, x, y)
 
     def _mm_out(self, keys: Any, x: torch.Tensor, y: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        if not (_gains(x, y) and out.dtype is torch.float32 and _fits(out, x, y)):
+        if not (_gains(x, y) and _fits(out, x, y)):
             return self._torchs["mm.out"].call_boxed(keys, x, y, out=out)
         return _multiply(x, y, out)
 
@@ -80,7 +81,7 @@ def library() -> str:
 @cache
 def quicker() -> str | None:
     """The library that is quicker here than torch's, with what of it is used; None where none is known."""
-    if _vendor() != "AuthenticAMD" or not torch.backends.mkl.is_available():
+    if of_processor("vendor_id") != "AuthenticAMD" or not torch.backends.mkl.is_available():
         return None
     from threadpoolctl import threadpool_info
 
@@ -89,14 +90,6 @@ def quicker() -> str | None:
         return None
     numpys = min(found, key=lambda library: "numpy" not in library["filepath"])  # scipy brings one of its own
     return f"OpenBLAS {numpys['version']} ({numpys['architecture']})"
-
-
-def _vendor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("vendor_id")), "")
 
 
 def _gains(x: torch.Tensor, y: torch.Tensor) -> bool:
@@ -122,7 +115,7 @@ def _is_plain(matrix: torch.Tensor) -> bool:
 
 
 def _fits(out: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> bool:
-    return out.shape == (x.size(0), y.size(1)) and out.is_contiguous()
+    return out.dtype is torch.float32 and out.shape == (x.size(0), y.size(1)) and out.is_contiguous()
 
 
 def _product(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -132,7 +132,7 @@ def hardware() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "system": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": of_processor("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads() if torch is not None else None,
         "products": _library() if torch is not None and not gpus else None,
@@ -156,14 +156,13 @@ def _driver() -> str | None:
         return None
 
 
-def _cpu_name() -> str:
+def of_processor(name: str) -> str | None:
+    """What the system says of the first core under a name (model name, vendor_id …); None where it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return platform.processor()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+        return None
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
 
 
 class Meter:
