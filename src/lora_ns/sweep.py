@@ -201,12 +201,12 @@ def _prepared(
 ) -> tuple[Any, Any, int]:
     """(the sweep, its members, rows of each at once), before the first step."""
     from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
+    from lora_ns.training.arguments import arguments_of
     from lora_ns.training.collate import collate_of
     from lora_ns.training.fused.members import join
     from lora_ns.training.fused.sweep import Sweep
     from lora_ns.training.rows import TokenRows
     from lora_ns.training.sizes import split_batch
-    from lora_ns.training.trainer import arguments_of
 
     first = group[0]
     size, accumulation = split_batch(first.training.global_batch_size, 1, per_device)

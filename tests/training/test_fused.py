@@ -481,7 +481,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_of_all_members_and_none_is_
         raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 28864 vs 28756")
 
     monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr("lora_ns.training.fused.sweep.SAVE_EVERY_SECONDS", 0)
+    monkeypatch.setattr("lora_ns.training.checkpoints.EVERY_SECONDS", 0)
     monkeypatch.setattr("lora_ns.sweep.train", lambda *_, **__: pytest.fail("it was trained alone"))
     found = list(together(configs, store).values())
     assert len(found) == 2 and all("cannot write a checkpoint in" in str(outcome) for outcome in found)

@@ -20,6 +20,9 @@ from lora_ns import record
 from lora_ns.errors import CheckpointError
 
 KEPT = 2
+EVERY_SECONDS = 600
+"""A run that says nothing of save_steps keeps a checkpoint so often; a short one keeps none."""
+
 MANIFEST = "manifest.json"
 NO_ROOM = ("iostream error", "PytorchStreamWriter", "inline_container")
 """In what torch says where a file cannot be written to its end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -20,11 +21,21 @@ def is_as_llamas(layer: Any) -> bool:
     """Whether a layer's pass is Llama's, instruction by instruction, and its attention ends with the projection."""
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-    theirs, llamas = (inspect.unwrap(kind.forward).__code__ for kind in (type(layer), LlamaDecoderLayer))
-    if (theirs.co_code, theirs.co_names) != (llamas.co_code, llamas.co_names):
+    if not same_instructions(inspect.unwrap(type(layer).forward), inspect.unwrap(LlamaDecoderLayer.forward)):
         return False
     end = inspect.getsource(inspect.unwrap(type(layer.self_attn).forward)).split()[-6:]
     return end == "attn_output = self.o_proj(attn_output) return attn_output, attn_weights".split()
+
+
+def same_instructions(function: Any, other: FunctionType) -> bool:
+    """Whether a function does what another does, instruction by instruction, of whatever names its module has."""
+    return isinstance(function, FunctionType) and _instructions(function) == _instructions(other)
+
+
+def _instructions(function: FunctionType) -> tuple[Any, ...]:
+    code = function.__code__
+    has_docstring = bool(code.co_consts) and isinstance(code.co_consts[0], str | None)
+    return code.co_code, code.co_names, code.co_consts[has_docstring:]
 
 
 def sees_one_position(module: Any) -> bool:

@@ -15,6 +15,7 @@ from lora_ns.trackers import EVENTS, is_tracked, keep_events
 from lora_ns.training.batches import RunBatches, Share
 from lora_ns.training.collate import collate_of
 from lora_ns.training.dropout import quicken_dropout
+from lora_ns.training.elementwise import quicken_elementwise
 from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import loss_of
 from lora_ns.training.lowrank import quicken
@@ -50,7 +51,8 @@ def prepare(
 
     per_device: at most so many rows at once on a device.  Raises ConfigError where settings do not go together.
     """
-    from lora_ns.training.trainer import RunTrainer, arguments_of
+    from lora_ns.training.arguments import arguments_of
+    from lora_ns.training.trainer import RunTrainer
 
     size, accumulation = split_batch(config.training.global_batch_size, processes.count, per_device)
     intact(store.tokens(config))
@@ -61,9 +63,11 @@ def prepare(
     model = starting_model(config, store, rows, collate, count_steps(config, len(rows)))
     check_positions(model, max(rows.lengths, default=0), config)
     initial = initial_factors(model, config)
-    if processes.count == 1 and config.peft.method == "lora" and config.training.shortcuts:
-        quicken(model)
-        quicken_dropout(model)
+    if processes.count == 1 and config.training.shortcuts:
+        quicken_elementwise(model)
+        if config.peft.method == "lora":
+            quicken(model)
+            quicken_dropout(model)
     batches = RunBatches(
         rows.lengths,
         config.training.global_batch_size,

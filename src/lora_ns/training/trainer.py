@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
-import os
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,16 +12,13 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, SchedulerType, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-from lora_ns.config import RunConfig, nearest
+from lora_ns.config import RunConfig
 from lora_ns.config.rules import OPTIMIZERS_OF_LORA
-from lora_ns.errors import ConfigError, TrainingError
-from lora_ns.models import best_device
+from lora_ns.errors import TrainingError
 from lora_ns.optimizers import lora_optimizer
-from lora_ns.processes import Processes
 from lora_ns.progress import Report, silent
 from lora_ns.training import checkpoints, ranks
 from lora_ns.training.batches import RunBatches
@@ -33,64 +27,7 @@ from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss
 from lora_ns.training.memory import OutOfMemory, is_out_of_memory
 
-SAVE_EVERY_SECONDS = 600
-"""A run that says nothing of save_steps keeps a checkpoint so often; a short one keeps none."""
-
 HISTORY = "history.jsonl"
-
-
-def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: int, quiet: bool) -> TrainingArguments:
-    """What the Trainer is told.  size: rows at once on one device.  Raises ConfigError with transformers' own reason."""
-    settings: dict[str, Any] = {
-        "report_to": "none",
-        "run_name": scratch.name,
-        "save_strategy": "no",
-        "disable_tqdm": quiet or not sys.stderr.isatty(),
-        **config.training.arguments,
-        "output_dir": str(scratch),
-        "seed": config.seed,
-        "data_seed": config.seed,
-        "per_device_train_batch_size": size,
-        "gradient_accumulation_steps": accumulation,
-        "remove_unused_columns": False,
-        "logging_strategy": "steps",
-        "logging_steps": 1,  # the record's losses and the history are of every step
-        "logging_nan_inf_filter": False,
-        "save_total_limit": None,
-        "label_names": ["labels"],
-        "dataloader_drop_last": False,
-        "use_cpu": best_device() == "cpu",  # else bf16 is refused where there is no GPU
-    }
-    settings |= _on_processors()
-    if config.training.optim in OPTIMIZERS_OF_LORA:
-        settings |= {"optim": "adamw_torch", "optim_args": None}
-    try:
-        arguments = TrainingArguments(**settings)
-    except (ValueError, TypeError, ImportError) as error:
-        raise ConfigError(f"training: transformers refuses these settings: {error}") from error
-    _check_schedule(arguments)
-    arguments._n_gpu = min(1, arguments.n_gpu)  # one process computes on one device; more devices, more processes
-    return arguments
-
-
-def _on_processors() -> dict[str, Any]:
-    """What several processes without GPUs have to be told, which accelerate does not find out by itself."""
-    if Processes.here().count == 1 or torch.cuda.is_available():
-        return {}
-    launched_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
-    return {"ddp_backend": "gloo", "use_cpu": not launched_deepspeed}
-
-
-def _check_schedule(arguments: TrainingArguments) -> None:
-    """Raises ConfigError for a setting that the schedule does not have, which transformers finds at the first step."""
-    kind = SchedulerType(arguments.lr_scheduler_type)
-    schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
-    known = inspect.signature(schedule).parameters
-    for key in arguments.lr_scheduler_kwargs or {}:
-        if key not in known:
-            raise ConfigError(
-                f"training.lr_scheduler_kwargs: the schedule {kind.value} has no setting {key!r}.{nearest(key, known)}"
-            )
 
 
 class RunTrainer(Trainer):
@@ -320,7 +257,7 @@ class _Pauses(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         stated = args.save_strategy != "no"
-        due = not stated and time.monotonic() - self._saved >= SAVE_EVERY_SECONDS
+        due = not stated and time.monotonic() - self._saved >= checkpoints.EVERY_SECONDS
         due, told = self._agreed(due, bool(self.interruption))
         if told and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True

@@ -234,7 +234,7 @@ class _ByRows(torch.autograd.Function):
             if a is None:
                 to_own += [None, None]
             else:  # the side of rank r first, as in lowrank.py
-                to_own.append((b.t() @ piece.t()).mul_(scaling) @ seen)
+                to_own.append(((b.t() @ piece.t()) @ seen).mul_(scaling))
                 to_own.append(((a @ seen.t()) @ piece).mul_(scaling).t())
         return to_x, None, None, None, *to_own
 

@@ -173,10 +173,12 @@ def _heads(model: Any) -> dict[str, torch.nn.Module]:
 
 
 def _decays(model: Any, decay: float) -> list[tuple[torch.nn.Parameter, float]]:
-    from transformers import Trainer
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not decay:
+        return [(p, 0.0) for _, p in trained]
+    from transformers import Trainer  # which takes a third of a second to import
 
     decaying = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return [(p, decay if name in decaying else 0.0) for name, p in trained]
 
 

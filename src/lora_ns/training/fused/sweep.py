@@ -17,6 +17,7 @@ from lora_ns.training import checkpoints
 from lora_ns.training.batches import count_shares
 from lora_ns.training.collate import Batch, Collate
 from lora_ns.training.dropout import dropout
+from lora_ns.training.elementwise import quicken_elementwise
 from lora_ns.training.flat import reads_flat
 from lora_ns.training.fused.adamw import MembersAdamW
 from lora_ns.training.fused.layers import OwnModules, SharedLinear
@@ -26,7 +27,6 @@ from lora_ns.training.interruption import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of
 from lora_ns.training.memory import OutOfMemory, is_out_of_memory
 from lora_ns.training.rows import TokenRows
-from lora_ns.training.trainer import SAVE_EVERY_SECONDS
 
 STATE = "state.pt"
 STATE_FORM = 2
@@ -63,6 +63,8 @@ class Sweep:
             dropout=dropout if shortcuts and base.device.type == "cpu" else torch.nn.functional.dropout,
         )
         _refuse_dropout(base)
+        if shortcuts:
+            quicken_elementwise(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
         for name in layers_of(members):
@@ -95,7 +97,7 @@ class Sweep:
                 if not is_out_of_memory(error):
                     raise
                 raise OutOfMemory from error
-            if self.step < steps and (interruption or time.monotonic() - saved >= SAVE_EVERY_SECONDS):
+            if self.step < steps and (interruption or time.monotonic() - saved >= checkpoints.EVERY_SECONDS):
                 self.save()
                 saved = time.monotonic()
                 if interruption:
