@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support import causal_task
 from torch.testing import assert_close
 from transformers import (
     Gemma2Config,
@@ -23,6 +25,12 @@ from transformers import (
 )
 from transformers.models.llama import modeling_llama
 
+from lora_ns.config import check, merge
+from lora_ns.fetch import fetch
+from lora_ns.store import Store
+from lora_ns.sweep import train_all
+from lora_ns.tokenize import tokenize
+from lora_ns.training import elementwise
 from lora_ns.training.elementwise import _RmsNorm, _Rotation, quicken_elementwise
 from lora_ns.training.positions import same_instructions
 
@@ -149,3 +157,41 @@ def test_a_function_with_another_number_in_it_is_another_function() -> None:
     exec("class Other:\n" + source, made)
     own: Any = modeling_llama.LlamaRMSNorm.forward
     assert same_instructions(own, own) and not same_instructions(made["Other"].forward, own)
+
+
+@pytest.mark.parametrize("shortcuts", [True, False])
+@pytest.mark.parametrize(("seeds", "method"), [([0], "lora"), ([0], "ia3"), ([0, 1], "lora")])
+def test_trainings_compute_so_unless_told_otherwise(
+    workplace: Path,
+    tiny_causal: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seeds: list[int],
+    method: str,
+    shortcuts: bool,
+) -> None:
+    calls: dict[str, int] = {"_RmsNorm": 0, "_Rotation": 0}
+
+    def counted(name: str) -> Any:
+        function = getattr(elementwise, name)
+
+        class Counted:
+            @staticmethod
+            def apply(*arguments: Any) -> Any:
+                calls[name] += 1
+                return function.apply(*arguments)
+
+        return Counted
+
+    for name in calls:
+        monkeypatch.setattr(elementwise, name, counted(name))
+    peft = {"method": method, "target_modules": ["q_proj", "down_proj"]}
+    if method == "ia3":
+        peft["feedforward_modules"] = ["down_proj"]
+    task = {**causal_task(tiny_causal), "peft": peft}
+    configs = [check(merge(task, {"training": {"shortcuts": shortcuts}, "seed": seed}), "test") for seed in seeds]
+    store, made = Store(), []
+    fetch(configs[0].dataset, store)
+    tokenize(configs[0], store)
+    train_all(configs, store, lambda _, outcome: made.append(outcome), quiet=True)
+    assert [outcome for outcome in made if isinstance(outcome, Path)] == made and len(made) == len(seeds)
+    assert all(bool(count) == shortcuts for count in calls.values()), calls

@@ -83,9 +83,9 @@ class TrainingConfig(BaseModel):
     any; or in the order of the data."""
     shortcuts: bool = True
     """Whether what nobody reads is left uncomputed (padding; logits and the last layer where there is no loss), LoRA's
-    product taken in fewer passes and its dropout drawn from fewer random numbers, and matrix products on AMD's processors
-    made by OpenBLAS: the same but for rounding, and for which numbers dropout draws.  false: model and method as they come.
-    Outside every digest."""
+    product, norms and rotary embeddings taken in fewer passes, LoRA's dropout drawn from fewer random numbers, and matrix
+    products on AMD's processors made by OpenBLAS: the same but for rounding, and for which numbers dropout draws.  false:
+    model and method as they come.  Outside every digest."""
     optim: str = "adamw_torch"
     """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 
