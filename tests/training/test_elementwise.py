@@ -71,7 +71,7 @@ def test_outputs_and_gradients_are_the_models_own(kind: str) -> None:
     called = _counted(made)
     ours = outcome(made)
     assert sum(called.values()) == norms + 2 and ours.keys() == theirs.keys()
-    assert not torch.equal(ours[""], theirs[""])  # else it was the models' own that computed
+    assert any(not torch.equal(ours[name], own) for name, own in theirs.items())  # else the models' own computed
     for name, true in exact.items():
         far, theirs_far = (float(one[name].sub(true).norm()) for one in (ours, theirs))
         assert far <= 4 * theirs_far + 1e-7 * float(true.norm()), name  # rounding, in another order
@@ -151,6 +151,33 @@ def test_the_models_classes_are_as_before_and_a_second_call_changes_nothing() ->
     assert not [module for module in model("llama").modules() if "forward" in vars(module)]
 
 
+def test_wrapped_functions_of_kernels_are_none_that_it_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the package `kernels` the function is a module."""
+    monkeypatch.setattr(modeling_llama, "apply_rotary_pos_emb", torch.nn.Identity())
+    made = model("mistral")
+    assert quicken_elementwise(made) == 5, "the norms"
+
+
+@pytest.mark.parametrize("width", [64, 4096])
+def test_a_norm_is_as_exact_as_the_models_own_beside_an_outlier(width: int) -> None:
+    norm = modeling_llama.LlamaRMSNorm(width)
+    x = torch.randn(50, width, generator=torch.Generator().manual_seed(0))
+    x[:, 3] = 3000.0
+    exact = copy.deepcopy(norm).double()(x.double())
+    theirs, ours = ((made.double() / exact - 1).abs().max() for made in (norm(x), _RmsNorm.apply(x, norm.weight, 1e-6)))
+    assert ours <= 2 * theirs
+
+
+def test_a_function_with_another_default_is_another_function() -> None:
+    def first(x: int, dim: int = 1) -> int:
+        return x + dim
+
+    def second(x: int, dim: int = 2) -> int:
+        return x + dim
+
+    assert not same_instructions(first, second) and same_instructions(first, first)
+
+
 def test_a_function_with_another_number_in_it_is_another_function() -> None:
     source = inspect.getsource(modeling_llama.LlamaRMSNorm.forward).replace("pow(2)", "pow(4)")
     made: dict[str, Any] = {"torch": torch}
@@ -159,6 +186,7 @@ def test_a_function_with_another_number_in_it_is_another_function() -> None:
     assert same_instructions(own, own) and not same_instructions(made["Other"].forward, own)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU nothing is computed so")
 @pytest.mark.parametrize("shortcuts", [True, False])
 @pytest.mark.parametrize(("seeds", "method"), [([0], "lora"), ([0], "ia3"), ([0, 1], "lora")])
 def test_trainings_compute_so_unless_told_otherwise(

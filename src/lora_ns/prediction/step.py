@@ -23,7 +23,6 @@ from lora_ns.prediction.footprint import Answer, Kernels, Step
 from lora_ns.prediction.trace import Trace
 from lora_ns.prediction.workload import Shape
 from lora_ns.training.dropout import quicken_dropout
-from lora_ns.training.elementwise import quicken_elementwise
 from lora_ns.training.loss import loss_of
 from lora_ns.training.lowrank import quicken
 
@@ -170,11 +169,9 @@ def _loss(model: Any, config: RunConfig, shape: Shape, checkpointing: bool) -> A
     if config.task_type != "causal_lm":
         labels = torch.zeros(shape.rows, dtype=torch.float32 if config.task_type == "regression" else torch.long)
     with _precision(config):
-        if config.training.shortcuts:
-            quicken_elementwise(model)
-            if config.peft.method == "lora":
-                quicken(model)
-                quicken_dropout(model)
+        if config.peft.method == "lora" and config.training.shortcuts:
+            quicken(model)
+            quicken_dropout(model)
         losses = loss_of(config, model, flat=False)(model, {**_inputs(shape), "labels": labels})
         return losses.values.sum() / shape.supervised
 

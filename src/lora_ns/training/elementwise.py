@@ -20,8 +20,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        scale = length.square_().div_(x.size(-1)).add_(epsilon).rsqrt_()
+        scale = x.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
         return (x * scale).mul_(weight)
 
@@ -34,7 +33,7 @@ class _RmsNorm(torch.autograd.Function):
             along = torch.linalg.vecdot(to_x, x).unsqueeze_(-1).mul_(scale.square()).div_(x.size(-1))
             to_x.addcmul_(x, along, value=-1).mul_(scale)
         if ctx.needs_input_grad[1]:
-            to_weight = (x * scale).mul_(outward).flatten(0, -2).sum(0)
+            to_weight = (x * scale).mul_(outward).reshape(-1, x.size(-1)).sum(0)
         return to_x, to_weight, None
 
 
@@ -60,8 +59,8 @@ class _Rotation(torch.autograd.Function):
 
 
 def quicken_elementwise(model: Any) -> int:
-    """Gives the norms and attentions of a base or PEFT model that compute as Llama's do these functions, on a processor and
-    in float32; returns how many modules it knew."""
+    """Gives the norms and attentions of a base or PEFT model that compute as Llama's do these functions, for float32 on a
+    processor; returns how many modules it knew.  What is put in place of transformers' functions later does not reach them."""
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
     llamas: Any = LlamaRMSNorm.forward

@@ -27,15 +27,16 @@ def is_as_llamas(layer: Any) -> bool:
     return end == "attn_output = self.o_proj(attn_output) return attn_output, attn_weights".split()
 
 
-def same_instructions(function: Any, other: FunctionType) -> bool:
+def same_instructions(function: Any, other: Any) -> bool:
     """Whether a function does what another does, instruction by instruction, of whatever names its module has."""
-    return isinstance(function, FunctionType) and _instructions(function) == _instructions(other)
+    both = isinstance(function, FunctionType) and isinstance(other, FunctionType)
+    return both and _instructions(function) == _instructions(other)
 
 
 def _instructions(function: FunctionType) -> tuple[Any, ...]:
     code = function.__code__
     has_docstring = bool(code.co_consts) and isinstance(code.co_consts[0], str | None)
-    return code.co_code, code.co_names, code.co_consts[has_docstring:]
+    return code.co_code, code.co_names, code.co_consts[has_docstring:], function.__defaults__, function.__kwdefaults__
 
 
 def sees_one_position(module: Any) -> bool:

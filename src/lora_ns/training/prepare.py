@@ -8,7 +8,7 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.integrity import intact
 from lora_ns.methods import count_parameters, initial_factors
-from lora_ns.models import check_positions, load_tokenizer
+from lora_ns.models import best_device, check_positions, load_tokenizer
 from lora_ns.processes import ALONE, Processes
 from lora_ns.store import Store
 from lora_ns.trackers import EVENTS, is_tracked, keep_events
@@ -64,7 +64,8 @@ def prepare(
     check_positions(model, max(rows.lengths, default=0), config)
     initial = initial_factors(model, config)
     if processes.count == 1 and config.training.shortcuts:
-        quicken_elementwise(model)
+        if best_device() == "cpu":
+            quicken_elementwise(model)
         if config.peft.method == "lora":
             quicken(model)
             quicken_dropout(model)

@@ -63,7 +63,7 @@ class Sweep:
             dropout=dropout if shortcuts and base.device.type == "cpu" else torch.nn.functional.dropout,
         )
         _refuse_dropout(base)
-        if shortcuts:
+        if shortcuts and base.device.type == "cpu":
             quicken_elementwise(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
