@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -233,6 +235,18 @@ def test_every_way_through_a_layer_gives_what_a_run_alone_does(
     monkeypatch.setattr(layers, "way_of", lambda *_: way)
     configs = [causal(tiny_causal, METHODS[method], seed=2), causal(tiny_causal, METHODS["lora"], seed=3)]
     check_as_if_alone(configs, ready(configs))
+
+
+def test_what_only_a_run_alone_needs_is_not_imported() -> None:
+    """transformers' Trainer, which takes a third of a second."""
+    words = [
+        "import sys, torch, lora_ns.training.arguments, lora_ns.training.fused.sweep",
+        "from lora_ns.training.fused import members",
+        "members._decays(torch.nn.Linear(2, 2), 0.0)",
+        "print('transformers.trainer' in sys.modules)",
+    ]
+    done = subprocess.run([sys.executable, "-c", "; ".join(words)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def test_the_smallest_layers_have_weights_of_each_members_own() -> None:

@@ -6,12 +6,16 @@ time of a small model's step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
 
 from lora_ns.training.positions import same_instructions
+
+ROTATION = "apply_rotary_pos_emb"
+"""Of queries and keys, by the name that transformers' models call it by."""
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -61,27 +65,24 @@ class _Rotation(torch.autograd.Function):
 def quicken_elementwise(model: Any) -> int:
     """Gives the norms and attentions of a base or PEFT model that compute as Llama's do these functions, for float32 on a
     processor; returns how many modules it knew.  What is put in place of transformers' functions later does not reach them."""
+    modules = [module for module in model.modules() if "forward" not in vars(module)]
+    kinds: set[Any] = set(map(type, modules))
+    passes = {kind: _quick(kind.forward) for kind in kinds}
+    known = [(module, quick) for module in modules if (quick := passes[type(module)])]
+    for module, quick in known:
+        module.forward = MethodType(quick, module)
+    return len(known)
+
+
+def _quick(theirs: Any) -> Callable[..., Any] | None:
+    """A class's forward pass by the functions above; None where it is another than Llama's."""
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-    llamas: Any = LlamaRMSNorm.forward
-    count = 0
-    for module in model.modules():
-        pass_ = type(module).forward
-        if "forward" in vars(module):
-            continue
-        if same_instructions(pass_, llamas):
-            module.forward = MethodType(_norm, module)
-        elif _rotates_as_llamas(pass_):
-            given = {**pass_.__globals__, ROTATION: _rotated_by(pass_.__globals__[ROTATION])}
-            module.forward = MethodType(_with_globals(pass_, given), module)
-        else:
-            continue
-        count += 1
-    return count
-
-
-ROTATION = "apply_rotary_pos_emb"
-"""Of queries and keys, by the name that transformers' models call it by."""
+    if same_instructions(theirs, LlamaRMSNorm.forward):
+        return _norm
+    if _rotates_as_llamas(theirs):
+        return _with_globals(theirs, {ROTATION: _rotated_by(theirs.__globals__[ROTATION])})
+    return None
 
 
 def _norm(module: Any, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -115,7 +116,9 @@ def _rotated_by(theirs: Any) -> Any:
     return rotated
 
 
-def _with_globals(function: FunctionType, given: dict[str, Any]) -> FunctionType:
+def _with_globals(function: FunctionType, changed: dict[str, Any]) -> FunctionType:
+    """The function as it is, for which some of its module's names are others."""
+    given = {**function.__globals__, **changed}
     made = FunctionType(function.__code__, given, function.__name__, function.__defaults__, function.__closure__)
     made.__kwdefaults__ = function.__kwdefaults__
     return made

@@ -28,7 +28,7 @@ def is_as_llamas(layer: Any) -> bool:
 
 
 def same_instructions(function: Any, other: Any) -> bool:
-    """Whether a function does what another does, instruction by instruction, of whatever names its module has."""
+    """Whether a function is another, instruction by instruction; what its module's names stand for is not compared."""
     both = isinstance(function, FunctionType) and isinstance(other, FunctionType)
     return both and _instructions(function) == _instructions(other)
 

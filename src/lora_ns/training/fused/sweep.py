@@ -57,13 +57,13 @@ class Sweep:
         self.members = {member.number: member for member in members}
         self.rows, self.collate, self.size, self.scratch = rows, collate, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
-        shortcuts = members[0].config.training.shortcuts
+        quick = members[0].config.training.shortcuts and base.device.type == "cpu"
         self.layout = Layout(
             flat=reads_flat(base, members[0].config),
-            dropout=dropout if shortcuts and base.device.type == "cpu" else torch.nn.functional.dropout,
+            dropout=dropout if quick else torch.nn.functional.dropout,
         )
         _refuse_dropout(base)
-        if shortcuts and base.device.type == "cpu":
+        if quick:
             quicken_elementwise(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
