@@ -34,10 +34,9 @@ class Calibration:
 
     def batches(self, size: int, device: Any) -> list[Batch]:
         """Batches of `size` rows (the last may be smaller), tensors on the device."""
-        return [
-            {name: value.to(device) for name, value in self._collate(self._rows[i : i + size]).items()}
-            for i in range(0, len(self._rows), size)
-        ]
+        made = [self._collate(self._rows[i : i + size]) for i in range(0, len(self._rows), size)]
+        read = ("input_ids", "attention_mask", "token_type_ids", "labels")
+        return [{name: batch[name].to(device) for name in read if name in batch} for batch in made]
 
 
 def attach_eva(model: Any, peft_config: Any, calibration: Calibration) -> Any:

@@ -173,9 +173,7 @@ def _flat_environment(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((f"code.{key}", code.get(key)) for key in ("commit", "dirty", "lock_sha256"))
     yield from (content.get("packages") or {}).items()
     hardware = around.get("hardware") or {}
-    yield from (
-        (f"hardware.{key}", hardware.get(key)) for key in ("system", "cpu", "threads", "products", "gpus", "cuda")
-    )
+    yield from ((f"hardware.{key}", hardware.get(key)) for key in ("system", "cpu", "threads", "gpus", "cuda"))
     yield "processes", around.get("processes")
 
 

@@ -28,7 +28,6 @@ SHARED_TRAINING = frozenset(
     """
     global_batch_size num_train_epochs max_steps train_sampling_strategy optim bf16 gradient_checkpointing
     gradient_checkpointing_kwargs label_smoothing_factor adam_beta1 adam_beta2 adam_epsilon per_device_train_batch_size
-    shortcuts
     """.split()
 )
 """Training settings that members have in common."""

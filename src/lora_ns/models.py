@@ -260,19 +260,13 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def make_deterministic(seed: int, *, shortcuts: bool = False) -> None:
-    """Seeds every random state and settles how this process computes, so that it gives the same bits each time.
-
-    shortcuts: whether matrix products may be by the library that is quickest for a training (`training.shortcuts`).
-    """
+def make_deterministic(seed: int) -> None:
+    """Seeds every random state and settles how this process computes, so that it gives the same bits each time."""
     import os
 
     import torch
     from transformers import set_seed
 
-    from lora_ns import products
-
-    products.settle(shortcuts)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
     # costs a third of a small step, and guards only against reading memory that nothing wrote

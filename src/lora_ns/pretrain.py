@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lora_ns import products, record
+from lora_ns import record
 from lora_ns.config import nearest
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.sources import pretraining
@@ -56,7 +56,6 @@ def pretrain_spec(
     started = time.perf_counter()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    products.settle(True)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec["seed"])
@@ -65,7 +64,6 @@ def pretrain_spec(
             losses, tokens = _fit(model, batches, spec["training"], progress)
         hardware = record.hardware()
     finally:
-        products.settle(False)
         torch.set_num_threads(threads_before)
     tokenizer.save_pretrained(out)
     model.save_pretrained(out)

@@ -229,8 +229,6 @@ class Store:
             "training": None if config.peft.method == "none" else training,
             "seed": config.seed,
         }
-        if training.get("neftune_noise_alpha"):
-            payload["noise"] = "of padded rows"  # of rows read as one it was too little
         parts = [slug(config.task_name), slug(config.model.name_or_path), slug(config.method), f"s{config.seed}"]
         return "-".join([*parts, digest_of(payload)])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -23,14 +22,12 @@ from lora_ns.config import RunConfig
 from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
 from lora_ns.failure import noting
 from lora_ns.fusing import BEGUN, MAX_MEMBERS, begun_groups, groups_of
-from lora_ns.integrity import intact
 from lora_ns.machine import check_machine
 from lora_ns.prediction.members import parts_within
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
 from lora_ns.store import Store, exists, making, replace_text
-from lora_ns.train import described, train
-from lora_ns.training.batches import order_digest
+from lora_ns.train import described, facts_of, train
 from lora_ns.training.interruption import Interruption, noticing
 from lora_ns.training.lock import holding
 from lora_ns.training.memory import OutOfMemory, release, smaller
@@ -108,14 +105,12 @@ def _told(error: Exception) -> LoraNsError:
 
 def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
     """Trains the group in one loop; returns the runs that have to be trained by themselves after all."""
-    from lora_ns import products
     from lora_ns.training.fused.layout import Unfusable
 
     try:
         for config in group:
             check_machine(config)
         with ExitStack() as held, noticing() as interruption:
-            held.callback(products.settle, False)  # which preparing settled for the training
             for config in group:
                 held.enter_context(holding(store.scratch(store.run_name(config))))
             if all(exists(store.adapter(store.run_name(config))) for config in group):
@@ -180,12 +175,11 @@ def _train_at_once(
                 del sweep, members
                 release()
                 continue
-            facts = {"rows_at_once": size, "memory": notes, "resumed_from": resumed}
-            facts |= {"loss": sweep.loss.kind, "rows": sweep.loss.rows}
-            facts["fused_with"] = [member.run for member in members]
+            how = {"rows_at_once": size, "loss": sweep.loss.kind, "rows": sweep.loss.rows, "memory": notes}
+            how |= {"resumed_from": resumed, "fused_with": [member.run for member in members]}
             is_kept = True
             for config, member, started in zip(group, members, starts, strict=True):
-                outcome = _kept(config, member, started, store, meter, facts, sweep.rows)
+                outcome = _kept(config, member, started, store, meter, how, sweep.rows)
                 is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
                 done(config, outcome)
             if not is_kept:  # what could not be written is written from here, next time
@@ -200,32 +194,29 @@ def _prepared(
     group: Sequence[RunConfig], store: Store, starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
 ) -> tuple[Any, Any, int]:
     """(the sweep, its members, rows of each at once), before the first step."""
-    from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
+    from lora_ns.models import best_device, load_base, make_deterministic
     from lora_ns.training.arguments import arguments_of
-    from lora_ns.training.collate import collate_of
     from lora_ns.training.fused.members import join
     from lora_ns.training.fused.sweep import Sweep
-    from lora_ns.training.rows import TokenRows
+    from lora_ns.training.setup import rows_and_collate
     from lora_ns.training.sizes import split_batch
 
     first = group[0]
     size, accumulation = split_batch(first.training.global_batch_size, 1, per_device)
-    intact(store.tokens(first))
-    rows = TokenRows(store.tokens(first) / "train.arrow")
-    collate = collate_of(first, load_tokenizer(first.model, store))
-    make_deterministic(first.seed, shortcuts=first.training.shortcuts)
+    rows, collate = rows_and_collate(first, store)
+    make_deterministic(first.seed)
     base: Any = load_base(first, store)
     base = base.to(best_device())
     members, arguments = [], []
     for number, (config, started) in enumerate(zip(group, starts, strict=True)):
         arguments.append(arguments_of(config, scratch, size=size, accumulation=accumulation, quiet=quiet))
         members.append(join(number, config, store, base, rows, collate, arguments[-1], started))
-    sweep = Sweep(base, members, rows, collate, size=size, scratch=scratch, arguments=arguments[0])
+    sweep = Sweep(base, members, rows, size=size, scratch=scratch, arguments=arguments[0])
     return sweep, members, size
 
 
 def _kept(
-    config: RunConfig, member: Any, started: Path, store: Store, meter: record.Meter, facts: dict[str, Any], rows: Any
+    config: RunConfig, member: Any, started: Path, store: Store, meter: record.Meter, how: dict[str, Any], rows: Any
 ) -> Path | LoraNsError:
     """The member's adapter put in its place; or why there is none."""
     target = store.adapter(member.run)
@@ -237,20 +228,8 @@ def _kept(
             raise member.failure
         with making(target) as (folder, notes):
             member.save(started, folder)
-            losses = [line["loss"] for line in member.history]
-            said = {
-                "parameters": member.parameters,
-                "steps": member.steps,
-                "training": {
-                    "final_loss": losses[-1],
-                    "mean_loss": math.fsum(losses) / len(losses),
-                    "tokens_seen": int(sum(rows.lengths[batch].sum() for batch in member.order)),
-                    "epochs": member.history[-1]["epoch"],
-                    "order_sha256": order_digest(member.order),
-                },
-                "circumstances": facts,
-            }
-            notes |= described(config, store, _share_of(meter, len(facts["fused_with"])), said)
+            facts = facts_of(member.setup.parameters, member.history, member.order, rows.lengths, how)
+            notes |= described(config, store, _share_of(meter, len(how["fused_with"])), facts)
         return target
 
     outcome = _outcome(save, member.run, store)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ from lora_ns.models import load_base, make_deterministic
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
 from lora_ns.store import Store, exists, making
-from lora_ns.training.batches import order_digest
+from lora_ns.training.batches import Rows, order_digest
 from lora_ns.training.checkpoints import step_of
 from lora_ns.training.interruption import Interruption, noticing
 from lora_ns.training.lock import holding
 from lora_ns.training.memory import OutOfMemory, release, smaller
-from lora_ns.training.prepare import PreparedRun, prepare
+from lora_ns.training.setup import PreparedRun, prepare
 from lora_ns.training.sizes import count_steps
 
 HISTORY = "history.jsonl"
@@ -49,12 +50,9 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
     check_machine(config)
     if config.peft.method == "none":
         return _count_only(config, store)
-    from lora_ns import products
-
     processes, meter = Processes.here(), record.Meter()
     scratch = store.scratch(run)
     with noticing() as interruption, ExitStack() as held:
-        held.callback(products.settle, False)  # which preparing settled for the training
         if processes.is_first:
             held.enter_context(holding(scratch))
         if processes.count == 1 and exists(target):
@@ -83,7 +81,7 @@ def _count_only(config: RunConfig, store: Store) -> Path:
 
 def described(config: RunConfig, store: Store, meter: record.Meter, facts: dict[str, Any]) -> dict[str, Any]:
     """The record of a run's training.  facts: what it has to say, with `circumstances` for what may vary."""
-    run, circumstances = store.run_name(config), facts.pop("circumstances", {})
+    run = store.run_name(config)
     described = record.describe(
         "train",
         run.rsplit("-", 1)[1],
@@ -92,9 +90,9 @@ def described(config: RunConfig, store: Store, meter: record.Meter, facts: dict[
         run=run,
         warnings=_warnings(config),
         meter=meter,
-        **facts,
+        **{key: value for key, value in facts.items() if key != "circumstances"},
     )
-    described["circumstances"] |= circumstances
+    described["circumstances"] |= facts.get("circumstances", {})
     return described
 
 
@@ -117,8 +115,7 @@ def _train_into(
                 if checkpoint is None:
                     run.trainer.probe()
             with meter.part("training"):
-                stream = config.seed + RANK_STRIDE * processes.rank  # of dropout
-                make_deterministic(stream, shortcuts=config.training.shortcuts)
+                make_deterministic(config.seed + RANK_STRIDE * processes.rank)  # dropout's random numbers
                 _fit(run, config, store, checkpoint)
             break
         except OutOfMemory:
@@ -136,7 +133,10 @@ def _train_into(
         )
     with meter.part("saving"):
         _save(run, folder, processes)
-    return {**_facts(run), "circumstances": {**_how(run), "memory": notes, "resumed_from": _name_of(checkpoint)}}
+    order = list(run.batches.steps(state.global_step))
+    resumed = None if checkpoint is None else Path(checkpoint).name
+    how = {"rows_at_once": run.batches.share.size, **run.trainer.ways, "memory": notes, "resumed_from": resumed}
+    return facts_of(run.parameters, run.trainer.history, order, run.rows.lengths, how)
 
 
 def _fit(run: PreparedRun, config: RunConfig, store: Store, checkpoint: str | None) -> None:
@@ -158,35 +158,31 @@ def _save(run: PreparedRun, folder: Path, processes: Processes) -> None:
     (folder / HISTORY).write_text("".join(lines), encoding="utf-8")
 
 
-def _facts(run: PreparedRun) -> dict[str, Any]:
-    """What the record says of the training, the same whenever it is made again."""
-    state, losses = run.trainer.state, [line["loss"] for line in run.trainer.history]
-    taken = list(run.batches.steps(state.global_step))
+def facts_of(
+    parameters: dict[str, int],
+    history: Sequence[Mapping[str, Any]],
+    order: Sequence[Rows],
+    lengths: Any,
+    circumstances: dict[str, Any],
+) -> dict[str, Any]:
+    """What the record says of a training, alone or in a group.
+
+    history: a line a step.  order: each step's rows.  lengths: tokens of every row.  circumstances: what may differ from one
+    time to the next.
+    """
+    losses = [line["loss"] for line in history]
     return {
-        "parameters": run.parameters,
-        "steps": state.global_step,
+        "parameters": parameters,
+        "steps": len(order),
         "training": {
             "final_loss": losses[-1],
             "mean_loss": math.fsum(losses) / len(losses),
-            "tokens_seen": int(sum(run.rows.lengths[batch].sum() for batch in taken)),
-            "epochs": state.epoch,
-            "order_sha256": order_digest(taken),
+            "tokens_seen": int(sum(lengths[batch].sum() for batch in order)),
+            "epochs": history[-1]["epoch"],
+            "order_sha256": order_digest(order),
         },
+        "circumstances": circumstances,
     }
-
-
-def _how(run: PreparedRun) -> dict[str, Any]:
-    """What may differ from one time to the next."""
-    arguments = run.trainer.args
-    return {
-        "rows_at_once": run.batches.share.size,
-        "accumulation": arguments.gradient_accumulation_steps,
-        **run.trainer.ways,
-    }
-
-
-def _name_of(checkpoint: str | None) -> str | None:
-    return None if checkpoint is None else Path(checkpoint).name
 
 
 def _check_finite(model: Any) -> None:

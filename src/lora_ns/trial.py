@@ -27,7 +27,6 @@ def keep_divergence(config: RunConfig, store: Store, reason: str) -> Path:
             run=run,
             diverged=reason,
         )
-        del notes["circumstances"]["hardware"]["products"]  # what multiplied was put away with the training
     store.failure(run).unlink(missing_ok=True)
     return store.adapter(run)
 

@@ -11,16 +11,13 @@ from support import REPOSITORY, causal_task, write_config
 
 from lora_ns.config import RunConfig, check, load_config
 from lora_ns.errors import ConfigError
-from lora_ns.methods import attach, count_parameters
+from lora_ns.methods import count_parameters
 from lora_ns.models import load_base
 from lora_ns.prediction.architecture import model_without_weights
-from lora_ns.prediction.predictor import Predictor
-from lora_ns.prediction.step import trace_answer, trace_step
+from lora_ns.prediction.step import set_up_step, trace_answer, trace_step
 from lora_ns.prediction.trace import Trace
 from lora_ns.prediction.workload import Shape
 from lora_ns.store import Store
-from lora_ns.training.loss import loss_of
-from lora_ns.training.lowrank import quicken
 
 SHAPE = Shape(rows=4, length=32, supervised=40)
 LORA = {"method": "lora", "r": 4, "target_modules": "all-linear"}
@@ -59,7 +56,8 @@ def test_the_peak_is_that_of_the_same_step_on_the_loaded_model(
 ) -> None:
     predicted = _step(_config(architecture, peft, **training))
     config = _config(tiny_causal, peft, **training)
-    model = attach(load_base(config, Store()), config, steps=1000)
+    setup = set_up_step(load_base(config, Store()), config)
+    model, loss = setup.model, setup.loss(config)
     assert (predicted.trainable, predicted.total) == count_parameters(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     trace = Trace()
@@ -69,15 +67,10 @@ def test_the_peak_is_that_of_the_same_step_on_the_loaded_model(
     model.train()
     if training:
         model.activation_checkpointing_enable()
-    ids = torch.zeros(SHAPE.rows, SHAPE.length, dtype=torch.long)
-    labels = torch.full_like(ids, -100)
-    labels[:, -SHAPE.supervised // SHAPE.rows :] = 0
-    quicken(model)
+    spans = [SHAPE.length - SHAPE.supervised // SHAPE.rows, SHAPE.length]
+    batch = setup.collate([{"input_ids": [0] * SHAPE.length, "spans": spans}] * SHAPE.rows)
     with trace:
-        losses = loss_of(config, model)(
-            model, {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-        )
-        (losses.values.sum() / SHAPE.supervised).backward()
+        (loss(model, batch).values.sum() / SHAPE.supervised).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer = torch.optim.AdamW(trained)
         optimizer.step()
@@ -109,12 +102,6 @@ def test_what_makes_a_step_smaller_and_larger(architecture: Path) -> None:
         {**causal_task(architecture), "model": {"name_or_path": str(architecture), "quantization": "4bit"}}, "task"
     )
     assert _step(quantized).weights < plain.weights
-
-
-def test_what_is_known_of_a_step_with_shortcuts_is_not_said_of_one_without(architecture: Path, workplace: Path) -> None:
-    predictor = Predictor(Store())
-    short, long = (predictor.step(_config(architecture, shortcuts=shortcuts), SHAPE) for shortcuts in (True, False))
-    assert short is not None and long is not None and long.peak > short.peak
 
 
 def test_an_answer_knows_its_keys_and_values_and_that_generation_needs_one_position(architecture: Path) -> None:

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from peft import LoraConfig, PromptTuningConfig, VeraConfig, get_peft_model
 from support import causal_task
-from test_loss import ALORA, ARCHITECTURES, batch, expected, gradients
+from test_loss import ALORA, ARCHITECTURES, SMALL, batch, by_row, expected, gradients
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.training.collate import IGNORED
-from lora_ns.training.flat import NAME, attend, flatten, reads_flat
+from lora_ns.training.collate import IGNORED, with_targets
+from lora_ns.training.flat import MODEL_TYPES, NAME, attend, flatten, reads_flat
 from lora_ns.training.loss import CausalLoss, loss_of
 
 
@@ -36,9 +37,8 @@ def test_each_row_has_the_loss_and_gradients_that_it_has_padded(architecture: st
     model.eval()
     wanted = expected(model, batch())
     wanted_gradients = gradients(model, wanted)
-    loss = loss_of(config(), model)
-    assert isinstance(loss, CausalLoss) and loss.rows == "flat"
-    found, _ = loss.by_owner(model, batch(), torch.arange(3), 3)
+    assert reads_flat(model, config())
+    found, _ = by_row(CausalLoss(model, flat=True), model, batch())
     assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     found_gradients = gradients(model, found)
     assert found_gradients.keys() == wanted_gradients.keys() and found_gradients
@@ -46,22 +46,49 @@ def test_each_row_has_the_loss_and_gradients_that_it_has_padded(architecture: st
         assert_close(found_gradients[name], gradient, rtol=1e-4, atol=1e-6)
 
 
+def small_model(model_type: str) -> Any:
+    """A decoder of the type, its numbers small and its optional parts (experts, low-rank attention) as its class has them."""
+    small = {**SMALL, "num_experts": 4, "n_routed_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
+             "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16, "n_group": 1, "topk_group": 1,
+             "q_lora_rank": 8, "kv_lora_rank": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
+             "sliding_window": None, "first_k_dense_replace": 1, "pad_token_id": 0}  # fmt: skip
+    if model_type.startswith("deepseek"):
+        small["num_key_value_heads"] = small["num_attention_heads"]
+    settings = transformers.AutoConfig.for_model(model_type, **small)
+    return transformers.AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+
+
+@pytest.mark.parametrize("model_type", sorted(MODEL_TYPES))
+def test_every_listed_model_reads_rows_apart_and_as_padded(model_type: str) -> None:
+    torch.manual_seed(0)
+    model = small_model(model_type).eval()
+    model.config.attention_dropout = 0.0
+    assert reads_flat(model, config())
+    wanted = expected(model, batch())
+    wanted_gradients = gradients(model, wanted)
+    found, _ = by_row(CausalLoss(model, flat=True), model, batch())
+    assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    found_gradients = gradients(model, found)
+    for name, gradient in wanted_gradients.items():
+        assert_close(found_gradients[name], gradient, rtol=1e-3, atol=1e-5)
+
+
 def test_no_layer_sees_padding_or_a_token_twice() -> None:
     model = ARCHITECTURES["llama"]()
     loss, seen = CausalLoss(model, flat=True), []
     for layer in (model.model.layers[0].self_attn.q_proj, model.model.layers[0].mlp):
         layer.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:2]))
-    loss(model, batch())
+    loss(model, flatten(batch()))
     assert seen == [(1, 12 + 9 + 7)] * 2
 
 
 def test_no_token_sees_another_row() -> None:
     model = ARCHITECTURES["llama"]().eval()
     loss, changed = CausalLoss(model, flat=True), batch()
-    before, _ = loss.by_owner(model, batch(), torch.arange(3), 3)
+    before, _ = by_row(loss, model, batch())
     changed["input_ids"][0] = (changed["input_ids"][0] + 1) % 97
     changed["input_ids"][2, :7] = 5
-    after, _ = loss.by_owner(model, changed, torch.arange(3), 3)
+    after, _ = by_row(loss, model, changed)
     assert_close(after[1], before[1], rtol=0, atol=0)
     moved = (after - before).detach().abs()
     assert moved[0] > 1e-3 < moved[2]
@@ -72,11 +99,11 @@ def test_it_holds_where_layers_are_computed_again(use_reentrant: bool) -> None:
     torch.manual_seed(0)
     model = get_peft_model(ARCHITECTURES["llama"](), lora())
     loss = CausalLoss(model, flat=True)
-    wanted = gradients(model, loss.by_owner(model, batch(), torch.arange(3), 3)[0])
+    wanted = gradients(model, by_row(loss, model, batch())[0])
     model.train()
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     model.enable_input_require_grads()
-    found = gradients(model, loss.by_owner(model, batch(), torch.arange(3), 3)[0])
+    found = gradients(model, by_row(loss, model, batch())[0])
     for name, gradient in wanted.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
@@ -106,9 +133,9 @@ def test_attention_by_rows_and_by_padding_are_one(lengths: tuple[int, ...], key_
 
 def test_a_model_that_read_flat_batches_reads_others_as_before() -> None:
     model = ARCHITECTURES["llama"]().eval()
-    rest = {name: value for name, value in batch().items() if name != "labels"}
+    rest = {name: batch()[name] for name in ("input_ids", "attention_mask")}
     before = model(**rest).logits
-    CausalLoss(model, flat=True)(model, batch())
+    CausalLoss(model, flat=True)(model, flatten(batch()))
     assert model.config._attn_implementation == NAME
     assert_close(model(**rest).logits, before)
     asked = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
@@ -125,7 +152,7 @@ def test_a_model_that_keeps_lengths_from_its_attention_is_not_read_wrong() -> No
     for layer in model.model.layers:
         layer.register_forward_pre_hook(forget, with_kwargs=True)
     with pytest.raises(AssertionError, match="does not tell its attention of rows"):
-        loss(model, batch())
+        loss(model, flatten(batch()))
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "cohere", "gpt2", "opt", "phi3"])
@@ -151,7 +178,7 @@ def test_a_model_that_looks_both_ways_keeps_its_mask() -> None:
     torch.manual_seed(0)
     model = ARCHITECTURES["llama"]().eval()
     model.config.is_causal = False
-    found, _ = loss_of(config(), model).by_owner(model, batch(), torch.arange(3), 3)
+    found, _ = by_row(loss_of(config(), model, flat=False), model, batch())
     assert_close(found, expected(model, batch()), rtol=1e-5, atol=1e-5)
 
 
@@ -176,14 +203,13 @@ def test_a_rows_first_token_is_not_the_one_after_another_rows_last() -> None:
     inputs["labels"] = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
     wanted = expected(model, inputs)
     loss = CausalLoss(model, flat=True)
-    assert len(loss(model, inputs).values) == 11 + 8 + 6
-    assert_close(loss.by_owner(model, inputs, torch.arange(3), 3)[0], wanted, rtol=1e-5, atol=1e-5)
+    assert len(loss(model, flatten(with_targets(inputs))).values) == 11 + 8 + 6
+    assert_close(by_row(loss, model, inputs)[0], wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("changes", "adapter"),
     [
-        ({"training": {"shortcuts": False}}, lora()),
         ({"training": {"torch_compile": True}}, lora()),
         ({"training": {"torch_compile_mode": "default"}}, lora()),
         ({"training": {"neftune_noise_alpha": 5.0}}, lora()),
@@ -191,7 +217,7 @@ def test_a_rows_first_token_is_not_the_one_after_another_rows_last() -> None:
         ({}, ALORA),
         ({}, PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")),
     ],
-    ids=["switched off", "compiled", "compiled by its mode", "noise by length", "vera", "alora", "prompt tuning"],
+    ids=["compiled", "compiled by its mode", "noise by length", "vera", "alora", "prompt tuning"],
 )
 def test_what_is_padded_though_the_model_is_llamas(changes: dict[str, Any], adapter: Any) -> None:
     model = get_peft_model(ARCHITECTURES["llama"](), adapter)
@@ -215,22 +241,17 @@ def test_flattening_keeps_each_token_its_place_and_label() -> None:
     assert (flat["labels"] != IGNORED).sum() == (given["labels"][:, 1:] != IGNORED).sum() == 13
 
 
-def test_a_run_is_trained_flat_and_the_record_says_so(workplace: Path, tiny_causal: Path) -> None:
+def test_a_run_is_trained_flat_or_padded_and_the_record_says_so(workplace: Path, tiny_causal: Path) -> None:
     from lora_ns.fetch import fetch
     from lora_ns.store import Store, read_record
     from lora_ns.tokenize import tokenize
     from lora_ns.train import train
 
     said = []
-    for shortcuts in (True, False):
-        run = check(
-            merge(causal_task(tiny_causal), {"training": {"max_steps": 2, "shortcuts": shortcuts}}),
-            "test",
-        )
+    for peft in ({"method": "lora"}, {"method": "prompt_tuning", "num_virtual_tokens": 3}):
+        run = check(causal_task(tiny_causal, peft=peft, training={"max_steps": 2, "learning_rate": 1e-2}), "test")
         store = Store()
         fetch(run.dataset, store)
         tokenize(run, store)
-        folder = train(run, store, quiet=True)
-        said.append(read_record(folder)["circumstances"]["rows"])
-        folder.rename(f"kept-{shortcuts}")
+        said.append(read_record(train(run, store, quiet=True))["circumstances"]["rows"])
     assert said == ["flat", "padded"]

@@ -118,8 +118,7 @@ def check_as_if_alone(configs: list[RunConfig], store: Store) -> None:
 
 def keep_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for models that cannot read rows as one."""
-    for user in ("lora_ns.training.loss", "lora_ns.training.fused.sweep"):
-        monkeypatch.setattr(f"{user}.reads_flat", lambda *_: False)
+    monkeypatch.setattr("lora_ns.training.setup.reads_flat", lambda *_: False)
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -210,11 +209,10 @@ def tiny_encoder_without_dropout(tiny_encoder: Path, tmp_path_factory: pytest.Te
         {"training": {"label_smoothing_factor": 0.1}},
         {"training": {"train_sampling_strategy": "random"}},
         {"training": {"per_device_train_batch_size": 8}},
-        {"training": {"shortcuts": False}},
         {"dataset": {"format": "text", "text_columns": ["answer"], "prompt_template": None, "response_template": None},
          "evaluation": {"benchmarks": []}},
     ],
-    ids=["checkpointing", "label smoothing", "random batches", "one share", "no shortcuts", "text"],
+    ids=["checkpointing", "label smoothing", "random batches", "one share", "text"],
 )  # fmt: skip
 def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes: dict[str, Any]) -> None:
     configs = [causal(tiny_causal, {}, seed=seed, **changes) for seed in (0, 1)]
@@ -229,7 +227,7 @@ def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes
 def test_every_way_through_a_layer_gives_what_a_run_alone_does(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, way: str, method: str
 ) -> None:
-    """Small layers take the members' own weights, larger ones and GPUs the others."""
+    """Processors and GPUs take one each."""
     from lora_ns.training.fused import layers
 
     monkeypatch.setattr(layers, "way_of", lambda *_: way)
@@ -247,21 +245,6 @@ def test_what_only_a_run_alone_needs_is_not_imported() -> None:
     ]
     done = subprocess.run([sys.executable, "-c", "; ".join(words)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
-
-
-def test_the_smallest_layers_have_weights_of_each_members_own() -> None:
-    from lora_ns.training.fused.layers import LowRank, way_of
-
-    def way(size: int, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
-        part = LowRank(
-            torch.nn.Parameter(torch.zeros(2, size)), torch.nn.Parameter(torch.zeros(size, 2)), 1.0, **settings
-        )
-        return way_of(torch.nn.Linear(size, size, dtype=dtype), [part])
-
-    assert way(256) == "weights"
-    assert way(512) == way(256, dropout=0.1) == "pieces"
-    assert way(512, magnitude=torch.nn.Parameter(torch.ones(512))) == "weights"
-    assert way(256, torch.bfloat16) == way(8, dropout=0.1, magnitude=torch.nn.Parameter(torch.ones(8))) == "factors"
 
 
 @pytest.mark.parametrize("largest", [1, 260])
@@ -293,7 +276,6 @@ def test_layers_may_be_computed_again_in_another_thread(
     store = ready(configs)
     with monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "backward", elsewhere)
-        patch.setattr("lora_ns.training.loss.narrow", lambda *_: False)  # which is for processors
         found = together(configs, store)
     Path("results/adapters").rename("fused")
     for config in configs:

@@ -20,9 +20,10 @@ from peft import (
 )
 from torch.testing import assert_close
 
-from lora_ns.training.collate import IGNORED
+from lora_ns.training.collate import IGNORED, Batch, with_targets
 from lora_ns.training.entropy import token_entropy
-from lora_ns.training.loss import CausalLoss, LabelLoss
+from lora_ns.training.flat import flatten
+from lora_ns.training.loss import CausalLoss, LabelLoss, sums_by_owner
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -52,19 +53,26 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-def batch() -> dict[str, torch.Tensor]:
+def batch() -> Batch:
     torch.manual_seed(1)
     ids = torch.randint(3, 97, (3, 12))
     attention, labels = torch.ones_like(ids), ids.clone()
     labels[:, :5] = IGNORED
     for row, length in enumerate((12, 9, 7)):
         ids[row, length:], attention[row, length:], labels[row, length:] = 0, 0, IGNORED
-    return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+    return with_targets({"input_ids": ids, "attention_mask": attention, "labels": labels})
+
+
+def by_row(loss: CausalLoss, model: Any, inputs: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """(sum of losses, right answers) of each row of a padded batch."""
+    inputs = with_targets(inputs)
+    losses = loss(model, flatten(inputs) if loss.rows == "flat" else inputs)
+    return sums_by_owner(losses, inputs["logits_to_keep"].nonzero()[:, 0], len(inputs["input_ids"]))
 
 
 def expected(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Sum of each row's losses from all logits."""
-    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    rest = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     logits = model(**rest).logits[:, -inputs["labels"].size(1) :][:, :-1].float()
     targets = inputs["labels"][:, 1:]
     each = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
@@ -83,7 +91,7 @@ def check_same(model: Any, kind: str = "compact") -> None:
     wanted_gradients = gradients(model, wanted)
     loss = CausalLoss(model)
     assert loss.kind == kind
-    found, _ = loss.by_owner(model, batch(), torch.arange(3), 3)
+    found, _ = by_row(loss, model, batch())
     assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     assert loss.count(batch()) == len(loss(model, batch()).values) == 13
     found_gradients = gradients(model, found)
@@ -130,46 +138,17 @@ def test_it_holds_where_layers_are_computed_again(use_reentrant: bool) -> None:
         ARCHITECTURES["llama"](), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     )
     loss = CausalLoss(model)
-    wanted = gradients(model, loss.by_owner(model, batch(), torch.arange(3), 3)[0])
+    wanted = gradients(model, by_row(loss, model, batch())[0])
     model.train()  # LoRA's dropout is 0
     model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
     model.enable_input_require_grads()
-    found = gradients(model, loss.by_owner(model, batch(), torch.arange(3), 3)[0])
+    found = gradients(model, by_row(loss, model, batch())[0])
     assert found.keys() == wanted.keys() and found
     for name, gradient in wanted.items():
         assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-XLORA = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
 ALORA = LoraConfig(r=4, target_modules="all-linear", alora_invocation_tokens=[7], task_type="CAUSAL_LM")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "adapter", "positions"),
-    [
-        ("llama", None, (1, 13)),
-        ("qwen3", None, (1, 13)),
-        ("experts", None, (1, 13)),
-        ("llama", LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"), (1, 13)),
-        ("llama", ALORA, (3, 12)),
-        ("llama", XLORA, (3, 12)),
-        ("gemma2", None, (3, 12)),
-    ],
-)
-def test_behind_its_attention_the_last_layer_sees_the_supervised_positions_only(
-    architecture: str, adapter: Any, positions: tuple[int, int]
-) -> None:
-    base = ARCHITECTURES[architecture]()
-    model = base if adapter is None else get_peft_model(base, adapter)
-    if adapter is XLORA:
-        for layer in base.model.layers:
-            layer.self_attn.o_proj.forward = layer.self_attn.o_proj.forward  # as X-LoRA puts its own in every layer
-    loss, seen = CausalLoss(model), []
-    for layer in base.model.layers:
-        for part in (layer.self_attn.o_proj, layer.mlp):
-            part.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[:2]))
-    loss(model, batch())
-    assert seen == [(3, 12), (3, 12), positions, positions]
 
 
 def test_the_output_layer_sees_the_supervised_positions_only() -> None:
@@ -177,17 +156,20 @@ def test_the_output_layer_sees_the_supervised_positions_only() -> None:
     loss, seen = CausalLoss(model), []
     model.lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape))
     loss(model, batch())
+    assert seen == [(13, 32)]
+    seen.clear()
+    CausalLoss(model, flat=True)(model, flatten(batch()))
     assert seen == [(1, 13, 32)]
 
 
 def test_which_tokens_were_the_likeliest_is_counted() -> None:
     model, inputs = ARCHITECTURES["llama"]().eval(), batch()
-    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    rest = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     said = model(**rest).logits.argmax(-1)
     inputs["labels"][0, 6:9] = said[0, 5:8]
     right = (said[:, :-1] == inputs["labels"][:, 1:]).sum(-1)
     assert right[0] >= 3
-    _, found = CausalLoss(model).by_owner(model, inputs, torch.arange(3), 3)
+    _, found = by_row(CausalLoss(model), model, inputs)
     assert found.tolist() == right.tolist()
 
 
@@ -195,9 +177,10 @@ def test_tokens_see_no_padding_though_no_mask_is_given() -> None:
     """The same rows beside longer ones, and by themselves."""
     model, inputs = ARCHITECTURES["llama"]().eval(), batch()
     loss = CausalLoss(model)
-    together, _ = loss.by_owner(model, inputs, torch.arange(3), 3)
+    together, _ = by_row(loss, model, inputs)
     for row, length in enumerate((12, 9, 7)):
-        alone = {name: value[row : row + 1, :length] for name, value in inputs.items()}
+        read = ("input_ids", "attention_mask", "labels")
+        alone = with_targets({name: inputs[name][row : row + 1, :length] for name in read})
         assert_close(loss(model, alone).values.sum(), together[row], rtol=1e-5, atol=1e-5)
 
 
@@ -237,7 +220,7 @@ def test_rows_without_a_supervised_token_carry_no_loss_and_no_gradient() -> None
     model = ARCHITECTURES["llama"]()
     inputs = batch()
     inputs["labels"][:] = IGNORED
-    found, _ = CausalLoss(model).by_owner(model, inputs, torch.arange(3), 3)
+    found, _ = by_row(CausalLoss(model), model, inputs)
     assert found.tolist() == [0.0] * 3
     assert all(not gradient.any() for gradient in gradients(model, found).values())
 
@@ -272,11 +255,12 @@ def test_classes_and_numbers_have_the_usual_losses_and_a_row_of_nothing_has_none
     labels = torch.tensor([2, 0, IGNORED])
     loss = LabelLoss(regression=False)
     found = loss(Classifier(logits), {"labels": labels})
-    assert found.places.tolist() == [0, 1]
-    assert_close(found.values, torch.nn.functional.cross_entropy(logits[:2], labels[:2], reduction="none"))
+    assert_close(found.values[:2], torch.nn.functional.cross_entropy(logits[:2], labels[:2], reduction="none"))
+    assert found.values[2] == 0 and not found.correct[2]
     assert loss.count({"labels": labels}) == 2
     numbers = torch.tensor([1.5, -100.0, float("nan")])
     loss = LabelLoss(regression=True)
     found = loss(Classifier(logits[:, :1]), {"labels": numbers})
-    assert_close(found.values, (logits[:2, 0] - numbers[:2]) ** 2)
+    assert_close(found.values[:2], (logits[:2, 0] - numbers[:2]) ** 2)
+    assert found.values[2] == 0
     assert loss.count({"labels": numbers}) == 2

@@ -81,18 +81,13 @@ class TrainingConfig(BaseModel):
     train_sampling_strategy: Literal["group_by_length", "random", "sequential"] = "group_by_length"
     """Which rows make a batch: of like length out of fifty batches' worth of shuffled rows, so that little of it is padding;
     any; or in the order of the data."""
-    shortcuts: bool = True
-    """Whether what nobody reads is left uncomputed (padding; logits and the last layer where there is no loss), LoRA's
-    product, norms and rotary embeddings taken in fewer passes, LoRA's dropout drawn from fewer random numbers, and matrix
-    products on AMD's processors made by OpenBLAS: the same but for rounding, and for which numbers dropout draws.  false:
-    model and method as they come.  Outside every digest."""
     optim: str = "adamw_torch"
     """As transformers has it (adamw_torch, paged_adamw_8bit …), or LoRA's own: loraplus, lora_fa, riemannian."""
 
     @property
     def arguments(self) -> dict[str, Any]:
         """All that is stated for transformers.TrainingArguments."""
-        ours = {"global_batch_size", "per_device_train_batch_size", "shortcuts"}
+        ours = {"global_batch_size", "per_device_train_batch_size"}
         return {key: value for key, value in self.model_dump().items() if key not in ours}
 
 
@@ -195,13 +190,14 @@ OWNED = {
     "save_only_model": "an interrupted run goes on from its checkpoint, optimizer and schedule included",
     "ignore_data_skip": "an interrupted run goes on with the rows that come next",
     "dataloader_drop_last": "the last batch of an epoch is trained on, however small",
+    "shortcuts": "it is gone: rounding is all that is left to differ, so there is nothing to switch; leave it out",
     "load_best_model_at_end": "settings are chosen on the validation split by `tune:` in an experiment",
 }
 """Training arguments that are not the user's to set, and what to do instead."""
 
 OUTSIDE_DIGEST = frozenset(
     """
-    shortcuts per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
+    per_device_train_batch_size per_device_eval_batch_size report_to run_name project disable_tqdm log_level
     log_level_replica log_on_each_node logging_strategy logging_steps logging_first_step logging_nan_inf_filter
     save_strategy save_steps save_total_limit enable_jit_checkpoint eval_steps
     eval_delay eval_accumulation_steps dataloader_num_workers dataloader_pin_memory

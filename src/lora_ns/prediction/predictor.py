@@ -18,7 +18,7 @@ from lora_ns.prediction.footprint import Answer, Footprint, Step
 from lora_ns.prediction.workload import Questions, Shape
 from lora_ns.store import Store, digest_of, replace_text
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Bumped by hand when a change of the code changes what is predicted."""
 _PACKAGES = ("torch", "transformers", "peft", "trl")
 _OF_A_STEP = ("optim", "max_grad_norm", "gradient_checkpointing", "bf16", "fp16")
@@ -41,8 +41,7 @@ class Predictor:
     def step(self, config: RunConfig, shape: Shape) -> Step | None:
         """One training step; None where it cannot be predicted, or is not known and nothing is traced."""
         arguments = config.training.arguments
-        told = {key: arguments.get(key) for key in _OF_A_STEP} | {"shortcuts": config.training.shortcuts}
-        asked = {"step": told, "shape": asdict(shape)}
+        asked = {"step": {key: arguments.get(key) for key in _OF_A_STEP}, "shape": asdict(shape)}
 
         def trace(model: Any) -> Step:
             from lora_ns.prediction.step import trace_step

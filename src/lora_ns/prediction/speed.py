@@ -9,7 +9,6 @@ from functools import partial
 import psutil
 import torch
 
-from lora_ns import products
 from lora_ns.models import best_device
 from lora_ns.prediction.devices import Device
 from lora_ns.record import hardware
@@ -27,11 +26,9 @@ def measure() -> Device:
     """
     place, threads = best_device(), torch.get_num_threads()
     torch.set_num_threads(1)
-    products.settle(threads == 1)  # as a training in this process would
     try:
         return _measure(place, 1 if place == "cuda" else threads)
     finally:
-        products.settle(False)
         torch.set_num_threads(threads)
 
 

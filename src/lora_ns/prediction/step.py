@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -22,9 +23,8 @@ from lora_ns.methods import attach, count_parameters
 from lora_ns.prediction.footprint import Answer, Kernels, Step
 from lora_ns.prediction.trace import Trace
 from lora_ns.prediction.workload import Shape
-from lora_ns.training.dropout import quicken_dropout
-from lora_ns.training.loss import loss_of
-from lora_ns.training.lowrank import quicken
+from lora_ns.training.collate import Batch, collate_of
+from lora_ns.training.setup import Setup, set_up
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
 """Bytes of a quantised weight: nf4 with one 8-bit scale for 64 weights and a float for 256 of these (Dettmers et al. 2023,
@@ -36,23 +36,24 @@ def trace_step(model: Any, config: RunConfig, shape: Shape) -> Step:
 
     Raises ConfigError where model and method do not go together.
     """
-    model = attach(model, _plain(config), steps=1000)
-    trainable, total = count_parameters(model)
+    setup = set_up_step(model, config)
+    model, batch = setup.model, _batch(setup, config, shape)
+    loss = setup.loss(config)
     trained = [p for p in model.parameters() if p.requires_grad]
     adapter = sum(p.numel() * p.element_size() for p in trained)
     with _on_fake_tensors(model, config, shape) as (trace, saved):
         weights, large = trace.live, trace.large
-        _loss(model, config, shape, _checkpoints(config)).backward()
+        _loss(setup.model, loss, batch, config, shape, _checkpoints(config)).backward()
         forward_backward = Counter(trace.kernels)
         optimizer = _update(model, config)
         update = trace.kernels - forward_backward
         peak, large_at_peak = trace.peak, trace.large_at_peak
         if _checkpoints(config):
-            _loss(model, config, shape, checkpointing=False).backward()
+            _loss(setup.model, loss, batch, config, shape, checkpointing=False).backward()
         unchecked = trace.peak
     return Step(
-        trainable=trainable,
-        total=total,
+        trainable=setup.parameters["trainable"],
+        total=setup.parameters["total"],
         weights=weights - saved,
         peak=peak - saved,
         large=large_at_peak - large,
@@ -63,6 +64,11 @@ def trace_step(model: Any, config: RunConfig, shape: Shape) -> Step:
         forward_backward=_listed(forward_backward),
         update=_listed(update),
     )
+
+
+def set_up_step(base: Any, config: RunConfig) -> Setup:
+    """The set-up of the step that is traced: the run's own, of sizes that do not depend on weights or rows."""
+    return set_up(_plain(config), base, collate_of(config, SimpleNamespace(pad_token_id=0)), steps=1000)
 
 
 def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> Answer:
@@ -161,19 +167,22 @@ def _cache_per_token(model: Any) -> int:
 # -- as lora_ns.training does it ---------------------------------------------------------------------------------------
 
 
-def _loss(model: Any, config: RunConfig, shape: Shape, checkpointing: bool) -> Any:
+def _batch(setup: Setup, config: RunConfig, shape: Shape) -> Batch:
+    """One micro-batch of token 0, its loss on the last positions of each row."""
+    each, more = divmod(shape.supervised, shape.rows)
+    rows: list[dict[str, Any]] = [{"input_ids": [0] * shape.length, "label": 0} for _ in range(shape.rows)]
+    for number, row in enumerate(rows):
+        supervised = min(each + (number < more), shape.length - 1)
+        row["spans"] = [shape.length - supervised, shape.length]
+    return setup.collate(rows)
+
+
+def _loss(model: Any, loss: Any, batch: Batch, config: RunConfig, shape: Shape, checkpointing: bool) -> Any:
     """The loss of one micro-batch."""
     model.train()
     (model.activation_checkpointing_enable if checkpointing else model.activation_checkpointing_disable)()
-    labels = torch.zeros(shape.rows, shape.length, dtype=torch.long)
-    if config.task_type != "causal_lm":
-        labels = torch.zeros(shape.rows, dtype=torch.float32 if config.task_type == "regression" else torch.long)
     with _precision(config):
-        if config.peft.method == "lora" and config.training.shortcuts:
-            quicken(model)
-            quicken_dropout(model)
-        losses = loss_of(config, model, flat=False)(model, {**_inputs(shape), "labels": labels})
-        return losses.values.sum() / shape.supervised
+        return loss(model, batch).values.sum() / shape.supervised
 
 
 def _checkpoints(config: RunConfig) -> bool:

@@ -22,7 +22,7 @@ def collate_of(config: RunConfig, tokenizer: Any) -> Collate:
 
 
 def _responses(pad_token_id: int) -> Collate:
-    """Rows of input_ids and supervised spans -> input_ids, attention_mask, labels [B, T]."""
+    """Rows of input_ids and supervised spans -> input_ids, attention_mask, labels [B, T] and what `with_targets` adds."""
     import torch
 
     def collate(rows: Sequence[dict[str, Any]]) -> Batch:
@@ -39,9 +39,22 @@ def _responses(pad_token_id: int) -> Collate:
                 labels[i, start:end] = ids[start:end]
         if not rows:
             attention[:] = 1
-        return {"input_ids": input_ids, "attention_mask": attention, "labels": labels}
+        return with_targets({"input_ids": input_ids, "attention_mask": attention, "labels": labels})
 
     return collate
+
+
+def with_targets(batch: Batch) -> Batch:
+    """The batch with the N supervised positions worked out once, for everything that follows.
+
+    logits_to_keep [B, T]: whether the token after a position carries loss (transformers' argument of that name).
+    targets [N]: those tokens, row by row.
+    """
+    import torch
+
+    ahead = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)
+    carried = ahead != IGNORED
+    return {**batch, "logits_to_keep": carried, "targets": ahead[carried]}
 
 
 def _labelled(tokenizer: Any, *, regression: bool) -> Collate:

@@ -1,54 +1,75 @@
-"""A batch's rows read as one, every token once and no padding, where only attention sees them apart.
+"""Padding-free batches: rows one after another, every token once, kept apart by attention alone.
 
-Linear layers, norms and the like compute each position from itself alone, so padding is work for nothing there: a
-fifteenth of a batch of sixteen rows of like length, and two in five tokens of sixteen as they come.
+Linear layers and norms compute each position from itself, so padding is work for nothing there: a fifteenth of a batch of
+sixteen rows of like length, and two in five tokens of sixteen as they come.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Any
 
 import torch
 
 from lora_ns.config import RunConfig
-from lora_ns.training.collate import IGNORED, Batch
-from lora_ns.training.positions import decoder_layers, is_as_llamas, sees_one_position
+from lora_ns.training.collate import IGNORED, Batch, Collate
+
+MODEL_TYPES = frozenset(
+    """
+    arcee deepseek_v2 deepseek_v3 ernie4_5 ernie4_5_moe gemma glm glm4_moe helium llama ministral3 mistral nanochat olmo
+    olmoe qwen2 qwen2_moe qwen3 qwen3_moe smollm3
+    """.split()
+)
+"""transformers' decoders whose layers, attention apart, see one position at a time and hand keyword arguments on to
+attention.  tests/training/test_flat.py compares each with its padded batches."""
 
 COMPILED = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
-"""Any of which has transformers compile the model, which lengths of every batch's own would have done again and again."""
+"""Any of which has transformers compile the model, which would be done again for every new batch length."""
 
 NAME = "lora_ns_rows"
-"""Of the attention, among those that transformers knows."""
+"""The attention function's name among those that transformers knows."""
 
 
 def reads_flat(model: Any, config: RunConfig) -> bool:
-    """Whether a base or PEFT model can read rows as one: a causal one of Llama's build with full attention and no dropout of
-    its own, and a method that computes each position from itself alone."""
+    """Whether a base or PEFT model can read padding-free batches: one of MODEL_TYPES with full attention and no dropout in it,
+    and a method that computes each position from itself alone."""
     told = config.training.arguments
-    compiled = any(told.get(key) for key in COMPILED)
     # NEFTune's noise is the weaker the longer a row is (Jain et al. 2023, arXiv 2310.05914, section 2)
-    noisy = bool(told.get("neftune_noise_alpha"))
-    if config.task_type != "causal_lm" or not config.training.shortcuts or compiled or noisy:
+    if config.task_type != "causal_lm" or told.get("neftune_noise_alpha") or any(told.get(key) for key in COMPILED):
         return False
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     if hasattr(model, "peft_config") and any(peft.is_prompt_learning for peft in model.peft_config.values()):
         return False
-    settings, layers = base.config.get_text_config(), decoder_layers(base)
-    if layers is None or getattr(settings, "output_router_logits", False):
-        return False
-    usual = settings._attn_implementation in ("sdpa", NAME) and not getattr(settings, "attention_dropout", 0.0)
+    settings = base.config.get_text_config()
     return (
-        usual
+        settings.model_type in MODEL_TYPES
+        and type(base).__module__.startswith("transformers.")  # not a hub's own code under a known name
+        and settings._attn_implementation in ("sdpa", NAME)
+        and not getattr(settings, "attention_dropout", 0.0)
+        and not getattr(settings, "output_router_logits", False)
         and _has_full_attention(settings)
-        and all(is_as_llamas(layer) and _config_of(layer) is settings for layer in layers)
-        and all(map(sees_one_position, layers.modules()))
+        and all(_sees_one_position(module) for module in base.base_model.modules())
+        # a layer's copy (peft.layer_replication) has a config of its own, which does not know our attention
+        and all(getattr(module, "config", settings) is settings for module in base.base_model.modules())
     )
 
 
-def _config_of(layer: Any) -> Any:
-    return getattr(layer.self_attn, "config", None)
+def _sees_one_position(module: Any) -> bool:
+    """Whether a module of the base or of PEFT computes each position from itself alone.  Of PEFT's only LoRA's, DoRA's and
+    IA3's are known to: aLoRA counts positions, X-LoRA weighs them, others mix them.  LLM.int8 looks for outliers in all."""
+    from peft.tuners.ia3.layer import IA3Layer
+    from peft.tuners.lora.layer import LoraLayer
+    from peft.tuners.lora.variants import DoraLinearVariant
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    if type(module).__name__ == "Linear8bitLt" or isinstance(module, torch.nn.modules.conv._ConvNd):
+        return False
+    if isinstance(module, LoraLayer):  # X-LoRA puts a forward of its own on the instance
+        return "forward" not in vars(module) and all(
+            isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values()
+        )
+    return isinstance(module, IA3Layer) or not isinstance(module, BaseTunerLayer)
 
 
 def _has_full_attention(settings: Any) -> bool:
@@ -60,7 +81,7 @@ def _has_full_attention(settings: Any) -> bool:
 
 
 def read_flat(base: Any) -> None:
-    """Has a base model see apart the rows of batches that `flatten` made; others it reads as before."""
+    """Has a base model keep apart the rows of padding-free batches; padded ones it reads as before."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -70,19 +91,53 @@ def read_flat(base: Any) -> None:
     base.config.get_text_config()._attn_implementation = NAME
 
 
+def without_padding(collate: Collate) -> Collate:
+    """The collator whose batches are padding-free."""
+    return lambda rows: flatten(collate(rows))
+
+
 def flatten(batch: Batch) -> Batch:
-    """input_ids, attention_mask, labels [B, T], padded on the right -> input_ids, position_ids, labels [1, tokens], and for
-    attention the rows' lengths; on a GPU also each token's place in the padded batch."""
+    """A batch of `with_targets`, padded on the right [B, T] -> input_ids, position_ids, labels [1, tokens], logits_to_keep [N]
+    as places among the tokens, targets [N], and for attention the rows' lengths and places."""
     real = batch["attention_mask"].bool()
     labels = batch["labels"].clone()
     labels[:, 0] = IGNORED  # what stands before a row's first token is another row's
     positions = torch.arange(real.size(1), device=real.device).expand_as(real)
-    parts = {"input_ids": batch["input_ids"], "position_ids": positions, "labels": labels}
-    flat: Batch = {name: value[real][None] for name, value in parts.items()}
-    flat["attention_mask"] = torch.empty(1, 1, 1, 0, device=real.device)  # of four dimensions it is left as it is
-    flat["row_lengths"] = real.sum(1).tolist()
-    flat["row_places"] = None if real.device.type == "cpu" else real.view(-1).nonzero()[:, 0]
-    return flat
+    lengths = real.sum(1).tolist()
+    return {
+        "input_ids": batch["input_ids"][real][None],
+        "position_ids": positions[real][None],
+        "labels": labels[real][None],
+        "attention_mask": torch.empty(1, 1, 1, 0, device=real.device),  # one of four dimensions is left as it is
+        "logits_to_keep": batch["logits_to_keep"][real].nonzero()[:, 0],
+        "targets": batch["targets"],
+        "row_lengths": lengths,
+        "row_places": _row_places(lengths),
+    }
+
+
+def concatenated(batches: Sequence[Batch]) -> Batch:
+    """Padding-free batches one after another, as one."""
+    lengths = [length for batch in batches for length in batch["row_lengths"]]
+    starts = [0, *accumulate(batch["input_ids"].size(1) for batch in batches)]
+    kept = [batch["logits_to_keep"] + start for batch, start in zip(batches, starts, strict=False)]
+    return {
+        **{name: torch.cat([b[name] for b in batches], dim=1) for name in ("input_ids", "position_ids", "labels")},
+        "attention_mask": batches[0]["attention_mask"],
+        "logits_to_keep": torch.cat(kept),
+        "targets": torch.cat([batch["targets"] for batch in batches]),
+        "row_lengths": lengths,
+        "row_places": _row_places(lengths),
+    }
+
+
+def _row_places(lengths: Sequence[int]) -> torch.Tensor | None:
+    """Each token's place in the same rows padded [rows * longest], for a GPU's attention: one call for all rows.  None on a
+    processor, where a call for each length is quicker."""
+    if not torch.cuda.is_available():
+        return None
+    longest = max(lengths)
+    return torch.cat([torch.arange(length) + row * longest for row, length in enumerate(lengths)])
 
 
 def attend(
@@ -125,7 +180,7 @@ def _rows_of(line: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
 
 
 def _padded(line: torch.Tensor, lengths: Sequence[int], places: torch.Tensor) -> torch.Tensor:
-    """[tokens, heads, width] -> [rows, heads, longest, width], zeros where a row has ended: one call for all on a GPU."""
+    """[tokens, heads, width] -> [rows, heads, longest, width], zeros where a row has ended."""
     room = line.new_zeros(len(lengths) * max(lengths), *line.shape[1:]).index_copy(0, places, line)
     return room.unflatten(0, (len(lengths), max(lengths))).transpose(1, 2)
 

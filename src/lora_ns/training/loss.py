@@ -1,7 +1,7 @@
-"""What training makes small: the loss of a batch, with logits only at the places that carry loss.
+"""The loss of a batch, with logits only at the positions that carry loss.
 
-Four in five positions of a batch are prompt or padding.  Their hidden states are dropped before the output layer, which
-for a large vocabulary is a third of the whole computation; on GPUs TRL's fused output layer does the same in tiles.
+Four in five positions of a batch are prompt or padding.  transformers' `logits_to_keep` drops their hidden states before the
+output layer, which for a large vocabulary is a third of the whole computation; on GPUs TRL's fused output layer works in tiles.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED
 from lora_ns.training.entropy import token_entropy
-from lora_ns.training.flat import flatten, read_flat, reads_flat
-from lora_ns.training.last_layer import narrow
+from lora_ns.training.flat import read_flat
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Of each supervised token of a batch, or of each labelled row: values [N] float32 (nats; squared errors).
+    """Values [N] of a batch, float32: nats of each supervised token, or nats or squared error of each row (0 without a label).
 
-    places [N]: where each is in the batch's owners, flattened.  correct [N]: whether its label was the likeliest; None for
-    numbers.
+    correct [N]: whether the label was the likeliest; None for numbers.
     """
 
     values: Any
-    places: Any
     correct: Any
 
 
@@ -35,140 +32,93 @@ class CausalLoss:
 
     accuracy = "mean_token_accuracy"
 
-    def __init__(self, model: Any, *, label_smoothing: float = 0.0, shortcuts: bool = True, flat: bool = False):
-        """model: base or PEFT model, before it is wrapped for several processes.  shortcuts: where there are any.
+    def __init__(self, model: Any, *, label_smoothing: float = 0.0, flat: bool = False):
+        """model: base or PEFT model, before it is wrapped for several processes.
 
-        flat: whether it reads a batch's rows as one, which `reads_flat` says it can.
+        flat: whether its batches are padding-free, which `reads_flat` says it can read.
         """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.rows = "flat" if flat else "padded"
         if flat:
             read_flat(base)
         self.label_smoothing = label_smoothing
-        self.kind = _kind_of(base) if shortcuts else "whole"
+        self.kind = _kind_of(base)
         """fused (TRL's tiles), compact (the output layer sees supervised positions only) or whole (all logits)."""
         if self.kind == "fused":
             from trl.trainer.utils import add_fused_lm_head
 
             add_fused_lm_head(base, outputs=("log_probs", "is_top1"))
-        elif self.kind == "compact":
-            self._compact = _CompactHead(model, base)
-        self._masks = self.kind == "whole" or not _looks_back_only(model, base)
+        self._needs_mask = flat or self.kind == "whole" or not _looks_back_only(model, base)
+        self._virtual_tokens = _virtual_tokens(model)
 
     def count(self, inputs: dict[str, Any]) -> Any:
         """What the mean over a batch divides by, of a part of it: its supervised tokens."""
-        return (inputs["labels"][:, 1:] != IGNORED).sum()
-
-    def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
-        """The losses of a batch.  model: wrapped or not."""
         import torch
 
-        labels = inputs["labels"]
-        carried = labels[:, 1:] != IGNORED
-        places = (torch.arange(labels.numel(), device=labels.device).view_as(labels)[:, 1:])[carried]
-        if self.rows == "flat":
-            inputs = flatten(inputs)
-            labels = inputs["labels"]
-            carried = labels[:, 1:] != IGNORED
-        elif not self._masks:  # padding stands on the right, where no token looks: without a mask attention is quicker
-            inputs = {name: value for name, value in inputs.items() if name != "attention_mask"}
+        return torch.tensor(len(inputs["targets"]))
+
+    def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
+        """The losses of a batch that the collator made.  model: wrapped or not."""
+        import torch
+
+        given = {name: value for name, value in inputs.items() if name not in ("labels", "logits_to_keep", "targets")}
+        if (
+            not self._needs_mask
+        ):  # padding stands on the right, where no token looks: without a mask attention is quicker
+            del given["attention_mask"]
+        keep, targets = inputs["logits_to_keep"], inputs["targets"]
         if self.kind == "fused" and not self.label_smoothing:
-            output = model(**inputs, use_cache=False, fused_lm_head=True)
-            width = carried.size(1)  # a trained prompt stands before the tokens
-            return Losses(-output.log_probs[:, -width:][carried].float(), places, output.is_top1[:, -width:][carried])
+            output = model(**given, labels=inputs["labels"], use_cache=False, fused_lm_head=True)
+            width = inputs["labels"].size(1) - 1  # a trained prompt stands before the tokens
+            kept = [_kept(figures[:, -width:], keep) for figures in (output.log_probs, output.is_top1)]
+            return Losses(-kept[0].float(), kept[1])
         if self.kind == "compact":
-            logits, targets = self._compact(model, inputs)
+            if keep.dim() == 2 and self._virtual_tokens:
+                keep = torch.nn.functional.pad(keep, (self._virtual_tokens, 0))
+            logits = model(**given, use_cache=False, logits_to_keep=keep).logits
+            logits = logits.reshape(-1, logits.size(-1))
         else:
-            rest = {name: value for name, value in inputs.items() if name != "labels"}
-            logits = model(**rest, use_cache=False).logits[:, -labels.size(1) :][:, :-1][carried]
-            targets = labels[:, 1:][carried]
+            logits = _kept(model(**given, use_cache=False).logits[:, -inputs["input_ids"].size(1) :], keep)
         logits = logits.float()
         if not self.label_smoothing:
-            values, correct = token_entropy(logits, targets)
-            return Losses(values, places, correct)
+            return Losses(*token_entropy(logits, targets))
         with torch.no_grad():
             correct = logits.gather(1, targets[:, None])[:, 0] >= logits.amax(-1) if len(targets) else targets
         smooth: dict[str, Any] = {"reduction": "none", "label_smoothing": self.label_smoothing}
-        return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), places, correct)
+        return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), correct)
 
-    def by_owner(self, model: Any, inputs: dict[str, Any], owners: Any, count: int) -> tuple[Any, Any]:
-        """(sum of losses, number of right answers) [count] of each owner of a batch's rows.  owners: [B]."""
-        return _summed(self(model, inputs), owners[:, None].expand_as(inputs["labels"]).reshape(-1), count)
+
+def _kept(values: Any, keep: Any) -> Any:
+    """values [B, T or T - 1, ...] at the N positions of a batch's logits_to_keep."""
+    return values[0, keep] if keep.dim() == 1 else values[keep[:, : values.size(1)]]
 
 
 def _kind_of(base: Any) -> str:
     import torch
 
     if getattr(base.config.get_text_config(), "output_router_logits", False):
-        return "whole"  # the experts' balance is a part of the model's own loss
+        return "whole"  # the experts' balance looks at all tokens
     if torch.cuda.is_available():
         return "fused"
-    source = inspect.getsource(type(base).forward)
-    is_usual = "self.loss_function(" in source and base.get_output_embeddings() is not None
-    return "compact" if is_usual else "whole"
+    return "compact" if "logits_to_keep" in inspect.signature(type(base).forward).parameters else "whole"
+
+
+def _virtual_tokens(model: Any) -> int:
+    """Positions that a trained prompt takes before the tokens; a prefix stands in the cache and takes none."""
+    if not hasattr(model, "peft_config"):
+        return 0
+    method = model.active_peft_config
+    is_prompt = method.is_prompt_learning and method.peft_type.value != "PREFIX_TUNING"
+    return int(method.num_virtual_tokens) if is_prompt else 0
 
 
 def _looks_back_only(model: Any, base: Any) -> bool:
-    """Whether each position's output hangs on those before it alone, whatever a mask says of those behind."""
+    """Whether each position's output depends on those before it alone, whatever a mask says of those behind."""
     prompted = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
     settings = base.config.get_text_config()
     kinds = set(getattr(settings, "layer_types", None) or ["full_attention"])
     usual = getattr(base, "_supports_attention_backend", False) and kinds <= {"full_attention", "sliding_attention"}
     return usual and not prompted and getattr(settings, "is_causal", True)
-
-
-@dataclass
-class _Chosen:
-    """The batch of the moment: its labels and the places before them, and the logits that came of it."""
-
-    labels: Any = None
-    places: Any = None
-    logits: Any = None
-
-
-class _CompactHead:
-    """Hooks by which the model's own forward computes logits, scaled and capped as it does, of chosen positions only."""
-
-    def __init__(self, model: Any, base: Any):
-        self._now, self._base = _Chosen(), base
-        for entered in dict.fromkeys((model, base)):  # AdaLoRA calls the base's forward past its hooks
-            entered.register_forward_pre_hook(self._note_labels, with_kwargs=True)
-        base.loss_function = self._keep_logits
-        self._head: Any = None
-        self._is_narrow = narrow(base, lambda: self._now.places)
-
-    def __call__(self, model: Any, inputs: dict[str, Any]) -> tuple[Any, Any]:
-        """(logits [N, V], targets [N]) of the N supervised positions, row by row."""
-        head = self._base.get_output_embeddings()  # PEFT may have put another in its place
-        if head is not self._head:
-            head.register_forward_pre_hook(self._drop_positions)
-            self._head = head
-        model(**inputs, use_cache=False)
-        logits, self._now.logits = self._now.logits, None
-        labels = self._now.labels[:, 1:]
-        return logits, labels[labels != IGNORED]
-
-    def _note_labels(self, module: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        """What is read of the forward pass that comes, and of those that checkpoints make of it again.
-
-        At the base whatever stands before the tokens by now (a trained prompt) has its labels too.
-        """
-        import torch
-
-        labels, places = kwargs.get("labels"), None
-        if labels is not None:
-            next_ones = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
-            places = (next_ones != IGNORED).view(-1).nonzero()[:, 0]
-        self._now.labels, self._now.places = labels, places
-
-    def _drop_positions(self, module: Any, args: tuple[Any, ...]) -> Any:
-        if self._now.places is None or self._is_narrow:
-            return None
-        return (args[0].reshape(-1, args[0].size(-1)).index_select(0, self._now.places)[None], *args[1:])
-
-    def _keep_logits(self, logits: Any, labels: Any, *_: Any, **__: Any) -> Any:
-        self._now.logits = logits.squeeze(0)
-        return logits.new_zeros(())
 
 
 class LabelLoss:
@@ -182,10 +132,8 @@ class LabelLoss:
 
     def count(self, inputs: dict[str, Any]) -> Any:
         """What the mean over a batch divides by, of a part of it: its rows with a label."""
-        return self._counted(inputs["labels"]).sum()
-
-    def _counted(self, labels: Any) -> Any:
-        return ~labels.isnan() if self.regression else labels != IGNORED
+        labels = inputs["labels"]
+        return (~labels.isnan() if self.regression else labels != IGNORED).sum()
 
     def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
         """The losses of a batch.  model: wrapped or not."""
@@ -193,32 +141,26 @@ class LabelLoss:
 
         labels = inputs["labels"]
         logits = model(**{name: value for name, value in inputs.items() if name != "labels"}).logits.float()
-        places = self._counted(labels).nonzero()[:, 0]
-        logits, labels = logits[places], labels[places]
         if self.regression:
-            return Losses((logits[:, 0] - labels) ** 2, places, None)
+            known = ~labels.isnan()
+            return Losses(torch.where(known, logits[:, 0] - labels.nan_to_num(), 0.0) ** 2, None)
         values = torch.nn.functional.cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self.label_smoothing
+            logits, labels, reduction="none", ignore_index=IGNORED, label_smoothing=self.label_smoothing
         )
-        return Losses(values, places, logits.argmax(-1) == labels)
-
-    def by_owner(self, model: Any, inputs: dict[str, Any], owners: Any, count: int) -> tuple[Any, Any]:
-        """(sum of losses, number of right answers) [count] of each owner of a batch's rows.  owners: [B]."""
-        return _summed(self(model, inputs), owners, count)
+        return Losses(values, logits.argmax(-1) == labels)
 
 
-def _summed(losses: Losses, owners: Any, count: int) -> tuple[Any, Any]:
-    mine = owners[losses.places]
+def sums_by_owner(losses: Losses, owners: Any, count: int) -> tuple[Any, Any]:
+    """(sum of losses, number of right answers) [count] of each owner.  owners [N]: whose each value is, 0 … count - 1."""
     right = losses.values.new_zeros(count)
     if losses.correct is not None:
-        right = right.index_add(0, mine, losses.correct.to(right.dtype))
-    return losses.values.new_zeros(count).index_add(0, mine, losses.values), right
+        right = right.index_add(0, owners, losses.correct.to(right.dtype))
+    return losses.values.new_zeros(count).index_add(0, owners, losses.values), right
 
 
-def loss_of(config: RunConfig, model: Any, *, flat: bool | None = None) -> CausalLoss | LabelLoss:
-    """The loss of the config's task on its model.  flat: whether rows are read as one, by default where they can be."""
+def loss_of(config: RunConfig, model: Any, *, flat: bool) -> CausalLoss | LabelLoss:
+    """The loss of the config's task on its model.  flat: whether batches are padding-free."""
     smoothing = float(config.training.arguments.get("label_smoothing_factor") or 0.0)
     if config.task_type == "causal_lm":
-        flat = reads_flat(model, config) if flat is None else flat
-        return CausalLoss(model, label_smoothing=smoothing, shortcuts=config.training.shortcuts, flat=flat)
+        return CausalLoss(model, label_smoothing=smoothing, flat=flat)
     return LabelLoss(regression=config.task_type == "regression", label_smoothing=smoothing)

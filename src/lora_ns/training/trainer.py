@@ -99,13 +99,12 @@ class RunTrainer(Trainer):
     ) -> Any:
         """The share's part of the batch's mean loss, over all its shares and processes."""
         losses = self._losses(model, inputs)
+        counted = self._losses.count(inputs).to(losses.values.device)
         if losses.correct is not None:
-            self._judged.append(
-                torch.stack([losses.correct.sum(), torch.tensor(len(losses.correct)).to(losses.places)])
-            )
+            self._judged.append(torch.stack([losses.correct.sum(), counted]))
         total = losses.values.sum()
         if (penalty := ranks.orthogonality(self.plain_model())) is not None:
-            total = total + penalty * len(losses.values)  # shares and processes add up to the whole of it
+            total = total + penalty * counted  # shares and processes add up to the whole of it
         return total / num_items_in_batch * self.args.world_size  # processes average their gradients
 
     def floating_point_ops(self, inputs: Any) -> int:

@@ -6,16 +6,14 @@ dropout is drawn as when it is alone: from its own stream of random numbers, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
 from lora_ns.training.collate import IGNORED, Batch
-
-Dropout = Callable[[torch.Tensor, float], torch.Tensor]
-"""Of some numbers, with the share that is to be zero."""
+from lora_ns.training.flat import concatenated
 
 
 class Unfusable(Exception):
@@ -25,32 +23,31 @@ class Unfusable(Exception):
 class Layout:
     """The joint batch of the moment, and the members' streams of random numbers."""
 
-    def __init__(self, *, flat: bool, dropout: Dropout = torch.nn.functional.dropout) -> None:
-        """flat: whether the model reads rows as one, without padding."""
-        self.flat, self._dropout = flat, dropout
+    def __init__(self, *, flat: bool) -> None:
+        """flat: whether batches are padding-free."""
+        self.flat = flat
         self.members: Sequence[int] = ()
         """Numbers of those that take part, in the order of their rows."""
         self.shapes: Sequence[tuple[int, int]] = ()
         """(rows, padded length) of each member's own batch."""
-        self._tokens: Sequence[int] = ()
-        """Of each member, without padding."""
         self._length = 0
         """Of the longest row of all."""
         self._supervised: Sequence[int] = ()
-        """Positions of each member's whose output is read, to which a causal model's last layer narrows down."""
+        """Positions of each member's that a causal model's output layer sees."""
         self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
 
     def join(self, members: Sequence[int], batches: Sequence[Batch], device: Any) -> tuple[Batch, torch.Tensor]:
-        """(the joint batch, padded on the right; place [B] of each row's member in `members`), on the device."""
+        """(the joint batch, padding-free or padded on the right; place in `members` [N] of whom each of its losses belongs
+        to), on the device."""
         self.members = list(members)
         self.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
-        self._tokens = [int(batch["attention_mask"].sum()) for batch in batches]
         self._length = max(length for _, length in self.shapes)
-        labels = [batch["labels"] for batch in batches]
-        self._supervised = [int((own[:, 1:] != IGNORED).sum()) for own in labels if own.dim() == 2]
-        rows = torch.tensor([rows for rows, _ in self.shapes])
-        owners = torch.repeat_interleave(torch.arange(len(batches)), rows)
-        return {name: value.to(device) for name, value in self._padded(batches).items()}, owners.to(device)
+        self._supervised = [len(batch["targets"]) for batch in batches if "targets" in batch]
+        counts = torch.tensor(self._supervised or [len(batch["labels"]) for batch in batches])
+        owners = torch.repeat_interleave(torch.arange(len(batches)), counts)
+        joint = concatenated(batches) if self.flat else self._padded(batches)
+        on_device = {n: v.to(device) if isinstance(v, torch.Tensor) else v for n, v in joint.items()}
+        return on_device, owners.to(device)
 
     def _padded(self, batches: Sequence[Batch]) -> Batch:
         """All rows [rows, longest of all]."""
@@ -74,8 +71,8 @@ class Layout:
         if len(rows) == 1:
             return [count]
         if self._supervised:
-            tokens = self._tokens if self.flat else [n * self._length for n in rows]
-            for sizes in (list(tokens), list(self._supervised)):
+            tokens = [n * (length if self.flat else self._length) for n, length in self.shapes]
+            for sizes in (tokens, list(self._supervised)):
                 if count == sum(sizes):
                     return sizes
         elif count % sum(rows) == 0:
@@ -119,7 +116,7 @@ class Layout:
 
     def _drawn(self, place: int, part: torch.Tensor, share: float) -> torch.Tensor:
         with self._stream_of(self.members[place]):
-            return self._dropout(part, share)
+            return torch.nn.functional.dropout(part, share)
 
 
 def _padding_of(batches: Sequence[Batch], name: str) -> int:

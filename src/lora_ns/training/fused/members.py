@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,16 @@ import torch
 from lora_ns.config import RunConfig
 from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import TrainingError
-from lora_ns.methods import count_parameters, initial_factors, save_trained, write_weights
+from lora_ns.methods import save_trained, write_weights
 from lora_ns.progress import Report, silent
 from lora_ns.store import Store
-from lora_ns.training.batches import Rows, RunBatches, Share
+from lora_ns.training.batches import Rows, Share
 from lora_ns.training.collate import Collate
 from lora_ns.training.fused.layers import LowRank
 from lora_ns.training.fused.layout import Unfusable
 from lora_ns.training.rows import TokenRows
+from lora_ns.training.setup import Setup, run_batches, set_up_run
 from lora_ns.training.sizes import count_steps
-from lora_ns.training.start import starting_model
 
 
 @dataclass
@@ -50,8 +50,7 @@ class Member:
     """Every trained parameter with its weight decay."""
     saved_as: dict[str, torch.Tensor]
     """Name in PEFT's file -> parameter."""
-    initial: dict[str, Any] | None
-    parameters: dict[str, int]
+    setup: Setup
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: TrainingError | None = None
     report: Report = silent
@@ -64,7 +63,7 @@ class Member:
                 raise TrainingError(f"training ended with weights that are not finite ({name}); nothing was kept.")
         for path in started.iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
-        write_weights(folder, {name: p.detach().cpu() for name, p in self.saved_as.items()}, self.initial)
+        write_weights(folder, {name: p.detach().cpu() for name, p in self.saved_as.items()}, self.setup.initial)
         lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
 
@@ -89,11 +88,10 @@ def join(
     )  # a head is drawn while loading, from the member's own seed
     takes_out = shared is not None and takes_out_of_base(config.peft.fields.get("init_lora_weights"))
     taken_from = _weights_of(base) if takes_out else {}
-    model = starting_model(config, store, rows, collate, steps, base=shared)
-    initial = initial_factors(model, config)
+    setup = set_up_run(config, store, rows, collate, steps, base=shared)
+    model = setup.model
     save_trained(model, started)
-    trainable, total = count_parameters(model)
-    parts = _parts(model, initial)
+    parts = _parts(model, setup.initial)
     heads = _heads(model)
     member = Member(
         number=number,
@@ -102,30 +100,18 @@ def join(
         steps=steps,
         rates=_rates(arguments, steps),
         largest_norm=config.training.max_grad_norm,
-        order=list(_batches(config, rows).steps(steps)),
+        order=list(run_batches(config, rows, Share(config.training.global_batch_size)).steps(steps)),
         parts=parts,
         heads=heads,
         decays=_decays(model, config.training.weight_decay),
         saved_as=_names(model),
-        initial=initial,
-        parameters={"trainable": trainable, "total": total},
+        setup=replace(setup, model=None),
     )
     model.unload()
     with torch.no_grad():
         for name, weight in taken_from.items():
             base.get_parameter(name).copy_(weight)
     return member
-
-
-def _batches(config: RunConfig, rows: TokenRows) -> RunBatches:
-    training = config.training
-    return RunBatches(
-        rows.lengths,
-        training.global_batch_size,
-        Share(training.global_batch_size),
-        seed=config.seed,
-        strategy=training.train_sampling_strategy,
-    )
 
 
 def _weights_of(base: Any) -> dict[str, torch.Tensor]:

@@ -15,16 +15,13 @@ import torch
 from lora_ns.errors import TrainingError
 from lora_ns.training import checkpoints
 from lora_ns.training.batches import count_shares
-from lora_ns.training.collate import Batch, Collate
-from lora_ns.training.dropout import dropout
-from lora_ns.training.elementwise import quicken_elementwise
-from lora_ns.training.flat import reads_flat
+from lora_ns.training.collate import Batch
 from lora_ns.training.fused.adamw import MembersAdamW
 from lora_ns.training.fused.layers import OwnModules, SharedLinear
 from lora_ns.training.fused.layout import Layout, Unfusable
 from lora_ns.training.fused.members import Member, layers_of
 from lora_ns.training.interruption import Interruption
-from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of
+from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of, sums_by_owner
 from lora_ns.training.memory import OutOfMemory, is_out_of_memory
 from lora_ns.training.rows import TokenRows
 
@@ -47,7 +44,6 @@ class Sweep:
         base: Any,
         members: Sequence[Member],
         rows: TokenRows,
-        collate: Collate,
         *,
         size: int,
         scratch: Path,
@@ -55,16 +51,12 @@ class Sweep:
     ):
         """base: to be changed, on the device that it is trained on.  arguments: of the first member's training."""
         self.members = {member.number: member for member in members}
-        self.rows, self.collate, self.size, self.scratch = rows, collate, size, scratch
+        self.rows, self.size, self.scratch = rows, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
-        quick = members[0].config.training.shortcuts and base.device.type == "cpu"
-        self.layout = Layout(
-            flat=reads_flat(base, members[0].config),
-            dropout=dropout if quick else torch.nn.functional.dropout,
-        )
+        if len({member.setup.padding_free for member in members}) > 1:
+            raise Unfusable("some of the methods need padding")
+        self.layout = Layout(flat=members[0].setup.padding_free)
         _refuse_dropout(base)
-        if quick:
-            quicken_elementwise(base)
         for member in members:
             self.layout.seed(member.number, member.config.seed)
         for name in layers_of(members):
@@ -113,7 +105,7 @@ class Sweep:
     def _take_step(self) -> None:
         living = self.living
         shares = [self._shares(member) for member in living]
-        items = torch.tensor([float(sum(self.loss.count(share) for share in of_member)) for of_member in shares])
+        items = torch.tensor([float(sum(map(self.loss.count, of_member))) for of_member in shares])
         items = items.to(self.base.device)
         losses = torch.zeros(len(living), device=self.base.device)
         judged = torch.zeros(len(living), device=self.base.device)
@@ -133,20 +125,21 @@ class Sweep:
     def _shares(self, member: Member) -> list[Batch]:
         batch = member.order[self.step]
         return [
-            self.collate([self.rows[row] for row in batch[i : i + self.size]]) for i in range(0, len(batch), self.size)
+            member.setup.collate([self.rows[row] for row in batch[i : i + self.size]])
+            for i in range(0, len(batch), self.size)
         ]
 
     def _passes(self, batches: Sequence[Batch]) -> list[list[int]]:
         """Whose batches go through the base together."""
         if self.base.device.type != "cpu":
             return [list(range(len(batches)))]
-        return in_passes([int(batch["attention_mask"].sum()) for batch in batches])
+        return in_passes([batch["input_ids"].numel() for batch in batches])
 
     def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
         """(sum of losses, number of right answers) of each member's share."""
         inputs, owners = self.layout.join(members, batches, self.base.device)
         with torch.autocast(self.base.device.type, torch.bfloat16, enabled=bool(self.arguments.bf16)):
-            return self.loss.by_owner(self.base, inputs, owners, len(members))
+            return sums_by_owner(self.loss(self.base, inputs), owners, len(members))
 
     def _note(
         self,

@@ -1,0 +1,152 @@
+"""What a training starts from.  A run alone, a member of a group and the step that `lora-ns plan` profiles go through
+`set_up`, so that they cannot drift apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_ns.calibration import Calibration
+from lora_ns.config import RunConfig
+from lora_ns.integrity import intact
+from lora_ns.methods import attach, count_parameters, initial_factors
+from lora_ns.models import (
+    best_device,
+    check_positions,
+    load_base,
+    load_tokenizer,
+    make_deterministic,
+    weights_folder,
+)
+from lora_ns.processes import ALONE, Processes
+from lora_ns.store import Store
+from lora_ns.trackers import EVENTS, is_tracked, keep_events
+from lora_ns.training.batches import RunBatches, Share
+from lora_ns.training.collate import Collate, collate_of
+from lora_ns.training.flat import reads_flat, without_padding
+from lora_ns.training.interruption import Interruption
+from lora_ns.training.loss import loss_of
+from lora_ns.training.rows import TokenRows
+from lora_ns.training.sizes import count_steps, split_batch
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Model and batches before the first step."""
+
+    model: Any
+    """The base with the method on it, initialised."""
+    collate: Collate
+    """Makes the batches that the model reads."""
+    padding_free: bool
+    initial: dict[str, Any] | None
+    """What `lora_ns.methods.initial_factors` gave."""
+    parameters: dict[str, int]
+    """trainable, total."""
+
+    def loss(self, config: RunConfig) -> Any:
+        """The loss on this model, which it makes ready for its batches."""
+        return loss_of(config, self.model, flat=self.padding_free)
+
+
+def set_up(
+    config: RunConfig,
+    base: Any,
+    collate: Collate,
+    steps: int,
+    *,
+    calibration: Calibration | None = None,
+    base_weights: Path | None = None,
+) -> Setup:
+    """The method on a base model, and the batches it is trained on.
+
+    base: to be changed.  collate: what `collate_of` gave.  steps: optimiser steps of the run.  The rest as `attach` takes it.
+    """
+    model = attach(base, config, calibration=calibration, base_weights=base_weights, steps=steps)
+    padding_free = reads_flat(model, config)
+    trainable, total = count_parameters(model)
+    return Setup(
+        model=model,
+        collate=without_padding(collate) if padding_free else collate,
+        padding_free=padding_free,
+        initial=initial_factors(model, config),
+        parameters={"trainable": trainable, "total": total},
+    )
+
+
+def set_up_run(
+    config: RunConfig, store: Store, rows: Sequence[dict[str, Any]], collate: Collate, steps: int, base: Any = None
+) -> Setup:
+    """The set-up of a run as seed and settings make it, initialised by the run's own rows where the method asks for them.
+
+    base: a base model as `load_base` gives it, to be changed; else it is loaded.  The rest as `set_up` takes it.
+    """
+    make_deterministic(config.seed)
+    base = load_base(config, store) if base is None else base
+    make_deterministic(config.seed)  # however many numbers loading drew
+    calibration, base_weights = None, None
+    if config.peft.calibration_rows is not None:
+        base = base.to(best_device())
+        calibration = Calibration(rows, collate, config.peft.calibration_rows, config.seed)
+    if config.peft.fields.get("init_lora_weights") == "loftq" and config.model.quantization == "4bit":
+        base_weights = weights_folder(config.model, store)
+    return set_up(config, base, collate, steps, calibration=calibration, base_weights=base_weights)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """One run before its first step."""
+
+    trainer: Any
+    """lora_ns.training.trainer.RunTrainer."""
+    rows: TokenRows
+    batches: RunBatches
+    initial: dict[str, Any] | None
+    parameters: dict[str, int]
+
+
+def prepare(
+    config: RunConfig,
+    store: Store,
+    interruption: Interruption,
+    *,
+    processes: Processes = ALONE,
+    per_device: int | None = None,
+    quiet: bool = False,
+) -> PreparedRun:
+    """Model, rows and loop of a run whose tokens are there.
+
+    per_device: at most so many rows at once on a device.  Raises ConfigError where settings do not go together.
+    """
+    from lora_ns.training.arguments import arguments_of
+    from lora_ns.training.trainer import RunTrainer
+
+    size, accumulation = split_batch(config.training.global_batch_size, processes.count, per_device)
+    scratch = store.scratch(store.run_name(config))
+    arguments = arguments_of(config, scratch, size=size, accumulation=accumulation, quiet=quiet)
+    rows, collate = rows_and_collate(config, store)
+    setup = set_up_run(config, store, rows, collate, count_steps(config, len(rows)))
+    check_positions(setup.model, max(rows.lengths, default=0), config)
+    share = Share(size, processes.count, processes.rank)
+    batches = run_batches(config, rows, share)
+    trainer = RunTrainer(config, setup.model, arguments, rows, batches, setup.collate, setup.loss(config), interruption)
+    if is_tracked(config):
+        keep_events(trainer.callback_handler.callbacks, store.root / EVENTS / scratch.name)
+    trainable, total = count_parameters(setup.model)  # an optimiser may have frozen a part (LoRA-FA)
+    return PreparedRun(trainer, rows, batches, setup.initial, {"trainable": trainable, "total": total})
+
+
+def rows_and_collate(config: RunConfig, store: Store) -> tuple[TokenRows, Collate]:
+    """A run's tokens, verified, and what makes padded batches of them."""
+    intact(store.tokens(config))
+    return TokenRows(store.tokens(config) / "train.arrow"), collate_of(config, load_tokenizer(config.model, store))
+
+
+def run_batches(config: RunConfig, rows: TokenRows, share: Share) -> RunBatches:
+    """The order of a run's batches.  share: which part of each is the process's own."""
+    training = config.training
+    return RunBatches(
+        rows.lengths, training.global_batch_size, share, seed=config.seed, strategy=training.train_sampling_strategy
+    )
