@@ -135,8 +135,6 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
     import torch
     from transformers import TrainerCallback
 
-    from lora_ns import products
-
     without_engines()
     pair = [made("ours", given), made(name, given)]
     spent, ended, turns = [0.0, 0.0], [False, False], threading.Condition()
@@ -151,7 +149,6 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
                 turns.wait_for(lambda: whose == self.number or ended[1 - self.number])
             # ours asks for them, the peer does not
             torch.use_deterministic_algorithms(self.number == 0, warn_only=True)
-            products.settle(self.number == 0)
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             nonlocal whose
@@ -187,7 +184,7 @@ def ours(name: str, given: argparse.Namespace) -> Any:
     from lora_ns.store import Store
     from lora_ns.tokenize import tokenize
     from lora_ns.training.interruption import Interruption
-    from lora_ns.training.prepare import prepare
+    from lora_ns.training.setup import prepare
 
     strategy = "random" if "random" in name else "group_by_length"
     content = {

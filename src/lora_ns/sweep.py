@@ -175,8 +175,9 @@ def _train_at_once(
                 del sweep, members
                 release()
                 continue
-            how = {"rows_at_once": size, "loss": sweep.loss.kind, "rows": sweep.loss.rows, "memory": notes}
-            how |= {"resumed_from": resumed, "fused_with": [member.run for member in members]}
+            how = {"rows_at_once": size, "accumulation": sweep.arguments.gradient_accumulation_steps, "memory": notes}
+            how |= {"loss": sweep.loss.kind, "rows": sweep.loss.rows, "resumed_from": resumed}
+            how["fused_with"] = [member.run for member in members]
             is_kept = True
             for config, member, started in zip(group, members, starts, strict=True):
                 outcome = _kept(config, member, started, store, meter, how, sweep.rows)

@@ -135,8 +135,9 @@ def _train_into(
         _save(run, folder, processes)
     order = list(run.batches.steps(state.global_step))
     resumed = None if checkpoint is None else Path(checkpoint).name
-    how = {"rows_at_once": run.batches.share.size, **run.trainer.ways, "memory": notes, "resumed_from": resumed}
-    return facts_of(run.parameters, run.trainer.history, order, run.rows.lengths, how)
+    size, accumulation = run.batches.share.size, run.trainer.args.gradient_accumulation_steps
+    how = {"rows_at_once": size, "accumulation": accumulation, "memory": notes, "resumed_from": resumed}
+    return facts_of(run.parameters, run.trainer.history, order, run.rows.lengths, how | run.trainer.ways)
 
 
 def _fit(run: PreparedRun, config: RunConfig, store: Store, checkpoint: str | None) -> None:

@@ -523,7 +523,7 @@ def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(
     join = fused.Layout.join
 
     def short_of_memory(self, members, batches, device):
-        if len(batches[0]["input_ids"]) > 2:
+        if len(batches[0]["row_lengths"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return join(self, members, batches, device)
 
