@@ -227,7 +227,7 @@ def test_settings_that_members_share(workplace: Path, tiny_causal: Path, changes
 def test_every_way_through_a_layer_gives_what_a_run_alone_does(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, way: str, method: str
 ) -> None:
-    """Processors and GPUs take one each."""
+    """Small layers take the members' own weights, larger ones and GPUs the others."""
     from lora_ns.training.fused import layers
 
     monkeypatch.setattr(layers, "way_of", lambda *_: way)
@@ -245,6 +245,21 @@ def test_what_only_a_run_alone_needs_is_not_imported() -> None:
     ]
     done = subprocess.run([sys.executable, "-c", "; ".join(words)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
+
+
+def test_the_smallest_layers_have_weights_of_each_members_own() -> None:
+    from lora_ns.training.fused.layers import LowRank, way_of
+
+    def way(size: int, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
+        part = LowRank(
+            torch.nn.Parameter(torch.zeros(2, size)), torch.nn.Parameter(torch.zeros(size, 2)), 1.0, **settings
+        )
+        return way_of(torch.nn.Linear(size, size, dtype=dtype), [part])
+
+    assert way(256) == "weights"
+    assert way(512) == way(256, dropout=0.1) == "pieces"
+    assert way(512, magnitude=torch.nn.Parameter(torch.ones(512))) == "weights"
+    assert way(256, torch.bfloat16) == way(8, dropout=0.1, magnitude=torch.nn.Parameter(torch.ones(8))) == "factors"
 
 
 @pytest.mark.parametrize("largest", [1, 260])

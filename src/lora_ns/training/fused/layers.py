@@ -4,9 +4,11 @@
     y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; the norm held constant)
     y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: what started the factors was taken out of W
 
-W is read once for all rows.  On a processor each member's rows then go through its own factors ("pieces"); elsewhere all
-members' factors stand side by side in two products in which each row is masked to its own ("factors"), for a GPU is quicker
-with few large products, and DoRA needs the sum anyway.
+Three ways to the same numbers.  By weights: each member's own W + s·B·A is made once a step, and its rows go through that
+alone, which saves every pass over the rows that the factors would take; for the smallest layers on a processor.  By pieces:
+each member's rows by themselves through W and its own factors; for other layers on a processor, which is busy with one
+member's rows.  By factors: W is read once for all rows, and all members' factors stand side by side in two products in
+which each row is masked to its own; for GPUs, and for what the others do not know.
 """
 
 from __future__ import annotations
@@ -55,12 +57,25 @@ class LowRank:
         return (self.magnitude / own.detach().norm(dim=1))[:, None] * own
 
 
+LARGEST_OWN_WEIGHT = 2**17
+"""Numbers in a weight matrix up to which every member has its own sum of it, which takes as much memory as the layer."""
+
+LARGEST_NORMED_WEIGHT = 4 * 2**20
+"""The same with DoRA, whose norm needs that sum anyway."""
+
+
 def way_of(base: Any, parts: list[LowRank]) -> str:
-    """pieces or factors, for a layer's parts."""
+    """weights, pieces or factors, for a layer's parts."""
     weight = base.weight
-    is_plain = type(base) is torch.nn.Linear and {weight.dtype, *(part.a.dtype for part in parts)} == {weight.dtype}
-    is_normed = any(part.magnitude is not None for part in parts)
-    return "pieces" if is_plain and weight.device.type == "cpu" and not is_normed else "factors"
+    dtypes = {weight.dtype, *(part.a.dtype for part in parts)}
+    if type(base) is not torch.nn.Linear or weight.device.type != "cpu" or len(dtypes) > 1:
+        return "factors"
+    normed = any(part.magnitude is not None for part in parts)
+    if any(part.dropout for part in parts):
+        return "factors" if normed else "pieces"
+    if weight.numel() <= (LARGEST_NORMED_WEIGHT if normed else LARGEST_OWN_WEIGHT):
+        return "weights"
+    return "factors" if normed else "pieces"
 
 
 class SharedLinear(torch.nn.Module):
@@ -76,11 +91,28 @@ class SharedLinear(torch.nn.Module):
         flat = x.reshape(-1, x.size(-1))
         sizes = self.layout.sizes(len(flat))
         parts = [self.parts.get(member) for member in self.layout.members]
-        by_pieces = self._way == "pieces" and not torch.is_autocast_enabled(x.device.type)
-        out = (self._by_pieces if by_pieces else self._by_factors)(flat, sizes, parts)
+        ways = {"weights": self._by_weights, "pieces": self._by_pieces, "factors": self._by_factors}
+        is_plain = not torch.is_autocast_enabled(x.device.type)
+        out = ways[self._way if is_plain else "factors"](flat, sizes, parts)
         if any(part is not None and part.is_taken_apart for part in parts):
             out = _less_taken(out, flat, sizes, parts)
         return out.view(*x.shape[:-1], -1)
+
+    def _by_weights(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
+        shared = self.base.weight
+        own: list[torch.Tensor | None] = []
+        scalings = []
+        for part in parts:
+            scalings.append(1.0 if part is None else part.scaling)
+            if part is None:
+                own += [shared, None, None]
+            elif part.magnitude is not None:
+                own += [part.weight(shared), None, None]
+            else:
+                with torch.no_grad():
+                    own.append(part.weight(shared))
+                own += part.factors()
+        return _ByRows.apply(x, self.base.bias, sizes, scalings, *own)
 
     def _by_pieces(self, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
         pieces = []
@@ -166,6 +198,46 @@ def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: 
     owners = torch.repeat_interleave(torch.tensor([place for place, _, _ in columns]), ranks).to(like.device)
     scales = torch.repeat_interleave(torch.tensor([scaling for _, scaling, _ in columns]), ranks).to(like)
     return (places[:, None] == owners) * scales
+
+
+class _ByRows(torch.autograd.Function):
+    """Rows [n, in] in pieces of the given sizes, each through a weight of its own, without a copy of any.
+
+    own: of each piece its weight W + s·B·A, and A and B where these are to have the gradient; they have it without a
+    gradient of the weight, which would be as much work as another pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, bias: torch.Tensor | None, sizes: list[int], scalings: list[float], *own: Any
+    ) -> torch.Tensor:
+        weights = own[::3]
+        out = x.new_empty(len(x), len(weights[0]))
+        for piece, weight, place in zip(x.split(sizes), weights, out.split(sizes), strict=True):
+            torch.mm(piece, weight.t(), out=place) if bias is None else torch.addmm(bias, piece, weight.t(), out=place)
+        ctx.save_for_backward(x, *own)
+        ctx.sizes, ctx.scalings = sizes, scalings
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        x, *own = ctx.saved_tensors
+        pieces, rows = gradients[0].split(ctx.sizes), x.split(ctx.sizes)
+        to_x = None
+        if ctx.needs_input_grad[0]:
+            to_x = torch.empty_like(x)
+            for piece, weight, place in zip(pieces, own[::3], to_x.split(ctx.sizes), strict=True):
+                torch.mm(piece, weight, out=place)
+        to_own: list[torch.Tensor | None] = []
+        for number, (piece, seen, scaling) in enumerate(zip(pieces, rows, ctx.scalings, strict=True)):
+            a, b = own[3 * number + 1 : 3 * number + 3]
+            to_own.append(piece.t() @ seen if ctx.needs_input_grad[4 + 3 * number] else None)
+            if a is None:
+                to_own += [None, None]
+            else:  # the side of rank r first: processors take up to eight times as long for [n, r]
+                to_own.append(((b.t() @ piece.t()) @ seen).mul_(scaling))
+                to_own.append(((a @ seen.t()) @ piece).mul_(scaling).t())
+        return to_x, None, None, None, *to_own
 
 
 class OwnModules(torch.nn.Module):
