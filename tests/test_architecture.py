@@ -34,8 +34,6 @@ LAYERS = [
         "experiment_file",
         "editor_schema",
         "failure",
-        "fusing",
-        "packing",
         "history",
     },
     {
@@ -52,7 +50,7 @@ LAYERS = [
     {
         "base_model",
         "sweep",
-        "crew",
+        "grouping",
         "dag",
         "method_survey",
         "chain",

@@ -22,7 +22,7 @@ from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.failure import failure_of
 from lora_ns.fetch import fetch
-from lora_ns.fusing import groups_of, why_alone
+from lora_ns.grouping import groups_of, why_alone
 from lora_ns.prediction.devices import PROCESSOR
 from lora_ns.prediction.memory import of_sweep
 from lora_ns.prediction.predictor import Predictor

@@ -14,7 +14,7 @@ from lora_ns.config import merge, read_mapping
 from lora_ns.dag import open_experiment
 from lora_ns.experiment import load_experiment
 from lora_ns.failure import failure_of
-from lora_ns.packing import training_jobs
+from lora_ns.grouping import training_jobs
 from lora_ns.store import Store, read_record
 
 
