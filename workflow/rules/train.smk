@@ -50,7 +50,7 @@ rule train_together:
         limits=study.limits_of,
         members=study.members_of,
     message:
-        "{params.members}"
+        "train {wildcards.job}: {params.members}"
     shell:
         "exec {params.program} train --marker {output.done:q} {params.limits} {params.trial} {params.runs}"
         " > {log:q} 2>&1"
