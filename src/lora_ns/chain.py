@@ -60,17 +60,17 @@ def make_tokens(config: RunConfig, store: Store, *, quiet: bool = False) -> Path
 
 
 def make_adapter(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
-    """The adapter and what it is made from; returns its folder."""
-    folder = store.adapter(store.run_name(config))
-    if exists(folder):
-        return folder
+    """The adapter and what it is made from; returns its folder.  Raises LoraNsError where it cannot be had."""
     from lora_ns.machine import check_machine
-    from lora_ns.train import train
 
-    check_machine(config)
-    _make_ready(config, store, quiet)
-    with noting(store, folder.name, "train"):
-        return train(config, store, quiet=quiet)
+    if not exists(store.adapter(store.run_name(config))):
+        check_machine(config)
+    outcomes: list[Path | LoraNsError] = []
+    make_adapters([config], store, lambda _, outcome: outcomes.append(outcome), quiet=quiet)
+    [outcome] = outcomes
+    if isinstance(outcome, LoraNsError):
+        raise outcome
+    return outcome
 
 
 def _make_ready(config: RunConfig, store: Store, quiet: bool) -> None:
@@ -159,10 +159,10 @@ def make_scores(
             continue
         try:
             check_machine(config, training=False, backend=evaluation.backend)
-            if train or exists(store.adapter(run)):
-                make_adapter(config, store, quiet=quiet)
-            else:
+            if not train and not exists(store.adapter(run)):
                 raise TrainingError(_why_untrained(run, store))
+            if not exists(store.adapter(run)):
+                make_adapter(config, store, quiet=quiet)
             with noting(store, run, "evaluate"):
                 diverged = score_divergence(config, evaluation, store)
         except Interrupted:

@@ -46,7 +46,7 @@ rule evaluate_together:
         evaluation=study.evaluation_file_of,
         members=study.members_of,
     message:
-        "ask {wildcards.job} {wildcards.evaluation}: {params.members}"
+        "evaluate {wildcards.job} on {wildcards.evaluation}: {params.members}"
     shell:
         "exec {params.program} evaluate --marker {output.done:q} --evaluation {params.evaluation:q} {params.runs}"
         " > {log:q} 2>&1"
