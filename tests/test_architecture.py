@@ -108,8 +108,8 @@ def test_no_module_starts_the_command_line_again(path: Path) -> None:
     lists = [node.elts for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.List | ast.Tuple)]
     said = [[getattr(item, "value", None) for item in items] for items in lists]
     starts = any(one == "-m" and other == "lora_ns" for items in said for one, other in pairwise(items))
-    assert starts == (path.name == "launch.py")
-    assert "PROGRAM" not in path.read_text() or path.name in ("launch.py", "dag.py")
+    assert starts == (path == PACKAGE / "launch.py")
+    assert "PROGRAM" not in path.read_text() or path in (PACKAGE / "launch.py", PACKAGE / "dag.py")
 
 
 def test_no_module_is_named_for_nothing_in_particular() -> None:
