@@ -3,7 +3,7 @@
 What each rule reads and writes stands in workflow/rules; what an experiment needs is worked out by lora_ns.dag.
 """
 
-from lora_ns.dag import open_experiment
+from lora_ns.dag import local_cores, open_experiment
 
 
 report: "workflow/report/workflow.rst"
@@ -13,6 +13,7 @@ study = open_experiment(
     config.get("experiment", "configs/experiments/demo.yaml"),
     checkpoints,
     plans=workflow.is_main_process,
+    cores=local_cores(workflow),
 )
 
 

@@ -2,7 +2,7 @@
 
     processes    one process a run, one after another: what a plain workflow does
     in turn      one process that trains one run after another
-    fused        one command that trains them at once, over one frozen base; on several cores in a process for each core
+    fused        a command for each core, side by side as Snakemake starts them, that trains its share of them at once
 
 The runs are the demo's word problems with the demo's LoRA: seeds x learning rates.  Interleaved and repeated; the figures are
 wall and CPU seconds of everything, start-up included, and how far the fused adapters are from those trained alone.
@@ -11,6 +11,7 @@ wall and CPU seconds of everything, start-up included, and how far the fused ada
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
 import statistics
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -33,18 +35,25 @@ TRAIN = [sys.executable, "-m", "lora_ns", "train", "--quiet"]
 
 def commands(way: str, files: list[Path]) -> list[list[str]]:
     """The command lines that make the adapters."""
-    named = [["--config", str(file)] for file in files]
-    if way == "processes":
-        return [[*TRAIN, *words] for words in named]
-    at_once = "1" if way == "in turn" else str(len(files))
-    return [[*TRAIN, "--max-members", at_once, *[word for words in named for word in words]]]
+    cores = min(len(os.sched_getaffinity(0)), len(files))
+    ends = [len(files) * core // cores for core in range(cores + 1)]
+    shares = [files[start:end] for start, end in pairwise(ends)]
+    parts = {"processes": [[file] for file in files], "in turn": [files], "fused": shares}[way]
+    at_once = str(len(files) if way == "fused" else 1)
+    named = [[word for file in part for word in ("--config", str(file))] for part in parts]
+    return [[*TRAIN, "--max-members", at_once, *words] for words in named]
 
 
-def seconds_of(lines: list[list[str]], folder: Path) -> tuple[float, float]:
-    """(wall, CPU) seconds of the command lines, one after another."""
+def seconds_of(way: str, files: list[Path], folder: Path) -> tuple[float, float]:
+    """(wall, CPU) seconds of a way's command lines: side by side in a thread each, or one after another."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    for line in lines:
-        subprocess.run(line, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    threads = {**os.environ, "OMP_NUM_THREADS": "1"} if way == "fused" else None
+    started = []
+    for line in commands(way, files):
+        started.append(subprocess.Popen(line, cwd=folder, env=threads, stdout=subprocess.DEVNULL))
+        if way != "fused":
+            started[-1].wait()
+    assert all(process.wait() == 0 for process in started)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.monotonic() - began, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -86,7 +95,7 @@ def main() -> None:
         figures: dict[str, list[tuple[float, float]]] = {way: [] for way in given.ways}
         for repeat in range(given.repeats):
             for way in given.ways if repeat % 2 == 0 else reversed(given.ways):
-                figures[way].append(seconds_of(commands(way, files), store.root))
+                figures[way].append(seconds_of(way, files, store.root))
                 kept = Path(folder) / "kept" / way
                 shutil.rmtree(kept, ignore_errors=True)
                 for adapter in adapters:

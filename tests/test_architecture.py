@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,6 @@ LAYERS = [
         "experiment_file",
         "editor_schema",
         "failure",
-        "fusing",
-        "packing",
         "history",
     },
     {
@@ -52,7 +51,7 @@ LAYERS = [
     {
         "base_model",
         "sweep",
-        "crew",
+        "grouping",
         "dag",
         "method_survey",
         "chain",
@@ -101,6 +100,16 @@ def test_a_module_imports_only_from_below(path: Path) -> None:
         assert level(other) <= level(room), f"{room} imports {other}, which lies above it"
         if room in STAGES:
             assert other not in STAGES, f"stage {room} imports stage {other}: they meet as artefacts"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_module_starts_the_command_line_again(path: Path) -> None:
+    """Snakemake's rules and a launcher do, by the words of launch.py."""
+    lists = [node.elts for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.List | ast.Tuple)]
+    said = [[getattr(item, "value", None) for item in items] for items in lists]
+    starts = any(one == "-m" and other == "lora_ns" for items in said for one, other in pairwise(items))
+    assert starts == (path == PACKAGE / "launch.py")
+    assert "PROGRAM" not in path.read_text() or path in (PACKAGE / "launch.py", PACKAGE / "dag.py")
 
 
 def test_no_module_is_named_for_nothing_in_particular() -> None:

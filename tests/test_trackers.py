@@ -9,7 +9,7 @@ from lora_ns import trackers
 from lora_ns.chain import make_adapter
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
-from lora_ns.fusing import why_alone
+from lora_ns.grouping import why_alone
 from lora_ns.machine import check_machine
 from lora_ns.store import Store
 

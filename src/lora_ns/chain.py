@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lora_ns.config import RunConfig
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
+from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.failure import failure_of, noting
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, exists, read_record
@@ -59,17 +60,17 @@ def make_tokens(config: RunConfig, store: Store, *, quiet: bool = False) -> Path
 
 
 def make_adapter(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
-    """The adapter and what it is made from; returns its folder."""
-    folder = store.adapter(store.run_name(config))
-    if exists(folder):
-        return folder
+    """The adapter and what it is made from; returns its folder.  Raises LoraNsError where it cannot be had."""
     from lora_ns.machine import check_machine
-    from lora_ns.train import train
 
-    check_machine(config)
-    _make_ready(config, store, quiet)
-    with noting(store, folder.name, "train"):
-        return train(config, store, quiet=quiet)
+    if not exists(store.adapter(store.run_name(config))):
+        check_machine(config)
+    outcomes: list[Path | LoraNsError] = []
+    make_adapters([config], store, lambda _, outcome: outcomes.append(outcome), quiet=quiet)
+    [outcome] = outcomes
+    if isinstance(outcome, LoraNsError):
+        raise outcome
+    return outcome
 
 
 def _make_ready(config: RunConfig, store: Store, quiet: bool) -> None:
@@ -87,18 +88,14 @@ def make_adapters(
     done: Callable[[RunConfig, Path | LoraNsError], None],
     *,
     trial: bool = False,
-    max_members: int | None = None,
+    max_members: int = MAX_MEMBERS,
     max_memory: int | None = None,
-    cores: int = 1,
     quiet: bool = False,
 ) -> None:
     """The adapters of many configs, those that can be trained at once together.
 
     done: told of every run, its adapter's folder or why there is none.  trial: a loss that is not finite is a result.
-    cores: of a processor, over which runs may be shared out to processes; not where their memory is limited.
     """
-    from lora_ns.crew import train_in_parts
-    from lora_ns.fusing import MAX_MEMBERS
 
     def settle(config: RunConfig, outcome: Path | LoraNsError) -> None:
         if trial and isinstance(outcome, TrainingError):
@@ -120,14 +117,10 @@ def make_adapters(
             ready.append(config)
         except LoraNsError as error:
             settle(config, error)
-    members = max_members or MAX_MEMBERS
-    if cores > 1 and max_memory is None:
-        ready = train_in_parts(ready, store, settle, cores=cores, max_members=members, trial=trial)
-    if not ready:
-        return
-    from lora_ns.sweep import train_all
+    if ready:
+        from lora_ns.sweep import train_all
 
-    train_all(ready, store, settle, max_members=members, max_memory=max_memory, quiet=quiet)
+        train_all(ready, store, settle, max_members=max_members, max_memory=max_memory, quiet=quiet)
 
 
 def make_score(config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False) -> Path:
@@ -166,10 +159,10 @@ def make_scores(
             continue
         try:
             check_machine(config, training=False, backend=evaluation.backend)
-            if train or exists(store.adapter(run)):
-                make_adapter(config, store, quiet=quiet)
-            else:
+            if not train and not exists(store.adapter(run)):
                 raise TrainingError(_why_untrained(run, store))
+            if not exists(store.adapter(run)):
+                make_adapter(config, store, quiet=quiet)
             with noting(store, run, "evaluate"):
                 diverged = score_divergence(config, evaluation, store)
         except Interrupted:

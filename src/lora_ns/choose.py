@@ -13,7 +13,7 @@ from typing import Any
 
 from lora_ns import metric_names, record
 from lora_ns.errors import LoraNsError, TrainingError
-from lora_ns.experiment import Experiment, Trial
+from lora_ns.experiment import Experiment, Trial, chosen_of
 from lora_ns.integrity import intact_score
 from lora_ns.store import Store, replace_text
 
@@ -35,6 +35,10 @@ def choose(experiment: Experiment, store: Store) -> Path:
         "trials": trials,
         "inputs": {f"{t.run.score_names[0]}.json": record.sha256_file(t.score) for t in experiment.trials},
     }
+    for run in experiment.runs_with(chosen_of(trials)):  # which the workflow goes on with once the choice is there
+        store.write_run_file(run.config, run.name)
+        for evaluation in [*run.evaluations, *store.held_out(run.config)]:
+            store.write_evaluation_file(evaluation)
     for old in store.tables(experiment.name).glob("record-*.json"):
         old.unlink()  # they may speak of another choice
     replace_text(experiment.choice, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

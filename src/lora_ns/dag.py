@@ -9,7 +9,9 @@ written the choice; until then whoever asks for them is sent to wait for it.
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ from lora_ns.config import RunConfig
 from lora_ns.config.rules import why_not_merged
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.grouping import Job, training_jobs
 from lora_ns.launch import (
     PROGRAM,
     Resources,
@@ -28,12 +31,14 @@ from lora_ns.launch import (
     training_command,
     training_resources,
 )
-from lora_ns.packing import Job, training_jobs
 from lora_ns.prediction.costs import KnownCosts
 from lora_ns.store import Evaluation, Store, exists
 
 LOCKS = Path(".snakemake/locks")
 """Holds files while a workflow runs here."""
+
+GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""One of these files is there where a GPU is: NVIDIA's, AMD's, Windows' own."""
 
 Wildcards = Any
 Lookup = Callable[[Wildcards], list[str]]
@@ -45,12 +50,12 @@ class Dag:
     program = shlex.join(PROGRAM)
     """The command that every rule calls, in the Python that runs Snakemake."""
 
-    def __init__(self, experiment_file: str, checkpoints: Any = None, plans: bool = True):
-        self._plans = plans and not any(LOCKS.glob("*"))
+    def __init__(self, experiment_file: str, checkpoints: Any = None, plans: bool = True, cores: int = 1):
         self.store = Store()
         self.experiment_file = experiment_file
         self.experiment: Experiment = load_experiment(Path(experiment_file), self.store)
         self._checkpoints = checkpoints
+        self._cores = cores
         self._costs = KnownCosts(self.store)
         self.runs: dict[str, Run] = {}
         self.tokens: dict[str, Run] = {}
@@ -64,7 +69,23 @@ class Dag:
         self._job_of: dict[str, Job] = {}
         self._add([trial.run for trial in self.experiment.trials])
         self._trials = set(self.runs)
+        # apart from those of chosen settings, so that jobs are the same before and after the choice
+        self._add(self.experiment.fixed)
         self._add_compared()
+        if plans:
+            self._prepare()
+
+    def _prepare(self) -> None:
+        """Writes the requests of all known runs, and removes markers from before something was lost.
+
+        Beside a workflow that runs here, whose next job may wait for a marker, they are left.
+        """
+        for run in self.runs.values():
+            self.store.write_run_file(run.config, run.name)
+        for evaluation in self.evaluations.values():
+            self.store.write_evaluation_file(evaluation)
+        if not any(LOCKS.glob("*")):
+            shutil.rmtree(self.store.together(""), ignore_errors=True)
 
     def _add_compared(self) -> None:
         self._add(self.experiment.runs)
@@ -76,12 +97,16 @@ class Dag:
         self._add([run for run in self.experiment.bases if run.name not in self.runs])
 
     def _add(self, runs: list[Run]) -> None:
+        new = [run for run in runs if run.name not in self.runs and is_plain(run.config)]
+        for job in training_jobs(new, self.store, self.experiment.sweep, self._cores):
+            if len(job.runs) > 1:
+                self.jobs[job.name] = job
+                self._job_of |= {run.name: job for run in job.runs}
         for run in runs:
-            run_file = str(self.store.write_run_file(run.config, run.name))
             self.runs[run.name] = run
             if run.config.peft.method != "none":
                 self.tokens.setdefault(run.tokens, run)
-                self.rows.setdefault(run.rows, f"--config {shlex.quote(run_file)}")
+                self.rows.setdefault(run.rows, f"--config {shlex.quote(str(self.store.run_file(run.name)))}")
             if run.download is not None:
                 self.downloads.setdefault(run.download.stem, run)
             if run.base_model is not None:
@@ -91,16 +116,11 @@ class Dag:
             for evaluation in self.store.held_out(run.config):
                 if self.store.rows(evaluation.dataset).name not in self.rows:
                     self._add_evaluation(evaluation)
-        free = [run for run in runs if run.name not in self._job_of and is_plain(run.config)]
-        jobs = training_jobs(free, self.store, self.experiment.sweep)
-        for job in (job for job in jobs if len(job.runs) > 1):
-            self.jobs[job.name] = job
-            self._job_of |= {run.name: job for run in job.runs}
 
     def _add_evaluation(self, evaluation: Evaluation) -> None:
         if evaluation.name not in self.evaluations:
             self.evaluations[evaluation.name] = evaluation
-            asked = shlex.quote(str(self.store.write_evaluation_file(evaluation)))
+            asked = shlex.quote(str(self.store.evaluation_file(evaluation.name)))
             self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
 
     def _compared(self) -> list[Run]:
@@ -221,14 +241,8 @@ class Dag:
         return [self._marker(f"{self._job_of[run.name].name}.{evaluation.name}.asked")]
 
     def _marker(self, name: str) -> str:
-        """The marker of a job that lacks something; one that says otherwise is left from before something was lost.
-
-        Beside a workflow that runs, whose next job may wait for it, it is left: whoever comes second is refused or only looks.
-        """
-        path = self.store.together(name)
-        if self._plans:
-            path.unlink(missing_ok=True)
-        return str(path)
+        """The marker that a job leaves once all its runs were tried."""
+        return str(self.store.together(name))
 
     def for_choice(self, wildcards: Wildcards) -> list[str]:
         """The score of every trial."""
@@ -312,12 +326,15 @@ class Dag:
         files = [str(self.store.run_file(run.name)) for run in self.jobs[wildcards.job].runs]
         return " ".join(f"--config {shlex.quote(file)}" for file in files)
 
-    @property
-    def at_once(self) -> str:
-        """The options that say how many runs are trained at once, at most."""
-        sweep = self.experiment.sweep
-        memory = "" if sweep.max_memory is None else f" --max-memory {int(sweep.max_memory)}"
-        return f"--max-members {sweep.largest}{memory}"
+    def members_of(self, wildcards: Wildcards) -> list[str]:
+        """The names of a job's runs."""
+        return [run.name for run in self.jobs[wildcards.job].runs]
+
+    def limits_of(self, wildcards: Wildcards) -> str:
+        """The options by which a job's runs are trained as they were grouped."""
+        job, limit = self.jobs[wildcards.job], self.experiment.sweep.max_memory
+        memory = "" if limit is None else f" --max-memory {int(limit)}"
+        return f"--max-members {len(job.runs)}{memory}" if job.at_once else "--max-members 1"
 
     def trial_flag_of(self, wildcards: Wildcards) -> str:
         """`--trial` for runs of the search only, whose divergence is a result."""
@@ -345,13 +362,23 @@ def _record(folder: Path) -> str:
     return str(folder / "record.json")
 
 
-def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool = True) -> Dag:
+def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool = True, cores: int = 1) -> Dag:
     """The experiment for the Snakefile; a fault in its files ends Snakemake with the paragraph, not a traceback.
 
     checkpoints: Snakemake's own object of that name.  plans: whether this process decides what is run, which the Snakemake
-    of a single job on a cluster does not.
+    of a single job does not.  cores: of `local_cores`.
     """
     try:
-        return Dag(experiment_file, checkpoints, plans)
+        return Dag(experiment_file, checkpoints, plans, cores)
     except LoraNsError as error:
         raise SystemExit(f"Wrong input: {error}") from None
+
+
+def local_cores(workflow: Any) -> int:
+    """How many cores there are to divide runs among: 1 where jobs are sent elsewhere, or computed on a GPU.
+
+    The Snakemake of a single job finds the same jobs: on this machine it is given the same number, elsewhere it is remote.
+    """
+    settings = workflow.resource_settings
+    is_elsewhere = settings.nodes is not None or workflow.remote_exec
+    return 1 if is_elsewhere or any(map(os.path.exists, GPU_DEVICES)) else settings.cores or 1

@@ -212,17 +212,26 @@ class Experiment:
         """The names of the evaluations on general text."""
         return {run.evaluations[0].name for run in self.bases}
 
+    @property
+    def fixed(self) -> list[Run]:
+        """The runs that are compared whatever settings are chosen."""
+        searched = {(trial.task, trial.method) for trial in self.trials}
+        return [run for run in self.blueprint if (run.config.task_name, run.config.method) not in searched]
+
     def settled(self) -> Experiment:
         """The experiment with the chosen settings' runs, where the choice is made; else as it is."""
         if self.choice is None or self.is_open:
             return self
-        chosen = read_choice(self.choice)
+        return replace(self, runs=self.runs_with(chosen_of(read_trials(self.choice))))
+
+    def runs_with(self, chosen: Mapping[tuple[str, str], Setting]) -> list[Run]:
+        """Every run that is compared, by the setting that is chosen for each task and method."""
         runs = []
         for cell in self.cells:
             task, method = str(cell.raw["task_name"]), str(cell.raw["method_name"])
             setting = chosen[task, method] if cell.settings else {}
             runs += cell.runs(self.seeds, setting)
-        return replace(self, runs=runs)
+        return runs
 
 
 def read_trials(choice: Path) -> list[dict[str, Any]]:
@@ -233,9 +242,9 @@ def read_trials(choice: Path) -> list[dict[str, Any]]:
         raise DataError(f"{choice} is no choice of settings: {error!r}. Delete it, and it is made again.") from None
 
 
-def read_choice(choice: Path) -> dict[tuple[str, str], Setting]:
-    """(task, method) -> the chosen setting.  Raises DataError."""
-    return {(t["task"], t["method"]): t["setting"] for t in read_trials(choice) if t["chosen"]}
+def chosen_of(trials: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Setting]:
+    """(task, method) -> the chosen setting, of a choice file's trials."""
+    return {(t["task"], t["method"]): t["setting"] for t in trials if t["chosen"]}
 
 
 def load_experiment(path: Path, store: Store | None = None) -> Experiment:
@@ -275,8 +284,7 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
         problems.append(f"{path}: tasks: two tasks have the same task_name; give one a `name`.")
     if problems:
         raise ConfigError(_said_once(problems, cells))
-    searched = {(trial.task, trial.method) for trial in trials}
-    return Experiment(
+    experiment = Experiment(
         name=given.name,
         title=given.title or given.name,
         caption=given.caption,
@@ -291,10 +299,11 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
         cells=cells,
         trials=trials,
         blueprint=blueprint,
-        runs=[run for run in blueprint if (run.config.task_name, run.config.method) not in searched],
+        runs=[],
         bases=bases,
         file=Path(os.path.relpath(path, store.root)).as_posix(),
-    ).settled()
+    )
+    return replace(experiment, runs=experiment.fixed).settled()
 
 
 def _said_once(problems: Sequence[str], cells: Sequence[Cell]) -> list[str]:

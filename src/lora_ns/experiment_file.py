@@ -61,12 +61,16 @@ def _as_entry(value: Any) -> Any:
     return {"config": value} if isinstance(value, str) else value
 
 
+MAX_MEMBERS = 8
+"""Runs that are trained at once where nothing else is said."""
+
+
 class SweepConfig(Section):
     """Which runs share a process.  Outside every digest: it says how runs are made, not what they are."""
 
     fuse: Literal["auto", "never"] = "auto"
     """Trains runs of one base that differ in seed, rank, rate and the like at once, each exactly as if alone; or never."""
-    max_members: int = Field(default=8, ge=1)
+    max_members: int = Field(default=MAX_MEMBERS, ge=1)
     """At most so many runs at once."""
     max_memory: ByteSize | None = None
     """At most as many runs at once as are predicted to take so much, of the GPU where there is one; such as `16GiB`."""

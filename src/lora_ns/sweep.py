@@ -20,10 +20,10 @@ from typing import Any
 from lora_ns import record
 from lora_ns.config import RunConfig
 from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
+from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.failure import noting
-from lora_ns.fusing import BEGUN, MAX_MEMBERS, begun_groups, groups_of
+from lora_ns.grouping import groups_of
 from lora_ns.machine import check_machine
-from lora_ns.prediction.members import parts_within
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
 from lora_ns.store import Store, exists, making, replace_text
@@ -33,6 +33,9 @@ from lora_ns.training.lock import holding
 from lora_ns.training.memory import OutOfMemory, release, smaller
 
 Done = Callable[[RunConfig, Path | LoraNsError], None]
+
+MEMBERS = "runs.json"
+"""In a group's scratch folder: the names of the runs that its checkpoints are of."""
 
 
 def train_all(
@@ -49,25 +52,11 @@ def train_all(
     max_memory: bytes that trainings at once may take.  Raises Interrupted where the process was told to stop.
     """
     alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    largest = 1 if alone else max_members
-    begun = begun_groups(configs, store, largest)
-    going_on = {store.run_name(config) for group in begun for config in group}
-    new = []
-    for config in configs:
-        run = store.run_name(config)
-        if run in going_on:
-            continue
-        if exists(store.adapter(run)):
-            done(config, store.adapter(run))
-        else:
-            new.append(config)
-    groups = [*begun, *groups_of(new, store, largest)]
+    groups = groups_of(configs, store, 1 if alone else max_members, max_memory)
     with noticing() as interruption:
-        for group in (part for whole in groups for part in parts_within(whole, max_memory, store)):
+        for group in groups:
             _stop_where_told(interruption)
-            if len(group) > 1:
-                group = _at_once(group, store, done, quiet)
-            for config in group:
+            for config in _at_once(group, store, done, quiet):
                 _stop_where_told(interruption)
                 done(config, _one(config, store, quiet, beside=len(configs) > 1 and not alone))
 
@@ -104,20 +93,24 @@ def _told(error: Exception) -> LoraNsError:
 
 
 def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
-    """Trains the group in one loop; returns the runs that have to be trained by themselves after all."""
+    """Trains in one loop what the group lacks; returns the runs that are there or have to be trained by themselves."""
+    scratch = _scratch_of(group, store)
+    members = _members(group, store, scratch)
+    if len(members) < 2:
+        return list(group)
     from lora_ns.training.fused.layout import Unfusable
 
     try:
-        for config in group:
+        for config in members:
             check_machine(config)
         with ExitStack() as held, noticing() as interruption:
-            for config in group:
+            for config in members:
                 held.enter_context(holding(store.scratch(store.run_name(config))))
-            if all(exists(store.adapter(store.run_name(config))) for config in group):
+            if all(exists(store.adapter(store.run_name(config))) for config in members):
                 return list(group)  # made by another process meanwhile
-            _train_at_once(group, store, interruption, done, quiet)
+            _train_at_once(members, scratch, store, interruption, done, quiet)
     except Unfusable:
-        shutil.rmtree(_scratch_of(group, store), ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
         return list(group)
     except Busy:
         return list(group)  # each says by itself what is the matter with it
@@ -130,11 +123,23 @@ def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) 
     except Exception as error:
         failure = _told(error)
     else:
-        return []
+        return [config for config in group if config not in members]
 
     for config in group:
         done(config, _made_or(failure, store.run_name(config), store))
     return []
+
+
+def _members(group: Sequence[RunConfig], store: Store, scratch: Path) -> list[RunConfig]:
+    """The runs of the group's checkpoint, also where some have their adapter by now; else those that have none."""
+    missing = [config for config in group if not exists(store.adapter(store.run_name(config)))]
+    if any(scratch.glob("checkpoint-*")):
+        with suppress(OSError, ValueError):
+            names = json.loads((scratch / MEMBERS).read_text(encoding="utf-8"))
+            if missing:
+                return [config for config in group if store.run_name(config) in names]
+        shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or nobody knows whose it is
+    return missing
 
 
 def _made_or(failure: LoraNsError, run: str, store: Store) -> Path | LoraNsError:
@@ -149,12 +154,11 @@ def _made_or(failure: LoraNsError, run: str, store: Store) -> Path | LoraNsError
 
 
 def _train_at_once(
-    group: Sequence[RunConfig], store: Store, interruption: Interruption, done: Done, quiet: bool
+    group: Sequence[RunConfig], scratch: Path, store: Store, interruption: Interruption, done: Done, quiet: bool
 ) -> None:
     per_device, notes, meter = group[0].training.per_device_train_batch_size, [], record.Meter()
-    scratch = _scratch_of(group, store)
     scratch.mkdir(parents=True, exist_ok=True)
-    replace_text(scratch / BEGUN, json.dumps([store.run_name(config) for config in group]) + "\n")
+    replace_text(scratch / MEMBERS, json.dumps([store.run_name(config) for config in group]) + "\n")
     while True:
         with _starts(scratch, len(group)) as starts:
             try:
@@ -251,7 +255,7 @@ def _share_of(meter: record.Meter, members: int) -> record.Meter:
 
 
 def _scratch_of(group: Sequence[RunConfig], store: Store) -> Path:
-    """Where the checkpoints of these runs together lie."""
+    """Where the checkpoints of a group lie, also of those of its runs that were trained later than the others."""
     names = json.dumps([store.run_name(config) for config in group])
     return store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
 

@@ -103,7 +103,6 @@ def test_as_many_runs_are_trained_at_once_as_memory_allows(workplace: Path) -> N
     of_two = memory.of_sweep(steps[:2], PROCESSOR)  # type: ignore[arg-type]
     alone = memory.of_training(steps[0], PROCESSOR)  # type: ignore[arg-type]
     assert memory.of_sweep(steps[:1], PROCESSOR) == alone < of_two < 2 * alone  # type: ignore[arg-type]
-    assert parts_within(group, None, store) == [group]
     assert parts_within(group, 100 * of_two, store) == [group]
     assert len(parts_within(group, of_two, store)[0]) == 2
     assert parts_within(group, 1, store) == [[config] for config in group]

@@ -22,7 +22,7 @@ from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.failure import failure_of
 from lora_ns.fetch import fetch
-from lora_ns.fusing import groups_of, why_alone
+from lora_ns.grouping import groups_of, why_alone
 from lora_ns.prediction.devices import PROCESSOR
 from lora_ns.prediction.memory import of_sweep
 from lora_ns.prediction.predictor import Predictor
@@ -373,14 +373,20 @@ def test_what_is_there_already_is_not_trained_again(workplace: Path, tiny_causal
 
 
 def stopped_at_step_3(
-    configs: list[RunConfig], monkeypatch: pytest.MonkeyPatch
+    configs: list[RunConfig], monkeypatch: pytest.MonkeyPatch, there: int = 0
 ) -> tuple[Store, list[str], list[dict[str, Any]]]:
-    """Store, names, and outputs when nobody touched them, of runs that were then told to stop."""
+    """Store, names, and outputs when nobody touched them, of runs that were then told to stop.
+
+    there: the first so many have been trained alone before.
+    """
     store = ready(configs)
-    together(configs, store)
     names = [store.run_name(config) for config in configs]
+    for config in configs[:there]:
+        train(config, store, quiet=True)
+    together(configs, store)
     expected = [read_record(store.adapter(name))["outputs"] for name in names]
-    shutil.rmtree("results")
+    for name in names[there:]:
+        shutil.rmtree(store.adapter(name))
 
     def told(self: Interruption) -> bool:
         asked.append(True)
@@ -467,6 +473,24 @@ def test_what_could_not_be_saved_is_saved_from_the_checkpoint_next_time(
     assert records[2]["circumstances"]["resumed_from"] == ("checkpoint-6" if fail else "checkpoint-3")
     assert (store.adapter(names[0]) / "record.json").stat().st_mtime_ns == before
     assert not list(Path("results/scratch").iterdir())
+
+
+def test_members_that_are_trained_later_than_others_go_on_from_a_checkpoint_of_their_own(
+    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of those has its adapter by then: it was added to an experiment, and the process killed twice."""
+    configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
+    store, names, expected = stopped_at_step_3(configs, monkeypatch, there=1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        save_only({0}, KeyboardInterrupt(), patched)
+        together(configs, store)
+    assert [exists(store.adapter(name)) for name in names] == [True, True, False]
+    assert sorted(together(configs, store)) == sorted(names)
+    records = [read_record(store.adapter(name)) for name in names]
+    assert [record["outputs"] for record in records] == expected
+    assert records[2]["circumstances"]["fused_with"] == names[1:]
+    assert records[2]["circumstances"]["resumed_from"] == "checkpoint-3"
+    assert not list(Path("results/scratch").glob("sweep-*"))
 
 
 def test_members_that_are_there_are_not_trained_again_where_no_checkpoint_is(

@@ -44,6 +44,9 @@ rule evaluate_together:
         program=study.program_of,
         runs=study.run_files_of,
         evaluation=study.evaluation_file_of,
+        members=study.members_of,
+    message:
+        "evaluate {wildcards.job} on {wildcards.evaluation}: {params.members}"
     shell:
         "exec {params.program} evaluate --marker {output.done:q} --evaluation {params.evaluation:q} {params.runs}"
         " > {log:q} 2>&1"

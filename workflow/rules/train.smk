@@ -47,9 +47,12 @@ rule train_together:
         program=study.program_of,
         runs=study.run_files_of,
         trial=study.trial_flag_of,
-        at_once=study.at_once,
+        limits=study.limits_of,
+        members=study.members_of,
+    message:
+        "train {wildcards.job}: {params.members}"
     shell:
-        "exec {params.program} train --marker {output.done:q} {params.at_once} {params.trial} {params.runs}"
+        "exec {params.program} train --marker {output.done:q} {params.limits} {params.trial} {params.runs}"
         " > {log:q} 2>&1"
 
 

@@ -14,9 +14,9 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 from lora_ns.chain import make_adapters, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
-from lora_ns.crew import cores_here
 from lora_ns.engines import keep_torch_away, prepare_engines
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
+from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.models import folder_here
 from lora_ns.processes import Processes
 from lora_ns.store import Evaluation, Store, read_evaluation
@@ -85,8 +85,8 @@ def train(
         bool, typer.Option("--trial", help="A loss that is not finite is a result, not a failure.")
     ] = False,
     max_members: Annotated[
-        int | None, typer.Option("--max-members", min=1, help="Of several runs, at most so many at once.")
-    ] = None,
+        int, typer.Option("--max-members", min=1, help="Of several runs, at most so many at once.")
+    ] = MAX_MEMBERS,
     max_memory: Annotated[
         int | None,
         typer.Option(
@@ -114,16 +114,7 @@ def train(
 
     if len(configs) > 1:  # by which `lora-ns logs RUN` finds this log
         errors.print("\n".join(["These runs share a process:", *map(store.run_name, configs)]), soft_wrap=True)
-    make_adapters(
-        configs,
-        store,
-        done,
-        trial=trial,
-        max_members=max_members,
-        max_memory=max_memory,
-        cores=cores_here(),
-        quiet=quiet,
-    )
+    make_adapters(configs, store, done, trial=trial, max_members=max_members, max_memory=max_memory, quiet=quiet)
     if failed and len(configs) == 1:
         raise failed[0]
     summary = f"{len(failed)} of {len(configs)} runs failed; each says above why."

@@ -13,12 +13,12 @@ from lora_ns.prediction.workload import workload_of
 from lora_ns.store import Store
 
 
-def parts_within(group: Sequence[RunConfig], max_memory: int | None, store: Store) -> list[list[RunConfig]]:
+def parts_within(group: Sequence[RunConfig], max_memory: int, store: Store) -> list[list[RunConfig]]:
     """The group in as few parts, in its order, as are each predicted to take so many bytes at most, or are one run.
 
-    A run that cannot be predicted is by itself.  max_memory: None for no limit.
+    A run that cannot be predicted is by itself.
     """
-    if max_memory is None or len(group) < 2:
+    if len(group) < 2:
         return [list(group)]
     from lora_ns.models import best_device
 
