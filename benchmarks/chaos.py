@@ -26,6 +26,7 @@ from lora_ns.chain import make_adapter, make_tokens
 from lora_ns.config import RunConfig, load_config
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import LoraNsError
+from lora_ns.run import Run
 from lora_ns.store import Store, exists, read_record
 
 SETTINGS = {"max_steps": 40, "save_strategy": "steps", "save_steps": 3, "logging_steps": 1}
@@ -33,7 +34,7 @@ SETTINGS = {"max_steps": 40, "save_strategy": "steps", "save_steps": 3, "logging
 
 def checksums(config: RunConfig, store: Store) -> dict[str, str]:
     """File of the adapter -> its sha256."""
-    outputs = read_record(store.adapter(store.run_name(config)))["outputs"]
+    outputs = read_record(store.adapter(Run(config, store).name))["outputs"]
     return {name: facts["sha256"] for name, facts in outputs.items()}
 
 
@@ -46,7 +47,7 @@ def begin(config: RunConfig, store: Store) -> int:
         return child
     status = 1
     try:
-        make_adapter(config, store, quiet=True)
+        make_adapter(Run(config, store), quiet=True)
         status = 0
     except LoraNsError as error:
         status = error.exit_status
@@ -97,12 +98,12 @@ def main() -> int:
         store = Store(Path(folder))
         if (models := Path("data/models")).is_dir():
             shutil.copytree(models, store.root / models)
-        make_tokens(config, store, quiet=True)
+        make_tokens(Run(config, store), quiet=True)
         began = time.monotonic()
         if os.waitpid(begin(config, store), 0)[1]:
             return 1
         whole, expected = time.monotonic() - began, checksums(config, store)
-        adapter, scratch = store.adapter(store.run_name(config)), store.scratch(store.run_name(config))
+        adapter, scratch = store.adapter(Run(config, store).name), store.scratch(Run(config, store).name)
         shutil.rmtree(adapter)
         struck: Counter[str] = Counter()
         finished = 0

@@ -29,6 +29,8 @@ from typing import Any
 
 from contenders import intermediate, measured, peak_bytes, without_engines
 
+from lora_ns.run import Run
+
 TEXT = ("ours", "generate, 8", "generate, 16", "generate, 32", "generate, 64", "generate, 128")
 ADAPTERS = ("processes in turn", "one process in turn", "together")
 CHOICES, LONGEST = 16, 512
@@ -245,10 +247,10 @@ def adapters(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
     os.chdir(given.place)
     configs, here = runs(given), store()
-    evaluation = here.evaluation(configs[0], configs[0].evaluation.benchmarks[0])
-    files = [str(here.write_run_file(config)) for config in configs]
+    evaluation = Run(configs[0], here).evaluation(configs[0].evaluation.benchmarks[0])
+    files = [str(Run(config, here).write_file()) for config in configs]
     asked = str(here.write_evaluation_file(evaluation))
-    scores = [here.score(here.run_name(config), evaluation.name) for config in configs]
+    scores = [Run(config, here).score(evaluation) for config in configs]
     for path in scores:
         path.unlink(missing_ok=True)
     started = time.process_time() + _of_children()
@@ -259,9 +261,9 @@ def adapters(name: str, given: argparse.Namespace) -> dict[str, Any]:
             assert done.returncode == 0, done.stderr
     elif name == "one process in turn":
         for config in configs:
-            make_scores([config], evaluation, here, quiet=True)
+            make_scores([Run(config, here)], evaluation, quiet=True)
     else:
-        make_scores(configs, evaluation, here, quiet=True)
+        make_scores([Run(config, here) for config in configs], evaluation, quiet=True)
     cpu = time.process_time() + _of_children() - started
     lines = [here.predictions(path.parent.name, evaluation.name).read_bytes() for path in scores]
     most = max(peak_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)

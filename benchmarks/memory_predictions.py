@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.engines import prepare_engines
+from lora_ns.run import Run
 
 prepare_engines()
 
@@ -169,12 +170,12 @@ def measure(folder: Path, config: RunConfig, queue: Any) -> None:
     torch.set_num_threads(1)
     for name in WARMING:
         warm = config_of(folder, name, "lora").model_copy(update={"seed": os.getpid()})
-        make_tokens(warm, Store(folder), quiet=True)
-        train(warm, Store(folder), quiet=True)
+        make_tokens(Run(warm, Store(folder)), quiet=True)
+        train(Run(warm, Store(folder)), quiet=True)
     store = Store(folder)
-    make_tokens(config, store, quiet=True)
+    make_tokens(Run(config, store), quiet=True)
     before = psutil.Process().memory_info().rss
-    done = read_record(train(config, store, quiet=True))
+    done = read_record(train(Run(config, store), quiet=True))
     figures = done["circumstances"]
     queue.put((figures["peak_memory_bytes"]["training"] - before, figures["seconds"]["training"] / done["steps"]))
 
@@ -189,9 +190,9 @@ def case(folder: Path, name: str, method: str) -> dict[str, Any]:
     measured, seconds = queue.get(timeout=1200)
     process.join()
     store = Store(folder)
-    shape = workload_of(config, [], store).shape
+    shape = workload_of(Run(config, store), []).shape
     start = time.perf_counter()
-    step = Predictor(store).step(config, shape) if shape else None
+    step = Predictor(store).step(Run(config, store), shape) if shape else None
     assert step is not None, f"{name} {method} could not be predicted"
     return {
         "shape": name,

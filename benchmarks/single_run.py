@@ -22,6 +22,8 @@ from typing import Any
 
 from contenders import intermediate, measured, peak_bytes, without_engines
 
+from lora_ns.run import Run
+
 CONTENDERS = ("ours", "ours, random order", "HF Trainer, random", "HF Trainer, grouped", "TRL", "TRL, packed")
 SHARED = ("place", "data", "rows", "steps", "batch")
 BESIDE = "ours beside "
@@ -197,8 +199,8 @@ def ours(name: str, given: argparse.Namespace) -> Any:
     }  # fmt: skip
     config, store = check(content, "benchmark"), Store(given.place / f"store-{os.getpid()}")
     fetch(config.dataset, store)
-    tokenize(config, store)
-    run = prepare(config, store, Interruption(), per_device=given.batch, quiet=True)
+    tokenize(Run(config, store))
+    run = prepare(Run(config, store), Interruption(), per_device=given.batch, quiet=True)
 
     def tokens() -> int:
         return int(sum(run.rows.lengths[batch].sum() for batch in run.batches.steps(given.steps)))

@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 from lora_ns.chain import make_tokens
 from lora_ns.config import RunConfig, load_config
 from lora_ns.engines import prepare_engines
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 WAYS = ("processes", "in turn", "fused")
@@ -89,9 +90,9 @@ def main() -> None:
             task, method = Path("configs/demo/word_problems.yaml"), Path("configs/methods/lora.yaml")
             configs.append(load_config(task, {**rate, "seed": place // 2}, method))
         prepare_engines(*configs)
-        make_tokens(configs[0], store, quiet=True)
-        files = [store.write_run_file(config) for config in configs]
-        adapters = [store.adapter(store.run_name(config)) for config in configs]
+        make_tokens(Run(configs[0], store), quiet=True)
+        files = [Run(config, store).write_file() for config in configs]
+        adapters = [store.adapter(Run(config, store).name) for config in configs]
         figures: dict[str, list[tuple[float, float]]] = {way: [] for way in given.ways}
         for repeat in range(given.repeats):
             for way in given.ways if repeat % 2 == 0 else reversed(given.ways):

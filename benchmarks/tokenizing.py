@@ -22,6 +22,8 @@ from typing import Any
 
 from contenders import measured, peak_bytes, without_engines
 
+from lora_ns.run import Run
+
 CONTENDERS = ("ours", "datasets.map", "TRL")
 PROMPT, RESPONSE = "Question: {question}\nAnswer:", " {answer}"
 SPECIALS = ["<pad>", "<unk>", "<s>", "</s>"]
@@ -138,7 +140,7 @@ def ours(place: Path, folder: Path) -> Callable[[], int]:
     target.parent.mkdir(parents=True)
     target.symlink_to((place / "rows").resolve())
     load_tokenizer(settings.model, store)  # what it imports
-    return lambda: read_record(tokenize(settings, store))["ledger"]["train"]["rows_out"]
+    return lambda: read_record(tokenize(Run(settings, store)))["ledger"]["train"]["rows_out"]
 
 
 def mapped(place: Path, folder: Path) -> Callable[[], int]:

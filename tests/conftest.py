@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support import SHARED_DATA, sums, write_study
 
+from lora_ns.run import Run
+
 # the same as the command line does for unquantised runs, and one thread a test process
 sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
 sys.modules.setdefault("deepspeed", None)  # type: ignore[arg-type]
@@ -144,7 +146,7 @@ def finished_study(tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) 
         experiment = load_experiment(Path("experiment.yaml"), store)
         for run in experiment.runs:
             for evaluation in run.evaluations:
-                make_score(run.config, evaluation, store, quiet=True)
+                make_score(Run(run.config, store), evaluation, quiet=True)
         tables(experiment, store)
     return folder
 

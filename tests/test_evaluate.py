@@ -16,6 +16,7 @@ from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
 from lora_ns.evaluate import evaluate
 from lora_ns.fetch import fetch
 from lora_ns.record import sealed, sha256_file
+from lora_ns.run import Run
 from lora_ns.store import Store
 from lora_ns.train import train
 
@@ -41,12 +42,12 @@ def scored(config: RunConfig, number: int = 0, **options: Any) -> tuple[dict[str
     """(score file, prediction lines) of one of the config's benchmarks, everything before it made where missing."""
     store = Store()
     if config.peft.method != "none":
-        make_tokens(config, store)
-    train(config, store, quiet=True)
-    evaluation = store.evaluation(config, config.evaluation.benchmarks[number])
+        make_tokens(Run(config, store))
+    train(Run(config, store), quiet=True)
+    evaluation = Run(config, store).evaluation(config.evaluation.benchmarks[number])
     fetch(evaluation.dataset, store)
-    path = evaluate(config, evaluation, store, quiet=True, **options)
-    with store.predictions(store.run_name(config), evaluation.name).open() as lines:
+    path = evaluate(Run(config, store), evaluation, quiet=True, **options)
+    with store.predictions(Run(config, store).name, evaluation.name).open() as lines:
         return json.loads(path.read_text()), [json.loads(line) for line in lines]
 
 
@@ -105,13 +106,13 @@ def test_a_benchmark_that_the_config_does_not_name_fails_before_the_model_is_ask
     write([{"q": "what is 1 plus 1", "answer": "2"}], "other.jsonl")
     own = {"name": "gsm8k", "dataset": {"name": "other.jsonl", "prompt_template": "{q}"}}
     config, store = task(tiny_causal, dataset={"overlap": "fail"}), Store()
-    evaluation = store.evaluation(config, BenchmarkEntry.model_validate(own))
-    make_tokens(config, store)
-    train(config, store, quiet=True)
+    evaluation = Run(config, store).evaluation(BenchmarkEntry.model_validate(own))
+    make_tokens(Run(config, store))
+    train(Run(config, store), quiet=True)
     fetch(evaluation.dataset, store)
     monkeypatch.setattr("lora_ns.evaluate.ask", lambda *arguments: pytest.fail("the model was asked"))
     with pytest.raises(EvaluationError, match="1 rows of gsm8k ask what a training row asked"):
-        evaluate(config, evaluation, store, quiet=True)
+        evaluate(Run(config, store), evaluation, quiet=True)
 
 
 def test_few_shot_examples_are_drawn_from_train_by_seed_and_recorded(workplace: Path, tiny_causal: Path) -> None:
@@ -164,7 +165,7 @@ def test_a_benchmark_that_cannot_be_asked_so_is_refused_before_anything_is_compu
 ) -> None:
     config = task(tiny_causal, entry)
     with pytest.raises(ConfigError) as caught:
-        Store().evaluation(config, config.evaluation.benchmarks[0])
+        Run(config, Store()).evaluation(config.evaluation.benchmarks[0])
     assert expected in str(caught.value)
 
 
@@ -272,7 +273,7 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     config = untrained(tiny_causal, "perplexity", evaluation={"batch_size": 3})
     score, lines = scored(config)
     store = Store()
-    examples = Dataset.from_file(str(make_tokens(config, store) / "train.arrow")).to_list()
+    examples = Dataset.from_file(str(make_tokens(Run(config, store)) / "train.arrow")).to_list()
     batch = collate_of(config, load_tokenizer(config.model, store))(examples)
     model = AutoModelForCausalLM.from_pretrained(tiny_causal)
     with torch.inference_mode():

@@ -20,6 +20,7 @@ from lora_ns.answering.spreading import spread
 from lora_ns.chain import make_adapter, make_scores
 from lora_ns.cli import main
 from lora_ns.config import RunConfig, check
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store
 from lora_ns.trial import keep_divergence
 
@@ -44,7 +45,7 @@ def run_of(model: Path, method: str, seed: int = 0) -> RunConfig:
 
 
 def evaluation_of(config: RunConfig) -> Evaluation:
-    return Store().evaluation(config, config.evaluation.benchmarks[0])
+    return Run(config, Store()).evaluation(config.evaluation.benchmarks[0])
 
 
 def kept(run: str, evaluation: Evaluation) -> tuple[bytes, dict[str, Any]]:
@@ -59,16 +60,16 @@ def test_each_run_scores_as_if_it_were_alone_whoever_was_on_the_base_before(work
     """Every kind of adapter, twice over with others between; predictions and scores compared byte for byte."""
     configs = [run_of(tiny_causal, method) for method in METHODS]
     store, evaluation = Store(), evaluation_of(configs[0])
-    runs = [store.run_name(config) for config in configs]
+    runs = [Run(config, store).name for config in configs]
     alone = {}
     for config, run in zip(configs, runs, strict=True):
-        assert not isinstance(make_scores([config], evaluation, store, quiet=True)[run], Exception)
+        assert not isinstance(make_scores([Run(config, store)], evaluation, quiet=True)[run], Exception)
         alone[run] = kept(run, evaluation)
     for order in (configs, configs[::-1]):
         shutil.rmtree("results/scores")
         shutil.rmtree("results/predictions")
-        found = make_scores(order, evaluation, store, quiet=True)
-        assert list(found) == [store.run_name(config) for config in order]
+        found = make_scores([Run(config, store) for config in order], evaluation, quiet=True)
+        assert list(found) == [Run(config, store).name for config in order]
         for run in runs:
             assert found[run] == store.score(run, evaluation.name)
             assert kept(run, evaluation) == alone[run]
@@ -78,7 +79,9 @@ def test_each_run_scores_as_if_it_were_alone_whoever_was_on_the_base_before(work
 def test_a_base_is_read_once_for_all_runs_that_leave_it_as_it_was(workplace: Path, tiny_causal: Path) -> None:
     configs = [run_of(tiny_causal, method, seed) for seed in (0, 1) for method in ("lora", "dora", "ia3", "none")]
     bases = Bases(Store())
-    found = make_scores(configs, evaluation_of(configs[0]), Store(), quiet=True, bases=bases)
+    found = make_scores(
+        [Run(config, Store()) for config in configs], evaluation_of(configs[0]), quiet=True, bases=bases
+    )
     assert len(found) == 8 and bases.loads == 1
 
 
@@ -87,7 +90,7 @@ def test_a_base_that_an_adapter_has_changed_is_read_anew(workplace: Path, tiny_c
 
     first, second = run_of(tiny_causal, "lora"), run_of(tiny_causal, "ia3")
     for config in (first, second):
-        make_adapter(config, Store(), quiet=True)
+        make_adapter(Run(config, Store()), quiet=True)
     bases, ids = Bases(Store()), torch.tensor([[5, 6, 7]])
     with bases.trained(second, "cpu") as model:
         expected = model(input_ids=ids).logits
@@ -122,23 +125,23 @@ def test_a_fingerprint_tells_every_change_that_answers_hang_on(change: str, tiny
 def test_a_run_that_fails_stops_no_other_and_is_noted(workplace: Path, tiny_causal: Path) -> None:
     broken, good = run_of(tiny_causal, "lora"), run_of(tiny_causal, "ia3")
     store, evaluation = Store(), evaluation_of(run_of(tiny_causal, "lora"))
-    folder = make_adapter(broken, store, quiet=True)
+    folder = make_adapter(Run(broken, store), quiet=True)
     (folder / "adapter_config.json").write_text("{}")
-    found = make_scores([broken, good], evaluation, store, quiet=True)
-    reason = found[store.run_name(broken)]
-    assert found[store.run_name(good)] == store.score(store.run_name(good), evaluation.name)
-    assert isinstance(reason, Exception) and not store.score(store.run_name(broken), evaluation.name).exists()
-    assert json.loads(store.failure(store.run_name(broken)).read_text())["reason"] == str(reason)
-    assert not store.failure(store.run_name(good)).exists()
+    found = make_scores([Run(broken, store), Run(good, store)], evaluation, quiet=True)
+    reason = found[Run(broken, store).name]
+    assert found[Run(good, store).name] == store.score(Run(good, store).name, evaluation.name)
+    assert isinstance(reason, Exception) and not store.score(Run(broken, store).name, evaluation.name).exists()
+    assert json.loads(store.failure(Run(broken, store).name).read_text())["reason"] == str(reason)
+    assert not store.failure(Run(good, store).name).exists()
 
 
 def test_a_diverged_trial_among_others_is_refused_alone(workplace: Path, tiny_causal: Path) -> None:
     diverged, good = run_of(tiny_causal, "lora"), run_of(tiny_causal, "none")
     store = Store()
-    keep_divergence(diverged, store, "the loss was nan at step 2")
-    found = make_scores([diverged, good], evaluation_of(good), store, quiet=True)
-    assert "the loss was nan at step 2" in str(found[store.run_name(diverged)])
-    assert isinstance(found[store.run_name(good)], Path)
+    keep_divergence(Run(diverged, store), "the loss was nan at step 2")
+    found = make_scores([Run(diverged, store), Run(good, store)], evaluation_of(good), quiet=True)
+    assert "the loss was nan at step 2" in str(found[Run(diverged, store).name])
+    assert isinstance(found[Run(good, store).name], Path)
 
 
 def test_the_command_line_evaluates_several_configs_and_says_which_failed(workplace: Path, tiny_causal: Path) -> None:
@@ -152,13 +155,13 @@ def test_the_command_line_evaluates_several_configs_and_says_which_failed(workpl
     done = lora_ns("evaluate", "--evaluation", str(evaluation), *words)
     assert done.returncode == 0, done.stderr
     scores = [line for line in done.stdout.splitlines() if line.endswith(".json")]
-    assert scores == [str(store.score(store.run_name(run_of(tiny_causal, m)), evaluation.stem)) for m in paths]
+    assert scores == [str(store.score(Run(run_of(tiny_causal, m), store).name, evaluation.stem)) for m in paths]
     for path in scores[:2]:
         Path(path).unlink()
-    (store.adapter(store.run_name(good)) / "adapter_config.json").write_text("{}")
+    (store.adapter(Run(good, store).name) / "adapter_config.json").write_text("{}")
     again = lora_ns("evaluate", "--evaluation", str(evaluation), *words)
     assert again.returncode == 1 and "1 of 3 scores could not be made" in again.stderr
-    assert store.run_name(good) in again.stderr and Path(scores[1]).is_file() and not Path(scores[0]).exists()
+    assert Run(good, store).name in again.stderr and Path(scores[1]).is_file() and not Path(scores[0]).exists()
 
 
 # -- several processes -----------------------------------------------------------------------------------------------------
@@ -223,16 +226,16 @@ def test_two_processes_answer_each_row_once_and_come_to_the_same_score(workplace
     content = causal_task(tiny_causal, evaluation={"benchmarks": benchmarks})
     write_config(Path("task.yaml"), content)
     config, store = check(content, "test"), Store()
-    make_adapter(config, store, quiet=True)
+    make_adapter(Run(config, store), quiet=True)
     statuses, said, errors = evaluate_in_two_processes("task.yaml")
     assert statuses == [0, 0], errors
     assert said.count(".json") == 3, "one process speaks"
-    run = store.run_name(config)
-    evaluations = [store.evaluation(config, entry) for entry in config.evaluation.benchmarks]
+    run = Run(config, store).name
+    evaluations = [Run(config, store).evaluation(entry) for entry in config.evaluation.benchmarks]
     together = [kept(run, evaluation) for evaluation in evaluations]
     shutil.rmtree("results/scores")
     for evaluation, found in zip(evaluations, together, strict=True):
-        make_scores([config], evaluation, store, quiet=True)
+        make_scores([Run(config, store)], evaluation, quiet=True)
         assert kept(run, evaluation) == found
 
 
@@ -243,7 +246,7 @@ def test_what_fails_in_one_process_fails_in_all(workplace: Path, tiny_causal: Pa
     content = causal_task(tiny_causal, peft={"method": "none"}, evaluation={"benchmarks": ["perplexity"]})
     write_config(Path("task.yaml"), content)
     config, store = check(content, "test"), Store()
-    make_adapter(config, store, quiet=True)
+    make_adapter(Run(config, store), quiet=True)
     statuses, _, errors = evaluate_in_two_processes("task.yaml")
     assert statuses == [2, 2] and errors.count("has nothing to measure") == 2
-    assert "has nothing to measure" in json.loads(store.failure(store.run_name(config)).read_text())["reason"]
+    assert "has nothing to measure" in json.loads(store.failure(Run(config, store).name).read_text())["reason"]

@@ -18,6 +18,7 @@ from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import ConfigError, DamagedError, DataError
 from lora_ns.fetch import fetch
 from lora_ns.infer import Subject, infer_file, load_subject, prompt_from, row_of
+from lora_ns.run import Run
 from lora_ns.store import Store
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -26,8 +27,8 @@ from lora_ns.train import train
 def trained(config: RunConfig) -> Path:
     store = Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
-    return train(config, store, quiet=True)
+    tokenize(Run(config, store))
+    return train(Run(config, store), quiet=True)
 
 
 def task(model: Path, **changes: object) -> RunConfig:
@@ -48,7 +49,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def subject(workplace: Path, tiny_causal: Path) -> Subject:
     config = task(tiny_causal)
     trained(config)
-    return load_subject(config, Store())
+    return load_subject(Run(config, Store()))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ def test_an_interrupted_file_of_1000_rows_continues_without_repeating_or_losing_
     assert lora_ns(*words, "--output-file", "out.jsonl").returncode == 0
     found = read(Path("out.jsonl"))
     assert [row["id"] for row in found] == list(range(1000))
-    subject = load_subject(check(config, "test"), Store())
+    subject = load_subject(Run(check(config, "test"), Store()))
     infer_file(subject, Path("in.jsonl"), Path("once.jsonl"), batch_size=16)
     assert Path("once.jsonl").read_bytes() == Path("out.jsonl").read_bytes()
 
@@ -197,7 +198,7 @@ def test_a_stop_text_is_held_back_until_it_is_sure(subject: Subject) -> None:
 def test_the_runs_own_template_is_applied_unless_raw(subject: Subject, tiny_causal: Path) -> None:
     row = row_of(["What is 1 plus 2?"], subject.config)
     assert prompt_from(row, subject, "") == "Question: What is 1 plus 2?\nAnswer:"
-    plain = load_subject(subject.config, Store(), raw=True)
+    plain = load_subject(Run(subject.config, Store()), raw=True)
     assert prompt_from({"text": "What is 1 plus 2?"}, plain, "") == "What is 1 plus 2?"
     with pytest.raises(ConfigError, match="2 given, and the config reads question"):
         row_of(["a", "b"], subject.config)
@@ -250,7 +251,7 @@ def test_the_adapter_the_merged_model_and_the_base_can_each_be_asked(workplace: 
     ids = torch.tensor([[5, 6, 7]])
 
     def logits(**which: Any) -> Any:
-        subject = load_subject(config, store, **which)
+        subject = load_subject(Run(config, store), **which)
         with torch.inference_mode():
             return subject.model(input_ids=ids).logits
 
@@ -259,7 +260,7 @@ def test_the_adapter_the_merged_model_and_the_base_can_each_be_asked(workplace: 
     torch.testing.assert_close(logits(adapter=merged), own, atol=1e-4, rtol=1e-4)
     assert (logits(base=True) - own).abs().max() > 1e-3
     with pytest.raises(ConfigError, match="neither a PEFT adapter nor a model"):
-        load_subject(config, store, adapter=workplace)
+        load_subject(Run(config, store), adapter=workplace)
 
 
 def test_a_damaged_adapter_or_merged_model_is_never_asked(workplace: Path, tiny_causal: Path) -> None:
@@ -268,24 +269,24 @@ def test_a_damaged_adapter_or_merged_model_is_never_asked(workplace: Path, tiny_
     config, store = task(tiny_causal, training={"max_steps": 1}), Store()
     folder, merged = trained(config), merge_stage(config, Store())
     elsewhere = merge_stage(config, store, output=workplace / "model")
-    load_subject(config, store, adapter=elsewhere)
+    load_subject(Run(config, store), adapter=elsewhere)
     for model in (merged, elsewhere):
         weights = model / "model.safetensors"
         content = bytearray(weights.read_bytes())
         content[-1] ^= 1
         weights.write_bytes(content)
         with pytest.raises(DamagedError, match=rf"{model.name} is damaged: model\.safetensors has sha256"):
-            load_subject(config, store, adapter=model)
+            load_subject(Run(config, store), adapter=model)
     with pytest.raises(DamagedError, match=r"model\.safetensors has sha256"):
         merge_stage(config, store)
     (folder / "record.json").unlink()
     with pytest.raises(DamagedError, match=r"record\.json is missing"):
-        load_subject(config, store, adapter=folder)
+        load_subject(Run(config, store), adapter=folder)
 
 
 def test_without_an_adapter_it_says_how_to_make_one(workplace: Path, tiny_causal: Path) -> None:
     with pytest.raises(DataError, match="lora-ns train"):
-        load_subject(task(tiny_causal), Store())
+        load_subject(Run(task(tiny_causal), Store()))
 
 
 @pytest.fixture
@@ -316,14 +317,14 @@ def test_a_classifier_gives_label_and_probabilities(labelled: RunConfig) -> None
     lines = [line.split() for line in done.stdout.splitlines()]
     assert {label for label, _ in lines} == {"no", "yes"}
     assert sum(float(p) for _, p in lines) == pytest.approx(1, abs=1e-3) and float(lines[0][1]) >= float(lines[1][1])
-    subject = load_subject(labelled, Store())
+    subject = load_subject(Run(labelled, Store()))
     infer_file(subject, Path("rows.jsonl"), Path("out.jsonl"), batch_size=4)
     found = read(Path("out.jsonl"))
     assert [row["label"] for row in found] == [i % 2 for i in range(16)]  # what stood in the file
     assert all(row["predicted_label"] in ("no", "yes") for row in found)
     assert found[1]["probabilities"][lines[0][0]] == pytest.approx(float(lines[0][1]), abs=1e-3)
     with pytest.raises(ConfigError, match="no trained head"):
-        load_subject(labelled, Store(), base=True)
+        load_subject(Run(labelled, Store()), base=True)
 
 
 def test_the_command_line_asks_one_text_with_an_adapters_folder(workplace: Path, tiny_causal: Path) -> None:
@@ -331,7 +332,7 @@ def test_the_command_line_asks_one_text_with_an_adapters_folder(workplace: Path,
     folder = trained(task(tiny_causal))
     done = lora_ns("infer", "--config", "task.yaml", "--adapter", str(folder), "--text", "What is 1 plus 2?")
     assert done.returncode == 0, done.stderr
-    subject = load_subject(task(tiny_causal), Store())
+    subject = load_subject(Run(task(tiny_causal), Store()))
     prompt = prompt_from({"question": "What is 1 plus 2?"}, subject, "")
     assert done.stdout == answer(subject.model, subject.tokenizer, prompt, subject.generation, None)[0] + "\n"
     wrong = lora_ns("infer", "--config", "task.yaml")

@@ -13,10 +13,11 @@ from lora_ns import record
 from lora_ns.config import load_config
 from lora_ns.errors import DamagedError
 from lora_ns.evaluate import evaluate
-from lora_ns.experiment import Run, load_experiment
+from lora_ns.experiment import load_experiment
 from lora_ns.integrity import faults, intact, intact_score
 from lora_ns.merge import merge
 from lora_ns.record import Meter, sealed
+from lora_ns.run import Run
 from lora_ns.store import PROTOCOL, Store
 from lora_ns.tables.stage import tables
 from lora_ns.tokenize import tokenize
@@ -52,7 +53,7 @@ def test_one_flipped_bit_of_an_adapter_is_named_and_no_score_comes_of_it(run: Ru
     score.unlink()
     flip_one_bit(store.adapter(run.name) / "adapter_model.safetensors")
     with pytest.raises(DamagedError, match=rf"{run.name} is damaged: adapter_model\.safetensors has sha256"):
-        evaluate(run.config, run.evaluations[0], store, quiet=True)
+        evaluate(Run(run.config, store), run.evaluations[0], quiet=True)
     with pytest.raises(DamagedError, match="adapter_model"):
         merge(run.config, store)
     assert not score.exists() and not list(Path("results").glob("merged/*"))
@@ -66,18 +67,18 @@ def test_a_truncated_parquet_is_named_and_neither_tokens_nor_scores_come_of_it(
     path.write_bytes(path.read_bytes()[:-100])
     run.scores[0].unlink()
     with pytest.raises(DamagedError, match=rf"{split}\.parquet has \d+ bytes, its record says"):
-        evaluate(run.config, run.evaluations[0], store, quiet=True)
-    shutil.rmtree(store.tokens(run.config))
+        evaluate(Run(run.config, store), run.evaluations[0], quiet=True)
+    shutil.rmtree(Run(run.config, store).tokens)
     with pytest.raises(DamagedError, match=rf"{split}\.parquet"):
-        tokenize(run.config, store)
-    assert not run.scores[0].exists() and not store.tokens(run.config).exists()
+        tokenize(Run(run.config, store))
+    assert not run.scores[0].exists() and not Run(run.config, store).tokens.exists()
 
 
 def test_damaged_tokens_are_not_trained_on(run: Run, store: Store) -> None:
     shutil.rmtree(store.adapter(run.name))
-    flip_one_bit(store.tokens(run.config) / "train.arrow")
+    flip_one_bit(Run(run.config, store).tokens / "train.arrow")
     with pytest.raises(DamagedError, match=r"train\.arrow has sha256"):
-        train(run.config, store, quiet=True)
+        train(Run(run.config, store), quiet=True)
     assert not store.adapter(run.name).exists()
 
 

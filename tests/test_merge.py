@@ -14,6 +14,7 @@ from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError
 from lora_ns.fetch import fetch
 from lora_ns.merge import merge
 from lora_ns.methods import load_trained
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -22,8 +23,8 @@ from lora_ns.train import train
 def made(config: RunConfig) -> Store:
     store = Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
-    train(config, store, quiet=True)
+    tokenize(Run(config, store))
+    train(Run(config, store), quiet=True)
     return store
 
 
@@ -34,7 +35,7 @@ def test_the_merged_model_predicts_what_the_adapter_predicted(workplace: Path, t
     store = made(config)
     folder = merge(config, store)
     ids = AutoTokenizer.from_pretrained(folder)("What is 3 plus 4?", return_tensors="pt")
-    expected = load_trained(config, store, store.adapter(store.run_name(config))).eval()(**ids).logits
+    expected = load_trained(Run(config, store), store.adapter(Run(config, store).name)).eval()(**ids).logits
     plain = AutoModelForCausalLM.from_pretrained(folder)(**ids).logits
     base = AutoModelForCausalLM.from_pretrained(tiny_causal)(**ids).logits
     torch.testing.assert_close(plain, expected, atol=1e-4, rtol=1e-4)
@@ -47,7 +48,7 @@ def test_a_method_that_cannot_merge_says_so_and_leaves_nothing(workplace: Path, 
     store = made(config)
     with pytest.raises(ConfigError, match="prompt_tuning cannot be merged"):
         merge(config, store)
-    assert not store.merged(config).exists()
+    assert not Run(config, store).merged.exists()
 
 
 def test_a_merge_that_loses_too_much_fails(workplace: Path, tiny_causal: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_merge_that_loses_too_much_fails(workplace: Path, tiny_causal: Path) -
     store = made(config)
     with pytest.raises(LoraNsError, match="nothing was kept"):
         merge(config, store)
-    assert not store.merged(config).exists()
+    assert not Run(config, store).merged.exists()
 
 
 # -- several adapters --------------------------------------------------------------------------------------------------
@@ -69,7 +70,7 @@ def two_runs(workplace: Path, tiny_causal: Path) -> tuple[RunConfig, Store, list
         raw = causal_task(tiny_causal, seed=seed)
         config = check(combined(raw, {"peft": {"r": rank}, "training": {"max_steps": 6}}), "test")
         made(config)
-        names.append(store.run_name(config))
+        names.append(Run(config, store).name)
     return check(causal_task(tiny_causal), "test"), store, names
 
 
@@ -160,15 +161,15 @@ def test_what_does_not_add_up_is_refused(two_runs: Any, tiny_causal: Path) -> No
     dora = check(combined(causal_task(tiny_causal), {"peft": {"use_dora": True}}), "test")
     made(dora)
     with pytest.raises(ConfigError, match="merge it alone"):
-        merge(with_adapters(config, [names[0], store.run_name(dora)]), store)
+        merge(with_adapters(config, [names[0], Run(dora, store).name]), store)
     biased = check(combined(causal_task(tiny_causal), {"peft": {"bias": "lora_only"}}), "test")
     made(biased)
     with pytest.raises(ConfigError, match=r"more than add to the weights \(bias\); merge it alone"):
-        merge(with_adapters(config, [names[0], store.run_name(biased)]), store)
+        merge(with_adapters(config, [names[0], Run(biased, store).name]), store)
     prompt = check(causal_task(tiny_causal, peft={"method": "prompt_tuning", "num_virtual_tokens": 2}), "test")
     made(prompt)
     with pytest.raises(ConfigError, match="cannot be merged with one another"):
-        merge(with_adapters(config, [names[0], store.run_name(prompt)]), store)
+        merge(with_adapters(config, [names[0], Run(prompt, store).name]), store)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -209,7 +210,7 @@ def test_the_folder_has_tokenizer_generation_config_and_a_card_that_says_what_ma
     head = yaml.safe_load(card.split("---")[1])
     assert head["library_name"] == "transformers" and "lora" in head["tags"]
     record = read_record(folder)
-    for said in (store.run_name(config), store.rows(config.dataset).name, "learning_rate", "peft 0."):
+    for said in (Run(config, store).name, store.rows(config.dataset).name, "learning_rate", "peft 0."):
         assert said in card
     assert f"{record['parity']['max_logit_difference']:.3g}" in card and str(record["code"]["commit"]) in card
     assert record["parity"]["adapter_effect"] > 1e-3 and record["parity"]["same_choice"] == 1.0

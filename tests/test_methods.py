@@ -19,6 +19,7 @@ from lora_ns.merge import merge
 from lora_ns.method_survey import MODELS, Outcome, as_markdown, survey
 from lora_ns.methods import load_trained
 from lora_ns.models import load_tokenizer
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 
@@ -101,7 +102,7 @@ def trained(config: RunConfig, monkeypatch: pytest.MonkeyPatch | None = None) ->
     """The adapter's folder, and the logits of the model in memory as it was saved."""
     store, seen = Store(), []
     fetch(config.dataset, store)
-    tokenize(config, store)
+    tokenize(Run(config, store))
     if monkeypatch is not None:
         save = train_stage.save_trained
 
@@ -116,7 +117,7 @@ def trained(config: RunConfig, monkeypatch: pytest.MonkeyPatch | None = None) ->
 def holds(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, expected = trained(config, monkeypatch)
     store = Store()
-    loaded = load_trained(config, store, folder).eval()
+    loaded = load_trained(Run(config, store), folder).eval()
     found = parity.probe(loaded, load_tokenizer(config.model, store))
     if why_not_merged(config.peft.method):
         found = [logits[-len(e) :] for logits, e in zip(found, expected, strict=True)]
@@ -177,7 +178,7 @@ def test_the_number_of_calibration_rows_is_in_the_digest(workplace: Path, tiny_c
     names = set()
     for rows in ({}, {"calibration_rows": 64}, {"calibration_rows": 65}):
         peft = {"method": "lora", "init_lora_weights": "eva", **rows}
-        names.add(Store().run_name(check(causal_task(tiny_causal, peft=peft), "test")))
+        names.add(Run(check(causal_task(tiny_causal, peft=peft), "test"), Store()).name)
     assert len(names) == 2  # 64 is what holds where nothing is said
 
 

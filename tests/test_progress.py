@@ -17,6 +17,7 @@ from lora_ns import progress
 from lora_ns.chain import make_score
 from lora_ns.config import check
 from lora_ns.progress import Progress, read_progress, reporting
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 EVALUATION = {"benchmarks": ["gsm8k"], "generation": {"max_new_tokens": 8}}
@@ -113,8 +114,8 @@ def test_training_and_evaluation_say_every_step(
     monkeypatch.setattr(progress, "_write", lambda path, text: said.append({"file": path.name, **json.loads(text)}))
     config = check({**causal_task(tiny_causal), "evaluation": {**EVALUATION, "batch_size": 4}}, "task")
     store = Store()
-    evaluation = store.evaluation(config, config.evaluation.benchmarks[0])
-    make_score(config, evaluation, store, quiet=True)
+    evaluation = Run(config, store).evaluation(config.evaluation.benchmarks[0])
+    make_score(Run(config, store), evaluation, quiet=True)
     train = [line for line in said if line["stage"] == "train"]
     assert [(line["step"], line["steps"]) for line in train] == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert [line["loss"] is None for line in train] == [True, False, False, False]

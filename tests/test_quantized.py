@@ -13,6 +13,7 @@ import pytest
 from support import REPOSITORY, causal_task, lora_ns, write_config
 
 from lora_ns.config import check, load_config, merge, read_method, with_method
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 
 pytest.importorskip("importlib.util").find_spec("bitsandbytes") or pytest.skip(
@@ -44,7 +45,7 @@ def test_a_quantised_base_trains_evaluates_and_merges(workplace: Path, tiny_caus
     assert done.returncode == 0, done.stderr
     assert "bitsandbytes" not in done.stderr and "MatMul8bitLt" not in done.stderr
     config, store = load_config(file), Store()
-    folder = store.adapter(store.run_name(config))
+    folder = store.adapter(Run(config, store).name)
     losses = [json.loads(line)["loss"] for line in (folder / "history.jsonl").read_text().splitlines()]
     assert sum(losses[-3:]) < 0.97 * sum(losses[:3]), losses
     saved = json.loads((folder / "adapter_config.json").read_text())

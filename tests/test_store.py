@@ -13,6 +13,7 @@ from support import causal_task, sums, write_config
 
 from lora_ns.config import RunConfig, check, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError, DataError, LoraNsError
+from lora_ns.run import Run
 from lora_ns.store import Store, digest_of, exists, making, read_evaluation, replace_text, slug
 
 
@@ -21,10 +22,10 @@ def names(config: RunConfig) -> dict[str, str]:
     store = Store()
     return {
         "rows": store.rows(config.dataset).name,
-        "tokens": store.tokens(config).name,
-        "adapter": store.run_name(config),
-        "score": store.evaluation(config, config.evaluation.benchmarks[0]).name,
-        "merged": store.merged(config).name,
+        "tokens": Run(config, store).tokens.name,
+        "adapter": Run(config, store).name,
+        "score": Run(config, store).evaluation(config.evaluation.benchmarks[0]).name,
+        "merged": Run(config, store).merged.name,
     }
 
 
@@ -79,7 +80,7 @@ def test_digests_survive_the_loss_of_local_data_and_models_once_a_run_file_was_w
     shutil.copytree(tiny_causal, "model")
     config = task(dataset={"name": name}, model={"name_or_path": "./model"})
     before = names(config)
-    Store().write_run_file(config)
+    Run(config, Store()).write_file()
     shutil.rmtree("sums")
     shutil.rmtree("model")
     assert names(config) == before
@@ -101,19 +102,19 @@ def test_a_digest_does_not_hang_on_key_order_or_the_process() -> None:
 
 def test_a_run_file_is_a_config_with_the_same_digest(workplace: Path) -> None:
     config = task(seed=3)
-    path = Store().write_run_file(config)
-    assert path.stem == Store().run_name(load_config(path)) == Store().run_name(config)
+    path = Run(config, Store()).write_file()
+    assert path.stem == Run(load_config(path), Store()).name == Run(config, Store()).name
 
 
 def test_an_evaluation_file_reads_back_equal(workplace: Path) -> None:
     config, store = task(), Store()
-    evaluation = store.evaluation(config, config.evaluation.benchmarks[0])
+    evaluation = Run(config, store).evaluation(config.evaluation.benchmarks[0])
     assert read_evaluation(store.write_evaluation_file(evaluation)) == evaluation
 
 
 def test_an_edited_evaluation_file_is_refused(workplace: Path) -> None:
     config, store = task(), Store()
-    path = store.write_evaluation_file(store.evaluation(config, config.evaluation.benchmarks[0]))
+    path = store.write_evaluation_file(Run(config, store).evaluation(config.evaluation.benchmarks[0]))
     assert store.read_evaluation(path).name == path.stem
     content = read_mapping(path)
     content["generation"]["max_new_tokens"] += 1
@@ -125,7 +126,7 @@ def test_an_edited_evaluation_file_is_refused(workplace: Path) -> None:
 def test_generation_settings_are_layered_benchmark_task_entry(workplace: Path) -> None:
     entry = {"name": "gsm8k", "generation": {"max_new_tokens": 5}}
     config = task(evaluation={"benchmarks": [entry], "generation": {"max_new_tokens": 9, "num_beams": 2}})
-    generation = Store().evaluation(config, config.evaluation.benchmarks[0]).generation
+    generation = Run(config, Store()).evaluation(config.evaluation.benchmarks[0]).generation
     assert (generation.max_new_tokens, generation.num_beams, "Question:" in generation.stop) == (5, 2, True)
 
 
@@ -199,5 +200,5 @@ def test_replace_text_leaves_an_equal_file_alone(tmp_path: Path) -> None:
 
 def test_written_configs_are_plain_yaml(workplace: Path) -> None:
     path = write_config(workplace / "t.yaml", causal_task("builtin:tiny-llama"))
-    run_file = Store().write_run_file(load_config(path))
+    run_file = Run(load_config(path), Store()).write_file()
     assert yaml.safe_load(run_file.read_text())["training"]["learning_rate"] == 0.01

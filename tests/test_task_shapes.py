@@ -16,6 +16,7 @@ from lora_ns.errors import DataError
 from lora_ns.evaluate import evaluate
 from lora_ns.fetch import fetch
 from lora_ns.models import load_tokenizer
+from lora_ns.run import Run
 from lora_ns.sandbox.tiers import unavailable
 from lora_ns.sources import hub
 from lora_ns.store import Store, read_record
@@ -41,13 +42,13 @@ def run(config: RunConfig) -> tuple[list[dict[str, Any]], list[list[dict[str, An
     store, scores, lines = Store(), [], []
     fetch(config.dataset, store)
     if config.peft.method != "none":
-        tokenize(config, store)
-    train(config, store, quiet=True)
+        tokenize(Run(config, store))
+    train(Run(config, store), quiet=True)
     for entry in config.evaluation.benchmarks:
-        evaluation = store.evaluation(config, entry)
+        evaluation = Run(config, store).evaluation(entry)
         fetch(evaluation.dataset, store)
-        scores.append(json.loads(evaluate(config, evaluation, store, quiet=True).read_text()))
-        kept = store.predictions(store.run_name(config), evaluation.name).read_text().splitlines()
+        scores.append(json.loads(evaluate(Run(config, store), evaluation, quiet=True).read_text()))
+        kept = store.predictions(Run(config, store).name, evaluation.name).read_text().splitlines()
         lines.append([json.loads(line) for line in kept])
     return scores, lines
 
@@ -66,7 +67,7 @@ def supervised(config: RunConfig) -> list[list[str]]:
 
     store = Store()
     tokenizer = load_tokenizer(config.model, store)
-    rows = Dataset.from_file(str(store.tokens(config) / "train.arrow")).to_list()
+    rows = Dataset.from_file(str(Run(config, store).tokens / "train.arrow")).to_list()
     places = [list(zip(row["spans"][::2], row["spans"][1::2], strict=True)) for row in rows]
     return [[tokenizer.decode(row["input_ids"][a:b]) for a, b in of] for row, of in zip(rows, places, strict=True)]
 
@@ -236,7 +237,7 @@ def test_glues_own_files_train_and_evaluate_by_their_ready_config(
     (score,), (lines,) = run(config)
     assert score["num_examples"] == 40 and set(score["metrics"]) <= {"accuracy", "f1", "matthews_correlation"}
     assert all(isinstance(text, str) and text for line in lines for text in line["texts"])
-    assert read_record(Store().tokens(config))["ledger"]["train"]["rows_out"] == 60
+    assert read_record(Run(config, Store()).tokens)["ledger"]["train"]["rows_out"] == 60
 
 
 @pytest.mark.parametrize(
@@ -294,11 +295,11 @@ def test_the_other_glue_tasks_read_files_of_their_own_form(workplace: Path, tiny
     config = load_config(REPOSITORY / f"configs/glue_{name}.yaml", changes)
     store = Store()
     fetch(config.dataset, store)
-    rows = pa.ipc.open_stream(tokenize(config, store) / "train.arrow").read_all().to_pylist()
+    rows = pa.ipc.open_stream(tokenize(Run(config, store)) / "train.arrow").read_all().to_pylist()
     expected = {"stsb": [4.25, 0.0], "qqp": [1, 0], "mnli": [0, 2], "qnli": [0, 1], "rte": [0, 1], "wnli": [1, 0]}
     assert [row["label"] for row in rows] == expected[name]
     for entry in config.evaluation.benchmarks:
-        dataset = store.evaluation(config, entry).dataset
+        dataset = Run(config, store).evaluation(entry).dataset
         assert sources.load(dataset).tables["test"].num_rows == 2
 
 

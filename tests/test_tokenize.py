@@ -19,6 +19,7 @@ from lora_ns.encoding import encode_prompts
 from lora_ns.errors import DataError
 from lora_ns.models import load_tokenizer
 from lora_ns.prompts import prompt_of
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 
 
@@ -43,7 +44,7 @@ def tokens(config: RunConfig, split: str = "train") -> tuple[list[dict[str, Any]
     from datasets import Dataset
 
     store = Store()
-    folder = make_tokens(config, store)
+    folder = make_tokens(Run(config, store))
     return Dataset.from_file(str(folder / f"{split}.arrow")).to_list(), read_record(folder)
 
 
@@ -276,8 +277,8 @@ def test_overlap_drop_leaves_out_what_a_benchmark_with_data_of_its_own_asks(work
     examples, record = tokens(config)
     assert record["overlap"]["gsm8k test"]["numbers"] == [0] and record["overlap"]["gsm8k validation"]["numbers"] == [5]
     assert len(examples) == 38 and record["ledger"]["train"]["left_out_as_overlap"] == 2
-    assert record["inputs"]["held out 1"] == Store().rows(Store().held_out(config)[0].dataset).name
-    assert len(np.load(Store().tokens(config) / "questions.npy")) == 38, "what was left out was not trained on"
+    assert record["inputs"]["held out 1"] == Store().rows(Run(config, Store()).held_out[0].dataset).name
+    assert len(np.load(Run(config, Store()).tokens / "questions.npy")) == 38, "what was left out was not trained on"
 
 
 def test_every_data_set_counts_also_two_of_one_benchmark_and_one_that_needs_settings(
@@ -292,7 +293,7 @@ def test_every_data_set_counts_also_two_of_one_benchmark_and_one_that_needs_sett
     assert len(examples) == 37 and record["overlap"]["exact_match test"]["numbers"] == [3, 4]
     assert record["overlap"]["regex test"]["numbers"] == [5] and len(record["inputs"]) == 4
     Path("results/runs/local_files.json").unlink()
-    Store().write_run_file(config)
+    Run(config, Store()).write_file()
     assert {"3.jsonl", "4.jsonl", "5.jsonl"} <= set(Store().remembered), "a clone without them knows its digests"
 
 
@@ -302,7 +303,7 @@ def test_more_of_the_same_questions_name_no_other_tokens(workplace: Path, tiny_c
     twice = task(
         tiny_causal, dataset={"overlap": "drop"}, evaluation={"benchmarks": [once, {**once, "num_fewshot": 1}]}
     )
-    assert Store().tokens(twice) == Store().tokens(config)
+    assert Run(twice, Store()).tokens == Run(config, Store()).tokens
 
 
 def test_overlap_fail_fails_before_training_for_a_benchmark_with_data_of_its_own(
@@ -321,18 +322,18 @@ def test_benchmark_rows_name_the_tokens_where_they_decide_what_is_trained_on(
     workplace: Path, tiny_causal: Path
 ) -> None:
     dropped, reported = (asked_elsewhere(tiny_causal, policy) for policy in ("drop", "report"))
-    before = [Store().tokens(config) for config in (dropped, reported)]
+    before = [Run(config, Store()).tokens for config in (dropped, reported)]
     write([{"q": "Something else?", "answer": "2"}], "other/test.jsonl")
-    after = [Store().tokens(config) for config in (dropped, reported)]
+    after = [Run(config, Store()).tokens for config in (dropped, reported)]
     assert before[0] != after[0] and before[1] == after[1]
 
 
 def test_a_run_file_says_which_rows_were_held_out_whatever_else_is_asked(workplace: Path, tiny_causal: Path) -> None:
     config, store = asked_elsewhere(tiny_causal, "drop"), Store()
-    again = load_config(store.write_run_file(config))
+    again = load_config(Run(config, store).write_file())
     assert again.evaluation != config.evaluation and again.dataset.held_out == config.dataset.held_out
-    assert (store.run_name(again), store.tokens(again)) == (store.run_name(config), store.tokens(config))
-    evaluation = store.evaluation(config, config.evaluation.benchmarks[0])
+    assert (Run(again, store).name, Run(again, store).tokens) == (Run(config, store).name, Run(config, store).tokens)
+    evaluation = Run(config, store).evaluation(config.evaluation.benchmarks[0])
     assert evaluation.dataset.held_out is None, "what is left out of training is no part of a question"
 
 
@@ -344,7 +345,7 @@ def test_what_is_only_reported_names_no_held_out_rows(workplace: Path, tiny_caus
 def test_the_questions_of_the_training_rows_are_kept_as_hashes(workplace: Path, tiny_causal: Path) -> None:
     config = overlapping(tiny_causal, "report")
     tokens(config)
-    kept = np.load(Store().tokens(config) / "questions.npy")
+    kept = np.load(Run(config, Store()).tokens / "questions.npy")
     assert len(kept) == 40 and kept.dtype == np.uint64 and (np.diff(kept.astype(object)) > 0).all()
 
 
@@ -357,7 +358,7 @@ def test_the_verb_makes_the_same_tokens_without_loading_torch(workplace: Path, t
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    by_verb = (store.tokens(config) / "train.arrow").read_bytes()
-    shutil.rmtree(store.tokens(config))
-    make_tokens(config, store)
-    assert (store.tokens(config) / "train.arrow").read_bytes() == by_verb
+    by_verb = (Run(config, store).tokens / "train.arrow").read_bytes()
+    shutil.rmtree(Run(config, store).tokens)
+    make_tokens(Run(config, store))
+    assert (Run(config, store).tokens / "train.arrow").read_bytes() == by_verb

@@ -11,6 +11,7 @@ from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
 from lora_ns.grouping import why_alone
 from lora_ns.machine import check_machine
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 
@@ -49,7 +50,7 @@ def test_tensorboard_keeps_a_runs_curve_and_the_adapter_is_the_same(workplace: P
 
     def trained(root: str, report_to: str) -> bytes:
         reporting = check(causal_task(tiny_causal, training={"max_steps": 3, "report_to": report_to}), "task.yaml")
-        folder = make_adapter(reporting, Store(Path(root)), quiet=True)
+        folder = make_adapter(Run(reporting, Store(Path(root))), quiet=True)
         return (folder / "adapter_model.safetensors").read_bytes()
 
     reported = trained("a", "tensorboard")

@@ -9,6 +9,7 @@ from support import causal_task, write_config
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.fetch import fetch
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -22,8 +23,8 @@ def task(model: Path, **changes: object) -> RunConfig:
 def trained(config: RunConfig, root: Path | None = None) -> Path:
     store = Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
-    return train(config, store, quiet=True)
+    tokenize(Run(config, store))
+    return train(Run(config, store), quiet=True)
 
 
 def history(folder: Path) -> list[dict]:
@@ -52,7 +53,7 @@ def test_an_adapter_has_weights_history_and_a_complete_record(workplace: Path, t
     for figures in ("seconds", "peak_memory_bytes"):
         assert record["circumstances"][figures]["training"] > 0
         assert "evaluating" not in record["circumstances"][figures]
-    assert record["packages"]["torch"] and record["inputs"]["tokens"] == Store().tokens(task(tiny_causal)).name
+    assert record["packages"]["torch"] and record["inputs"]["tokens"] == Run(task(tiny_causal), Store()).tokens.name
 
 
 def test_the_same_run_gives_the_same_bits_and_another_seed_other_ones(workplace: Path, tiny_causal: Path) -> None:
@@ -76,10 +77,10 @@ def test_a_seed_changes_initialisation_order_and_dropout_each_by_itself(workplac
     from lora_ns.training.setup import set_up_run
 
     trained(task(tiny_causal))
-    rows = TokenRows(Store().tokens(task(tiny_causal)) / "train.arrow")
+    rows = TokenRows(Run(task(tiny_causal), Store()).tokens / "train.arrow")
 
     def parts(seed: int) -> tuple[torch.Tensor, list[list[int]], torch.Tensor]:
-        model = set_up_run(task(tiny_causal, seed=seed), Store(), rows, None, 3).model
+        model = set_up_run(Run(task(tiny_causal, seed=seed), Store()), rows, None, 3).model
         initial = next(p.detach().clone() for name, p in model.named_parameters() if "lora_A" in name)
         order = epoch_batches(rows.lengths, 8, seed=seed, epoch=0, strategy="group_by_length")
         make_deterministic(seed)
@@ -107,7 +108,7 @@ def test_the_same_global_batch_split_otherwise_is_the_same_training(workplace: P
     first = history(trained(whole))
     shutil.rmtree(workplace / "results")
     second = history(trained(split))
-    assert Store().run_name(whole) == Store().run_name(split)
+    assert Run(whole, Store()).name == Run(split, Store()).name
     assert [line["loss"] for line in first] == pytest.approx([line["loss"] for line in second], rel=1e-4)
 
 
@@ -129,7 +130,7 @@ def test_a_batch_that_cannot_be_split_lists_the_values_that_can() -> None:
 
 
 def test_method_none_trains_nothing_and_counts_the_model(workplace: Path, tiny_causal: Path) -> None:
-    folder = train(check(causal_task(tiny_causal, peft={"method": "none"}), "test"), Store(), quiet=True)
+    folder = train(Run(check(causal_task(tiny_causal, peft={"method": "none"}), "test"), Store()), quiet=True)
     assert [path.name for path in folder.iterdir()] == ["record.json"]
     assert read_record(folder)["parameters"]["trainable"] == 0
 
@@ -153,7 +154,7 @@ def test_a_loss_that_is_not_finite_fails_and_leaves_nothing(workplace: Path, tin
     config = task(tiny_causal, training={"learning_rate": 1e30, "max_steps": 10, "max_grad_norm": 0.0})
     with pytest.raises(TrainingError, match="nothing was kept"):
         trained(config)
-    assert not Store().adapter(Store().run_name(config)).exists()
+    assert not Store().adapter(Run(config, Store()).name).exists()
 
 
 def test_what_peft_refuses_is_said_in_its_own_words(workplace: Path, tiny_causal: Path) -> None:

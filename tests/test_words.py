@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from lora_ns import words as words_module
 from lora_ns.config import check
 from lora_ns.fetch import fetch
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.words import WordsDiffer, words_of
@@ -130,12 +131,12 @@ def test_where_words_and_tokenizer_differ_the_tokenizer_alone_is_believed(
 ) -> None:
     config = check(causal_task(tiny_causal), "test")
     fetch(config.dataset, Store())
-    expected = read_record(tokenize(config, Store()))
+    expected = read_record(tokenize(Run(config, Store())))
     monkeypatch.setattr(words_module, "GPT2", r"[A-Za-z]|[^A-Za-z]+")  # as if a release of tokenizers cut otherwise
     tokenizer = made(byte_level())
     with pytest.raises(WordsDiffer):
         words_of(tokenizer).encode(["What is"], special=True)
-    again = read_record(tokenize(config, Store(_other_root(Store(), config))))
+    again = read_record(tokenize(Run(config, Store(_other_root(Store(), config)))))
     assert again["outputs"] == expected["outputs"] and again["overlap"] == expected["overlap"]
 
 

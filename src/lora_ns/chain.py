@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_ns.config import RunConfig
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.failure import failure_of, noting
 from lora_ns.processes import Processes
-from lora_ns.store import Evaluation, Store, exists, read_record
+from lora_ns.run import Run
+from lora_ns.store import Evaluation, exists, read_record
 
 if TYPE_CHECKING:
     from lora_ns.answering.bases import Bases
@@ -23,17 +23,16 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 0.2
 
 
-def make_base(config: RunConfig, store: Store, *, quiet: bool = False) -> None:
+def make_base(run: Run, *, quiet: bool = False) -> None:
     """The base model, where it is one of the project's own."""
-    if not config.model.name_or_path.startswith("builtin:"):
+    if run.base_folder is None:
         return
-    folder = store.base_model(config.model.name_or_path)
     if Processes.here().is_first:
         from lora_ns.base_model import make_base_model
 
-        make_base_model(config.model.name_or_path, store, quiet=quiet)
+        make_base_model(run.config.model.name_or_path, run.store, quiet=quiet)
     else:
-        _await(folder)
+        _await(run.base_folder)
 
 
 def _await(folder: Path) -> None:
@@ -42,9 +41,9 @@ def _await(folder: Path) -> None:
         time.sleep(WAIT_SECONDS)
 
 
-def make_tokens(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
+def make_tokens(run: Run, *, quiet: bool = False) -> Path:
     """Rows, base model and tokens; returns the tokens' folder."""
-    folder = store.tokens(config)
+    folder = run.tokens
     if exists(folder):
         return folder
     if not Processes.here().is_first:
@@ -53,88 +52,86 @@ def make_tokens(config: RunConfig, store: Store, *, quiet: bool = False) -> Path
     from lora_ns.fetch import fetch
     from lora_ns.tokenize import tokenize
 
-    for dataset in store.training_data(config):
-        fetch(dataset, store)
-    make_base(config, store, quiet=quiet)
-    return tokenize(config, store)
+    for dataset in run.training_data:
+        fetch(dataset, run.store)
+    make_base(run, quiet=quiet)
+    return tokenize(run)
 
 
-def make_adapter(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
+def make_adapter(run: Run, *, quiet: bool = False) -> Path:
     """The adapter and what it is made from; returns its folder.  Raises LoraNsError where it cannot be had."""
     from lora_ns.machine import check_machine
 
-    if not exists(store.adapter(store.run_name(config))):
-        check_machine(config)
+    if not run.is_trained:
+        check_machine(run.config)
     outcomes: list[Path | LoraNsError] = []
-    make_adapters([config], store, lambda _, outcome: outcomes.append(outcome), quiet=quiet)
+    make_adapters([run], lambda _, outcome: outcomes.append(outcome), quiet=quiet)
     [outcome] = outcomes
     if isinstance(outcome, LoraNsError):
         raise outcome
     return outcome
 
 
-def _make_ready(config: RunConfig, store: Store, quiet: bool) -> None:
+def _make_ready(run: Run, quiet: bool) -> None:
     """What an adapter is made from."""
-    make_base(config, store, quiet=quiet)
-    if config.peft.method != "none":
-        make_tokens(config, store, quiet=quiet)
+    make_base(run, quiet=quiet)
+    if run.config.peft.method != "none":
+        make_tokens(run, quiet=quiet)
     if Processes.here().is_first:
-        store.write_run_file(config)
+        run.write_file()
 
 
 def make_adapters(
-    configs: Sequence[RunConfig],
-    store: Store,
-    done: Callable[[RunConfig, Path | LoraNsError], None],
+    runs: Sequence[Run],
+    done: Callable[[Run, Path | LoraNsError], None],
     *,
     trial: bool = False,
     max_members: int = MAX_MEMBERS,
     max_memory: int | None = None,
     quiet: bool = False,
 ) -> None:
-    """The adapters of many configs, those that can be trained at once together.
+    """The adapters of many runs, those that can be trained at once together.
 
     done: told of every run, its adapter's folder or why there is none.  trial: a loss that is not finite is a result.
     """
 
-    def settle(config: RunConfig, outcome: Path | LoraNsError) -> None:
+    def settle(run: Run, outcome: Path | LoraNsError) -> None:
         if trial and isinstance(outcome, TrainingError):
             from lora_ns.trial import keep_divergence
 
-            outcome = keep_divergence(config, store, str(outcome))
+            outcome = keep_divergence(run, str(outcome))
         elif not isinstance(outcome, LoraNsError):
             try:
                 read_record(outcome, diverged_too=trial)
             except LoraNsError as error:
                 outcome = error
-        done(config, outcome)
+        done(run, outcome)
 
     ready = []
-    for config in configs:
+    for run in runs:
         try:
-            if not exists(store.adapter(store.run_name(config))):
-                _make_ready(config, store, quiet)
-            ready.append(config)
+            if not run.is_trained:
+                _make_ready(run, quiet)
+            ready.append(run)
         except LoraNsError as error:
-            settle(config, error)
+            settle(run, error)
     if ready:
         from lora_ns.sweep import train_all
 
-        train_all(ready, store, settle, max_members=max_members, max_memory=max_memory, quiet=quiet)
+        train_all(ready, settle, max_members=max_members, max_memory=max_memory, quiet=quiet)
 
 
-def make_score(config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False) -> Path:
-    """The score of a config's adapter on one benchmark, and what it is made from; returns its file."""
-    found = make_scores([config], evaluation, store, quiet=quiet)[store.run_name(config)]
+def make_score(run: Run, evaluation: Evaluation, *, quiet: bool = False) -> Path:
+    """The score of a run's adapter on one benchmark, and what it is made from; returns its file."""
+    found = make_scores([run], evaluation, quiet=quiet)[run.name]
     if isinstance(found, Exception):
         raise found
     return found
 
 
 def make_scores(
-    configs: Sequence[RunConfig],
+    runs: Sequence[Run],
     evaluation: Evaluation,
-    store: Store,
     *,
     quiet: bool = False,
     rescore: bool = False,
@@ -150,40 +147,40 @@ def make_scores(
     from lora_ns.trial import score_divergence
 
     found: dict[str, Path | Exception] = {}
-    trained: dict[str, RunConfig] = {}
-    for config in configs:
-        run = store.run_name(config)
-        path = store.score(run, evaluation.name)
+    trained: list[Run] = []
+    for run in runs:
+        path = run.score(evaluation)
         if path.is_file() and not rescore:
-            found[run] = path
+            found[run.name] = path
             continue
         try:
-            check_machine(config, training=False, backend=evaluation.backend)
-            if not train and not exists(store.adapter(run)):
-                raise TrainingError(_why_untrained(run, store))
-            if not exists(store.adapter(run)):
-                make_adapter(config, store, quiet=quiet)
-            with noting(store, run, "evaluate"):
-                diverged = score_divergence(config, evaluation, store)
+            check_machine(run.config, training=False, backend=evaluation.backend)
+            if not train and not run.is_trained:
+                raise TrainingError(_why_untrained(run))
+            if not run.is_trained:
+                make_adapter(run, quiet=quiet)
+            with noting(run.store, run.name, "evaluate"):
+                diverged = score_divergence(run, evaluation)
         except Interrupted:
             raise
         except Exception as error:
-            found[run] = error
+            found[run.name] = error
         else:
-            found[run] = diverged or path
-            trained |= {} if diverged else {run: config}
+            found[run.name] = diverged or path
+            trained += [] if diverged else [run]
     if trained:
         from lora_ns.answering.spreading import first_goes_first
         from lora_ns.evaluate import evaluate_together
         from lora_ns.fetch import fetch
 
+        store = trained[0].store
         with first_goes_first():
             fetch(evaluation.dataset, store)
             store.write_evaluation_file(evaluation)
-        found |= evaluate_together(list(trained.values()), evaluation, store, quiet=quiet, rescore=rescore, bases=bases)
+        found |= evaluate_together(trained, evaluation, quiet=quiet, rescore=rescore, bases=bases)
     return found
 
 
-def _why_untrained(run: str, store: Store) -> str:
-    failed = failure_of(store, run)
+def _why_untrained(run: Run) -> str:
+    failed = failure_of(run.store, run.name)
     return "there is no adapter" if failed is None else f"its training failed: {failed['reason']}"

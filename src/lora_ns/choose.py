@@ -36,8 +36,8 @@ def choose(experiment: Experiment, store: Store) -> Path:
         "inputs": {f"{t.run.score_names[0]}.json": record.sha256_file(t.score) for t in experiment.trials},
     }
     for run in experiment.runs_with(chosen_of(trials)):  # which the workflow goes on with once the choice is there
-        store.write_run_file(run.config, run.name)
-        for evaluation in [*run.evaluations, *store.held_out(run.config)]:
+        run.write_file()
+        for evaluation in [*run.evaluations, *run.held_out]:
             store.write_evaluation_file(evaluation)
     for old in store.tables(experiment.name).glob("record-*.json"):
         old.unlink()  # they may speak of another choice

@@ -12,15 +12,14 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lora_ns.config import RunConfig
 from lora_ns.config.rules import why_not_merged
 from lora_ns.errors import LoraNsError
-from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.experiment import Experiment, load_experiment
 from lora_ns.grouping import Job, training_jobs
 from lora_ns.launch import (
     PROGRAM,
@@ -32,6 +31,7 @@ from lora_ns.launch import (
     training_resources,
 )
 from lora_ns.prediction.costs import KnownCosts
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store, exists
 
 LOCKS = Path(".snakemake/locks")
@@ -81,7 +81,7 @@ class Dag:
         Beside a workflow that runs here, whose next job may wait for a marker, they are left.
         """
         for run in self.runs.values():
-            self.store.write_run_file(run.config, run.name)
+            run.write_file()
         for evaluation in self.evaluations.values():
             self.store.write_evaluation_file(evaluation)
         if not any(LOCKS.glob("*")):
@@ -92,28 +92,28 @@ class Dag:
         self._trials -= {run.name for run in self.experiment.runs}
         if self.experiment.merge:
             able = [run for run in self.experiment.runs if why_not_merged(run.config.peft.method) is None]
-            self.merged = {self.store.merged(run.config).name: run for run in able}
+            self.merged = {run.merged.name: run for run in able}
         # one that is compared as well is asked the general text anyway
         self._add([run for run in self.experiment.bases if run.name not in self.runs])
 
     def _add(self, runs: list[Run]) -> None:
         new = [run for run in runs if run.name not in self.runs and is_plain(run.config)]
-        for job in training_jobs(new, self.store, self.experiment.sweep, self._cores):
+        for job in training_jobs(new, self.experiment.sweep, self._cores):
             if len(job.runs) > 1:
                 self.jobs[job.name] = job
                 self._job_of |= {run.name: job for run in job.runs}
         for run in runs:
             self.runs[run.name] = run
             if run.config.peft.method != "none":
-                self.tokens.setdefault(run.tokens, run)
-                self.rows.setdefault(run.rows, f"--config {shlex.quote(str(self.store.run_file(run.name)))}")
+                self.tokens.setdefault(run.tokens.name, run)
+                self.rows.setdefault(run.rows.name, f"--config {shlex.quote(str(run.file))}")
             if run.download is not None:
                 self.downloads.setdefault(run.download.stem, run)
-            if run.base_model is not None:
-                self.base_models.setdefault(run.base_model, run.config.model.name_or_path)
+            if run.base_folder is not None:
+                self.base_models.setdefault(run.base_folder.name, run.config.model.name_or_path)
             for evaluation in run.evaluations:
                 self._add_evaluation(evaluation)
-            for evaluation in self.store.held_out(run.config):
+            for evaluation in run.held_out:
                 if self.store.rows(evaluation.dataset).name not in self.rows:
                     self._add_evaluation(evaluation)
 
@@ -167,7 +167,7 @@ class Dag:
     def merged_records(self, wildcards: Wildcards) -> list[str]:
         """The records of the merged models that the experiment asks for."""
         self._compared()
-        return [_record(self.store.merged(run.config)) for run in self.merged.values()]
+        return [_record(run.merged) for run in self.merged.values()]
 
     @property
     def tables(self) -> str:
@@ -193,9 +193,9 @@ class Dag:
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
         """Rows, those of benchmarks that have a say in which are trained on, and the base model whose tokenizer it is."""
         run = self.tokens[wildcards.tokens]
-        if exists(run.tokens_folder):
+        if exists(run.tokens):
             return []
-        rows = _each_once(_record(self.store.rows(dataset)) for dataset in self.store.training_data(run.config))
+        rows = _each_once(_record(self.store.rows(dataset)) for dataset in run.training_data)
         return [*rows, *self._base(run)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
@@ -209,7 +209,7 @@ class Dag:
     def _for_adapter(self, run: Run) -> list[str]:
         if exists(self.store.adapter(run.name)):
             return []
-        tokens = [] if run.config.peft.method == "none" else [_record(run.tokens_folder)]
+        tokens = [] if run.config.peft.method == "none" else [_record(run.tokens)]
         return [*tokens, *self._base(run)]
 
     def for_score(self, wildcards: Wildcards) -> list[str]:
@@ -254,7 +254,7 @@ class Dag:
     def for_merged(self, wildcards: Wildcards) -> list[str]:
         """Adapter and base model."""
         run = self.merged[wildcards.merged]
-        return [] if exists(self.store.merged(run.config)) else [*self._adapter(run), *self._base(run)]
+        return [] if exists(run.merged) else [*self._adapter(run), *self._base(run)]
 
     def _base(self, run: Run) -> list[str]:
         """What says that the base model is here; nothing of one in a folder."""
@@ -294,16 +294,16 @@ class Dag:
 
         @cache
         def of(name: str, attempt: int) -> Resources:
-            configs = self._configs_of(name)
-            costs = [self._costs.of_training(config) for config in configs]
+            runs = self._runs_of(name)
+            costs = [self._costs.of_training(run) for run in runs]
             at_once = name in self.jobs and self.jobs[name].at_once
-            return training_resources(configs, costs, attempt, at_once=at_once)
+            return training_resources([run.config for run in runs], costs, attempt, at_once=at_once)
 
         return each_of(lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, attempt))
 
-    def _configs_of(self, name: str) -> list[RunConfig]:
+    def _runs_of(self, name: str) -> Sequence[Run]:
         """Of a job, or of a run by itself."""
-        return [run.config for run in (self.jobs[name].runs if name in self.jobs else [self.runs[name]])]
+        return self.jobs[name].runs if name in self.jobs else [self.runs[name]]
 
     @property
     def evaluation_resources(self) -> dict[str, Any]:
@@ -311,9 +311,9 @@ class Dag:
 
         @cache
         def of(name: str, evaluation: str, attempt: int) -> Resources:
-            configs, asked = self._configs_of(name), self.evaluations[evaluation]
-            costs = [self._costs.of_evaluation(config, asked) for config in configs]
-            return evaluation_resources(configs, costs, attempt)
+            runs, asked = self._runs_of(name), self.evaluations[evaluation]
+            costs = [self._costs.of_evaluation(run, asked) for run in runs]
+            return evaluation_resources([run.config for run in runs], costs, attempt)
 
         return each_of(
             lambda wildcards, attempt: of(

@@ -29,6 +29,7 @@ from lora_ns.models import best_device, load_base, make_deterministic
 from lora_ns.overlap import seen_in_training, warning_of
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store, read_record, replace_text
 
 CANARY_ROWS = 4
@@ -36,9 +37,7 @@ TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "out
 """What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
 
 
-def evaluate(
-    config: RunConfig, evaluation: Evaluation, store: Store, *, quiet: bool = False, rescore: bool = False
-) -> Path:
+def evaluate(run: Run, evaluation: Evaluation, *, quiet: bool = False, rescore: bool = False) -> Path:
     """Makes the score file where it is missing; returns its path.
 
     rescore: judges kept predictions again, without the model, whether the score is there or not.
@@ -46,35 +45,33 @@ def evaluate(
     Raises EvaluationError where the trained model computes the same as its base or no predictions are kept, InputError
     where rows do not fit.
     """
-    return _Sitting(evaluation, store, quiet, rescore).score(config)
+    return _Sitting(evaluation, run.store, quiet, rescore).score(run)
 
 
 def evaluate_together(
-    configs: Sequence[RunConfig],
+    runs: Sequence[Run],
     evaluation: Evaluation,
-    store: Store,
     *,
     quiet: bool = False,
     rescore: bool = False,
     bases: Bases | None = None,
 ) -> dict[str, Path | Exception]:
-    """Run -> its score file, or why it has none, in the order of the configs: one evaluation put to several runs.
+    """Run -> its score file, or why it has none, in the order of the runs: one evaluation put to several runs.
 
     Rows and prompts are read once, and each base model once for all runs that share it, whose adapters are put on and
     taken off in turn; every run's score is what `evaluate` alone makes.  One that fails does not stop the others; why it
     did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
     """
-    sitting = _Sitting(evaluation, store, quiet, rescore, bases)
-    found: dict[str, Path | Exception] = {store.run_name(config): EvaluationError("not asked") for config in configs}
-    for config in sorted(configs, key=_base_of):
-        run = store.run_name(config)
+    sitting = _Sitting(evaluation, runs[0].store, quiet, rescore, bases)
+    found: dict[str, Path | Exception] = {run.name: EvaluationError("not asked") for run in runs}
+    for run in sorted(runs, key=lambda run: _base_of(run.config)):
         try:
-            with noting(store, run, "evaluate") if Processes.here().is_first else nullcontext():
-                found[run] = sitting.score(config)
+            with noting(run.store, run.name, "evaluate") if Processes.here().is_first else nullcontext():
+                found[run.name] = sitting.score(run)
         except Interrupted:
             raise
         except Exception as error:
-            found[run] = error
+            found[run.name] = error
     return found
 
 
@@ -95,27 +92,25 @@ class _Sitting:
         self._bases = bases or Bases(store)
         self._exams: dict[str, Exam] = {}
 
-    def score(self, config: RunConfig) -> Path:
+    def score(self, run: Run) -> Path:
         """A run's score file, made where it is missing."""
-        store, evaluation = self._store, self._evaluation
-        run = store.run_name(config)
-        target = store.score(run, evaluation.name)
+        target = run.score(self._evaluation)
         if target.is_file() and not self._rescore:
             return target
-        trained = read_record(store.adapter(run))
+        trained = read_record(run.adapter)
         meter = record.Meter()
-        exam = self._exam(config)
-        overlap = _overlap(exam, config, store)
-        isolation = isolation_of(exam, store) if Processes.here().is_first else None
+        exam = self._exam(run.config)
+        overlap = _overlap(exam, run)
+        isolation = isolation_of(exam, run.store) if Processes.here().is_first else None
         if self._rescore:
-            kept = kept_answers(config, exam, store)
+            kept = kept_answers(run, exam)
             answers, facts = kept.answers, kept.facts
         else:
-            answers, facts = _asked(config, exam, self._bases, store, meter, self._quiet)
+            answers, facts = _asked(run, exam, self._bases, meter, self._quiet)
         if Processes.here().is_first:
             with meter.part("judging"):
                 outcome = judge(exam, answers)
-            _write_score(config, exam, outcome, trained, isolation, {**facts, "overlap": overlap}, store, meter)
+            _write_score(run, exam, outcome, trained, isolation, {**facts, "overlap": overlap}, meter)
         return target
 
     def _exam(self, config: RunConfig) -> Exam:
@@ -125,26 +120,29 @@ class _Sitting:
 
 
 def _write_score(
-    config: RunConfig,
+    run: Run,
     exam: Exam,
     outcome: Outcome,
     trained: dict[str, Any],
     isolation: dict[str, Any] | None,
     facts: dict[str, Any],
-    store: Store,
     meter: record.Meter,
 ) -> None:
     """Predictions and score file, with all that the score stands on."""
-    run, evaluation = store.run_name(config), exam.evaluation
-    predictions = store.predictions(run, evaluation.name)
+    config, store, evaluation = run.config, run.store, exam.evaluation
+    predictions = run.predictions(evaluation)
     _write_lines(predictions, outcome.lines)
     content = _score(config, exam, outcome, trained)
-    content["trained"]["history"] = thinned_history(store.adapter(run))
+    content["trained"]["history"] = thinned_history(run.adapter)
     content |= record.describe(
         "evaluate",
         evaluation.name.rsplit("-", 1)[1],
         {**evaluation.plain(), "task_type": config.task_type},
-        inputs={"adapter": run, "rows": store.rows(evaluation.dataset).name, "asked": _asked_rows(evaluation, store)},
+        inputs={
+            "adapter": run.name,
+            "rows": store.rows(evaluation.dataset).name,
+            "asked": _asked_rows(evaluation, store),
+        },
         **facts,
         fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
         sandbox=isolation and outcome_of(isolation),
@@ -161,9 +159,10 @@ def _write_score(
     )
     if isolation is not None:
         content["circumstances"]["sandbox"] = {"versions": isolation["versions"], **isolation["golds"]["seconds"]}
-    content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], store.adapter(run))
-    target = store.score(run, evaluation.name)
-    replace_text(target, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], run.adapter)
+    replace_text(
+        run.score(evaluation), json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
 
 
 def _asked_rows(evaluation: Evaluation, store: Store) -> str:
@@ -172,37 +171,38 @@ def _asked_rows(evaluation: Evaluation, store: Store) -> str:
 
 
 def _asked(
-    config: RunConfig, exam: Exam, bases: Bases, store: Store, meter: record.Meter, quiet: bool
+    run: Run, exam: Exam, bases: Bases, meter: record.Meter, quiet: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
     served = None
     if exam.evaluation.backend == "vllm" and exam.spec.kind == "generation":
-        served = served_by_vllm(config, store)
+        served = served_by_vllm(run)
     with ExitStack() as loaded:
         with meter.part("loading"):
-            tokenizer = bases.tokenizer(config)
+            tokenizer = bases.tokenizer(run.config)
             # vLLM takes the GPU's memory for itself
             device = "cpu" if served is not None and served.why_not is None else best_device()
-            model = loaded.enter_context(bases.trained(config, device))
-        canary = _canary(model, config, store, tokenizer, exam)
+            model = loaded.enter_context(bases.trained(run, device))
+        canary = _canary(model, run, tokenizer, exam)
         facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
-        with meter.part("evaluating"), _progress(config, exam, store, quiet) as advance:
+        with meter.part("evaluating"), _progress(run, exam, quiet) as advance:
             answers, how = ask(model, tokenizer, exam, advance, served)
     meter.figures["answering"] = how
     return answers, facts
 
 
-def _canary(model: Any, config: RunConfig, store: Store, tokenizer: Any, exam: Exam) -> dict[str, Any] | None:
+def _canary(model: Any, run: Run, tokenizer: Any, exam: Exam) -> dict[str, Any] | None:
     """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
 
     None for method `none`, which is its own base.
     """
+    config = run.config
     if config.peft.method == "none":
         return None
     trained = probe_logits(model, tokenizer, exam, CANARY_ROWS)
     if config.peft.method == "full":
         make_deterministic(config.seed)  # the same new head as before training
-        base = load_base(config, store).to(model.device).eval()
+        base = load_base(run).to(model.device).eval()
         before = probe_logits(base, tokenizer, exam, CANARY_ROWS)
         del base
     else:
@@ -210,23 +210,24 @@ def _canary(model: Any, config: RunConfig, store: Store, tokenizer: Any, exam: E
             before = probe_logits(model, tokenizer, exam, CANARY_ROWS)
     difference = float((trained.float() - before.float()).abs().max())
     if not math.isfinite(difference):
-        raise EvaluationError(f"the trained model of run {store.run_name(config)} computes logits that are no numbers.")
+        raise EvaluationError(f"the trained model of run {run.name} computes logits that are no numbers.")
     if difference == 0.0:
         raise EvaluationError(
-            f"the trained model of run {store.run_name(config)} computes exactly what its base computes: the adapter was "
+            f"the trained model of run {run.name} computes exactly what its base computes: the adapter was "
             "not loaded, or training changed nothing. It is not scored."
         )
     return {"rows": min(CANARY_ROWS, len(exam.rows)), "max_logit_difference_from_base": difference}
 
 
-def _overlap(exam: Exam, config: RunConfig, store: Store) -> dict[str, Any] | None:
+def _overlap(exam: Exam, run: Run) -> dict[str, Any] | None:
     """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
 
     Raises EvaluationError where there are some and dataset.overlap is `fail`, before the model is asked anything.
     """
+    config = run.config
     if config.peft.method == "none":
         return None
-    found = seen_in_training(exam.questions, store.tokens(config), exam.ids)
+    found = seen_in_training(exam.questions, run.tokens, exam.ids)
     if found and found["rows"] and config.dataset.overlap == "fail":
         raise EvaluationError(
             f"{found['rows']} rows of {exam.spec.name} ask what a training row asked (first: {found['ids'][0]}); "
@@ -290,7 +291,7 @@ def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def _progress(config: RunConfig, exam: Exam, store: Store, quiet: bool) -> Iterator[Any]:
+def _progress(run: Run, exam: Exam, quiet: bool) -> Iterator[Any]:
     """A progress bar on stderr where a person looks on, and a progress file for who asks from elsewhere."""
     import sys
 
@@ -308,7 +309,7 @@ def _progress(config: RunConfig, exam: Exam, store: Store, quiet: bool) -> Itera
     name = exam.evaluation.name
     with (
         Progress(console=Console(stderr=True), disable=not shown) as bar,
-        reporting(store, store.run_name(config), name, rows) as report,
+        reporting(run.store, run.name, name, rows) as report,
     ):
         job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=rows)
         yield advance

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import (
-    RunConfig,
     check,
     expand_dotted,
     merge,
@@ -29,62 +28,9 @@ from lora_ns.config import (
 from lora_ns.config.evaluation import BenchmarkEntry
 from lora_ns.errors import ConfigError, DataError, InputError
 from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig, read_experiment_file
-from lora_ns.store import Evaluation, Store
+from lora_ns.run import Run
+from lora_ns.store import Store
 from lora_ns.tuning import Setting, settings_of, unequal_budgets, without_validation_rows
-
-
-@dataclass(frozen=True)
-class Run:
-    """One configuration of an experiment, with the names of what it makes."""
-
-    config: RunConfig
-    store: Store
-
-    @cached_property
-    def name(self) -> str:
-        return self.store.run_name(self.config)
-
-    @cached_property
-    def tokens_folder(self) -> Path:
-        return self.store.tokens(self.config)
-
-    @property
-    def tokens(self) -> str:
-        return self.tokens_folder.name
-
-    @cached_property
-    def rows(self) -> str:
-        return self.store.rows(self.config.dataset).name
-
-    @cached_property
-    def base_folder(self) -> Path | None:
-        """Of the builtin base model; None where the base is not ours to make."""
-        name = self.config.model.name_or_path
-        return self.store.base_model(name) if name.startswith("builtin:") else None
-
-    @property
-    def base_model(self) -> str | None:
-        """Folder name of the builtin base model; None where the base is not ours to make."""
-        return None if self.base_folder is None else self.base_folder.name
-
-    @cached_property
-    def download(self) -> Path | None:
-        """The note that a hub's base model is on this machine, whether it is there or not; None of any other base."""
-        return self.store.download(self.config.model)
-
-    @cached_property
-    def evaluations(self) -> list[Evaluation]:
-        return [self.store.evaluation(self.config, entry) for entry in self.config.evaluation.benchmarks]
-
-    @property
-    def score_names(self) -> list[str]:
-        """<run>/<evaluation> of each of its scores."""
-        return [f"{self.name}/{evaluation.name}" for evaluation in self.evaluations]
-
-    @property
-    def scores(self) -> list[Path]:
-        """Its score files, whether they are there or not."""
-        return [self.store.score(self.name, evaluation.name) for evaluation in self.evaluations]
 
 
 @dataclass(frozen=True)
@@ -128,9 +74,9 @@ class Cell:
                 f"{self.where}: evaluation.benchmarks: {name} is asked twice, and the tables have one place for it in a task: "
                 "leave one out, or put it into a task of its own."
             )
-        if self.text is not None and config.task_type == "causal_lm":
-            config = _asked(config, [*config.evaluation.benchmarks, self.text])
         runs = [Run(config.model_copy(update={"seed": seed}), self.store) for seed in seeds]
+        if self.text is not None and config.task_type == "causal_lm":
+            runs = [run.asked([*config.evaluation.benchmarks, self.text]) for run in runs]
         _ = [
             (run.name, run.evaluations) for run in runs
         ]  # digests now, so that what cannot be found is said with the rest
@@ -138,7 +84,8 @@ class Cell:
 
     def trial(self, seed: int, setting: Setting) -> Trial:
         """The setting on the validation split.  Raises ConfigError, InputError."""
-        config = self.run(seed, setting).config
+        run = self.run(seed, setting)
+        config = run.config
         entry = next((e for e in config.evaluation.benchmarks if "name" not in (e.dataset or {})), None)
         if entry is None:
             raise ConfigError(f"{self.where}: tune: none of evaluation.benchmarks asks the task's own rows.")
@@ -147,16 +94,10 @@ class Cell:
                 f"{self.where}: tune: evaluation.split is validation, so the tables would compare on the very rows that "
                 "settings were chosen on; leave it out, and the test rows are asked."
             )
-        run = Run(_asked(config, [entry], split="validation"), self.store)
+        run = run.asked([entry], split="validation")
         if (problem := without_validation_rows(run.evaluations[0].dataset, self.store.remembered)) is not None:
             raise ConfigError(f"{self.where}: tune: there are no rows to choose settings on: {problem}")
         return Trial(config.task_name, config.method, setting, run)
-
-
-def _asked(config: RunConfig, entries: Sequence[BenchmarkEntry], **changes: Any) -> RunConfig:
-    """The config with other benchmarks."""
-    asked = config.evaluation.model_copy(update={"benchmarks": list(entries), **changes})
-    return config.model_copy(update={"evaluation": asked})
 
 
 @dataclass(frozen=True)
@@ -359,9 +300,9 @@ def _cell(
 def _bases(given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], store: Store) -> list[Run]:
     """The task's base model asked the general text; nothing where it does not generate."""
     base = (MethodEntry(config="none"), {"method_name": "none", "peft": {"method": "none"}})
-    config = _cell(given, task, base, store).run(given.seeds[0]).config
+    run = _cell(given, task, base, store).run(given.seeds[0])
     text = given.general_text
-    return [Run(_asked(config, [text]), store)] if text and config.task_type == "causal_lm" else []
+    return [run.asked([text])] if text and run.config.task_type == "causal_lm" else []
 
 
 @contextmanager

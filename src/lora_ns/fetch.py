@@ -30,7 +30,7 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
         counts = {split: table.num_rows for split, table in rows.tables.items()}
         notes |= record.describe(
             "fetch",
-            target.name.rsplit("-", 1)[1],
+            store.rows_digest(dataset),
             {"name": dataset.name, **sources.identity(dataset, store.remembered)},
             inputs={},
             rows=counts,

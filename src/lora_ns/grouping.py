@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, RunConfig
-from lora_ns.experiment import Run
 from lora_ns.experiment_file import SweepConfig
 from lora_ns.models import weight_bytes
-from lora_ns.store import Store
+from lora_ns.run import Run
 from lora_ns.trackers import is_tracked
 
 PEFT_FIELDS = frozenset(
@@ -78,24 +77,23 @@ class Job:
         return f"{self.runs[0].config.task_name}-{len(self.runs)}-{how}-{digest}"
 
 
-def training_jobs(runs: Sequence[Run], store: Store, sweep: SweepConfig, cores: int = 1) -> list[Job]:
+def training_jobs(runs: Sequence[Run], sweep: SweepConfig, cores: int = 1) -> list[Job]:
     """The runs in jobs, each run in one: those that can be trained at once together, and short runs in turn.
 
     cores: how many jobs this machine's processor works on at a time.  A job of a small base holds no more than a core's
     share of the runs, unless memory is limited (`sweep.max_memory`).
     """
     share = max(Fraction(1), Fraction(len(runs), cores if sweep.max_memory is None else 1))
-    by_name = {run.name: run for run in runs}
     jobs: list[Job] = []
     shelves: dict[tuple[str, str], list[Run]] = {}
-    for configs in groups_of([run.config for run in runs], store, sweep.largest):
-        small = _is_small(configs[0])
-        for part in _evenly(configs, _count(configs, share if small else len(configs))):
-            members = [by_name[store.run_name(config)] for config in part]
+    for group in groups_of(runs, sweep.largest):
+        small = _is_small(group[0].config)
+        for members in _evenly(group, _count(group, share if small else len(group))):
             if len(members) > 1:
                 jobs.append(Job(tuple(members), at_once=True))
             else:
-                shelves.setdefault((members[0].tokens, part[0].model.name_or_path), []).extend(members)
+                shelf_of = (members[0].tokens.name, members[0].config.model.name_or_path)
+                shelves.setdefault(shelf_of, []).extend(members)
     for shelf in shelves.values():
         small = _is_small(shelf[0].config)
         largest = sweep.in_turn or (IN_TURN if small else 1)
@@ -141,42 +139,40 @@ def _is_said(value: Any) -> bool:
     return value not in (None, False, "", [], {})
 
 
-def _key_of(config: RunConfig, store: Store) -> str:
+def _key_of(run: Run) -> str:
     """What members of one sweep have in common, as text: base, tokens, task and shape of the steps."""
-    training = config.training.model_dump()
+    training = run.config.training.model_dump()
     return json.dumps(
         {
-            "tokens": store.tokens(config).name,
-            "model": config.model.model_dump(),
-            "task_type": config.task_type,
+            "tokens": run.tokens.name,
+            "model": run.config.model.model_dump(),
+            "task_type": run.config.task_type,
             "training": {key: training.get(key) for key in sorted(SHARED_TRAINING)},
         },
         sort_keys=True,
     )
 
 
-def groups_of(
-    configs: Sequence[RunConfig], store: Store, largest: int, max_memory: int | None = None
-) -> list[list[RunConfig]]:
-    """The configs in groups that can each be trained at once, of at most so many; runs that cannot are by themselves.
+def groups_of(runs: Sequence[Run], largest: int, max_memory: int | None = None) -> list[list[Run]]:
+    """The runs in groups that can each be trained at once, of at most so many; runs that cannot are by themselves.
 
     Runs of one seed take the same rows at the same time, so that little of their joint batch is padding: they go together.
     max_memory: bytes that a group is predicted to take at most, for which torch is imported and the tokens are there.
     """
-    together: dict[str, list[RunConfig]] = {}
-    groups: list[list[RunConfig]] = []
-    for config in configs:
-        if largest < 2 or why_alone(config) is not None:
-            groups.append([config])
+    together: dict[str, list[Run]] = {}
+    groups: list[list[Run]] = []
+    for run in runs:
+        if largest < 2 or why_alone(run.config) is not None:
+            groups.append([run])
         else:
-            together.setdefault(_key_of(config, store), []).append(config)
+            together.setdefault(_key_of(run), []).append(run)
     for members in together.values():
-        groups += _evenly(sorted(members, key=lambda config: config.seed), _count(members, largest))
+        groups += _evenly(sorted(members, key=lambda run: run.config.seed), _count(members, largest))
     if max_memory is None:
         return groups
     from lora_ns.prediction.members import parts_within
 
-    return [part for group in groups for part in parts_within(group, max_memory, store)]
+    return [part for group in groups for part in parts_within(group, max_memory)]
 
 
 def _count(members: Sequence[Any], largest: int | Fraction) -> int:
@@ -184,7 +180,7 @@ def _count(members: Sequence[Any], largest: int | Fraction) -> int:
     return int(-(-len(members) // largest))
 
 
-def _evenly(members: Sequence[RunConfig], count: int) -> list[list[RunConfig]]:
+def _evenly(members: Sequence[Run], count: int) -> list[list[Run]]:
     """The members in so many parts, in order, whose sizes differ by one at most, larger ones first."""
     each, more = divmod(len(members), count)
     ends = list(accumulate(each + (number < more) for number in range(count)))

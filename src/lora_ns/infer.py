@@ -33,6 +33,7 @@ from lora_ns.methods import load_trained, put_on
 from lora_ns.models import best_device, load_base, load_tokenizer, make_deterministic
 from lora_ns.prompts import NoConversation, Prompt, instructed, prompt_of, texts_of
 from lora_ns.record import sha256_file
+from lora_ns.run import Run
 from lora_ns.store import Store, digest_of, exists
 
 BLOCK = 8
@@ -61,40 +62,40 @@ class Subject:
         return self.config.task_type == "causal_lm"
 
 
-def load_subject(
-    config: RunConfig, store: Store, *, adapter: Path | None = None, base: bool = False, raw: bool = False
-) -> Subject:
-    """The model of a config: its own adapter's, another folder's (adapter or whole model), or the base as it is.
+def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, raw: bool = False) -> Subject:
+    """The model of a run: its own adapter's, another folder's (adapter or whole model), or the base as it is.
 
     raw: texts are prompts as they stand, without template.  Raises ConfigError or DataError where there is none.
     """
+    config, store = run.config, run.store
     check_machine(config, training=False)
     make_deterministic(config.seed)
-    source: dict[str, Any] = {"model": store.model_identity(config.model)}
+    source: dict[str, Any] = {"model": run.model_identity}
     model_config = config.model
     model: Any
     if base or (adapter is None and config.peft.method == "none"):
         if config.task_type != "causal_lm":
             raise ConfigError(f"--base: the base model has no trained head for {config.task_type}.")
-        model = load_base(config, store)
+        model = load_base(run)
     elif adapter is None:
-        run = store.run_name(config)
-        if not exists(store.adapter(run)):
-            raise DataError(f"run {run} has no adapter yet: `lora-ns train` makes it, --adapter DIR names another.")
-        model, source["run"] = load_trained(config, store, store.adapter(run)), run
+        if not run.is_trained:
+            raise DataError(
+                f"run {run.name} has no adapter yet: `lora-ns train` makes it, --adapter DIR names another."
+            )
+        model, source["run"] = load_trained(run, run.adapter), run.name
     elif (adapter / "adapter_config.json").is_file():
         _refuse_damaged(adapter, store)
-        model = put_on(load_base(config, store), adapter, config.model.name_or_path)
+        model = put_on(load_base(run), adapter, config.model.name_or_path)
         source["adapter"] = _checksums(adapter)
     elif (adapter / "config.json").is_file():
         _refuse_damaged(adapter, store)
-        model, source = load_base(config, store, place=str(adapter)), {"folder": _checksums(adapter)}
+        model, source = load_base(run, place=str(adapter)), {"folder": _checksums(adapter)}
         if (adapter / "tokenizer_config.json").is_file():
             model_config = ModelConfig(name_or_path=str(adapter))
     else:
         raise ConfigError(f"--adapter: {adapter} holds neither a PEFT adapter nor a model.")
     tokenizer = load_tokenizer(model_config, store)
-    generation = decoding_of(config, store)
+    generation = decoding_of(run)
     identity = {
         **source,
         "task_type": config.task_type,
@@ -125,11 +126,12 @@ def _checksums(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(folder.glob("*.safetensors"))}
 
 
-def decoding_of(config: RunConfig, store: Store) -> GenerationConfig:
+def decoding_of(run: Run) -> GenerationConfig:
     """The decoding of the config's first benchmark that asks for text, else what `evaluation.generation` says."""
-    if config.task_type == "causal_lm" and config.evaluation.benchmarks:
-        return store.evaluation(config, config.evaluation.benchmarks[0]).generation
-    return GenerationConfig.model_validate(config.evaluation.generation)
+    asked = run.config.evaluation
+    if run.config.task_type == "causal_lm" and asked.benchmarks:
+        return run.evaluation(asked.benchmarks[0]).generation
+    return GenerationConfig.model_validate(asked.generation)
 
 
 # -- from a row to a prompt --------------------------------------------------------------------------------------------

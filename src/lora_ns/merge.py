@@ -20,6 +20,7 @@ from lora_ns.machine import check_machine
 from lora_ns.methods import load_trained, put_on, reason_of, without_adapter
 from lora_ns.model_card import model_card
 from lora_ns.models import load_base, load_tokenizer, make_deterministic
+from lora_ns.run import Run
 from lora_ns.store import Store, exists, making, read_record
 
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
@@ -35,14 +36,14 @@ class Part:
     weight: float
 
 
-def merge(config: RunConfig, store: Store, *, output: Path | None = None) -> Path:
+def merge(run: Run, *, output: Path | None = None) -> Path:
     """Makes the merged model where it is missing; returns its folder.
 
     output: another folder than the store's own.  Raises ConfigError for a method that cannot be merged, LoraNsError where
     the merged model computes something else than what it was made of.
     """
-    config = identified(config, store)
-    target = output or store.merged(config)
+    run = identified(run)
+    config, target = run.config, output or run.merged
     if exists(target) and output is None:
         intact(target)
         return target
@@ -53,20 +54,20 @@ def merge(config: RunConfig, store: Store, *, output: Path | None = None) -> Pat
     check_mergeable(config)
     check_machine(config, training=False)
     meter = record.Meter()
-    parts = parts_of(config, store)
+    parts = parts_of(run)
     with making(target) as (folder, notes):
         make_deterministic(config.seed)
         with meter.part("loading"):
-            tokenizer = load_tokenizer(config.model, store)
-            expected, effect, against = _expected(config, store, parts, tokenizer)
+            tokenizer = load_tokenizer(config.model, run.store)
+            expected, effect, against = _expected(run, parts, tokenizer)
         with meter.part("merging"):
-            merged = _merged(config, store, parts)
+            merged = _merged(run, parts)
             expected = expected or parity.probe(merged.eval(), tokenizer)
             merged.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             del merged
         with meter.part("comparing"):
-            found = parity.probe(load_base(_plain(config), store, place=str(folder)).eval(), tokenizer)
+            found = parity.probe(load_base(_plain(run), place=str(folder)).eval(), tokenizer)
         figures = {
             **parity.compare(expected, found),
             "probes": len(parity.PROBES),
@@ -74,15 +75,15 @@ def merge(config: RunConfig, store: Store, *, output: Path | None = None) -> Pat
             "adapter_effect": effect,
         }
         _check_same(figures, config)
-        facts = _facts(config, store, parts, figures)
+        facts = _facts(run, parts, figures)
         (folder / "README.md").write_text(model_card(config, facts), encoding="utf-8")
         notes |= record.describe(
             "merge",
-            store.merged(config).name.rsplit("-", 1)[1],
+            run.merged_digest,
             {"run": config.model_dump(exclude={"evaluation"})},
             inputs={"adapter": parts[0].name} if len(parts) == 1 else {part.name: f"{part.weight:g}" for part in parts},
             parity=figures,
-            warnings=_warnings(config, store, parts),
+            warnings=_warnings(run, parts),
             meter=meter,
         )
     return target
@@ -103,10 +104,11 @@ def check_mergeable(config: RunConfig) -> None:
 # -- what is merged ----------------------------------------------------------------------------------------------------
 
 
-def identified(config: RunConfig, store: Store) -> RunConfig:
-    """The config with each named adapter's checksum and a name of its own, so that its digest says what was merged."""
+def identified(run: Run) -> Run:
+    """The run with each named adapter's checksum and a name of its own, so that its digest says what was merged."""
+    config, store = run.config, run.store
     if not config.merge.adapters:
-        return config
+        return run
     named = []
     for entry in config.merge.adapters:
         folder = _folder(entry.adapter, store)
@@ -114,7 +116,7 @@ def identified(config: RunConfig, store: Store) -> RunConfig:
         named.append(entry.model_copy(update={"sha256": None if known else _checksum(folder)}))
     name = f"{config.merge.combination}_of_{len(named)}"
     settings = config.merge.model_copy(update={"adapters": named})
-    return config.model_copy(update={"merge": settings, "method_name": name})
+    return Run(config.model_copy(update={"merge": settings, "method_name": name}), store)
 
 
 def _folder(name: str, store: Store) -> Path:
@@ -133,33 +135,32 @@ def _checksum(folder: Path) -> str:
     return record.sha256_file(path)
 
 
-def parts_of(config: RunConfig, store: Store) -> list[Part]:
+def parts_of(run: Run) -> list[Part]:
     """The adapters of a merge: those that are named, or the run's own."""
-    if config.merge.adapters:
-        return [Part(entry.adapter, _folder(entry.adapter, store), entry.weight) for entry in config.merge.adapters]
-    run = store.run_name(config)
-    return [Part(run, store.adapter(run), 1.0)]
+    named = run.config.merge.adapters
+    if named:
+        return [Part(entry.adapter, _folder(entry.adapter, run.store), entry.weight) for entry in named]
+    return [Part(run.name, run.adapter, 1.0)]
 
 
 # -- merging -----------------------------------------------------------------------------------------------------------
 
 
-def _expected(
-    config: RunConfig, store: Store, parts: list[Part], tokenizer: Any
-) -> tuple[parity.Logits | None, float | None, str]:
+def _expected(run: Run, parts: list[Part], tokenizer: Any) -> tuple[parity.Logits | None, float | None, str]:
     """(logits that the merged model should have, how far the adapter moves a logit, what they are logits of).
 
     None for combinations that nothing but the merge itself computes.
     """
+    config = run.config
     if not config.merge.adapters:
-        model = load_trained(config, store, parts[0].folder).eval()
+        model = load_trained(run, parts[0].folder).eval()
         expected = parity.probe(model, tokenizer)
         if config.peft.method == "full":
             return expected, None, "the trained weights"
         with without_adapter(model):
             base = parity.probe(model, tokenizer)
         return expected, parity.compare(base, expected)["max_logit_difference"], "base + adapter"
-    model = combine.stack(load_base(config, store), [part.folder for part in parts], config.model.name_or_path)
+    model = combine.stack(load_base(run), [part.folder for part in parts], config.model.name_or_path)
     if config.merge.combination == "linear":
         weighted = combine.weighted_sum(model, [part.weight for part in parts])
         if weighted is not None:
@@ -167,11 +168,12 @@ def _expected(
     return None, None, "the merged weights before they were stored"
 
 
-def _merged(config: RunConfig, store: Store, parts: list[Part]) -> Any:
+def _merged(run: Run, parts: list[Part]) -> Any:
     """The base with the adapters folded in, unquantised, in the wanted dtype."""
+    config = run.config
     if config.peft.method == "full" and not config.merge.adapters:
-        return _in_dtype(load_trained(config, store, parts[0].folder), config)
-    base: Any = load_base(config, store)
+        return _in_dtype(load_trained(run, parts[0].folder), config)
+    base: Any = load_base(run)
     if config.model.quantization != "none":
         base = base.dequantize()  # PEFT's own merge would round the sum to 4 or 8 bits again
     base = _in_dtype(base, config, only_wider=True)
@@ -207,10 +209,11 @@ def _in_dtype(model: Any, config: RunConfig, *, only_wider: bool = False) -> Any
     return model.to(getattr(torch, config.merge.dtype))
 
 
-def _plain(config: RunConfig) -> RunConfig:
-    """The config by which the merged model itself is loaded."""
+def _plain(run: Run) -> Run:
+    """The run by which the merged model itself is loaded."""
+    config = run.config
     model = config.model.model_copy(update={"quantization": "none", "dtype": config.merge.dtype or config.model.dtype})
-    return config.model_copy(update={"model": model})
+    return Run(config.model_copy(update={"model": model}), run.store)
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------
@@ -231,22 +234,22 @@ def _check_same(figures: dict[str, Any], config: RunConfig) -> None:
         )
 
 
-def _facts(config: RunConfig, store: Store, parts: list[Part], figures: dict[str, Any]) -> dict[str, Any]:
+def _facts(run: Run, parts: list[Part], figures: dict[str, Any]) -> dict[str, Any]:
     code = record.code_state()
     return {
         "adapters": [(part.name, part.weight) for part in parts],
-        "rows": store.rows(config.dataset).name,
+        "rows": run.rows.name,
         "commit": code["commit"],
         "dirty": code["dirty"],
         "packages": record.package_versions(),
         "parity": figures,
-        "dtype": config.merge.dtype or config.model.dtype,
+        "dtype": run.config.merge.dtype or run.config.model.dtype,
     }
 
 
-def _warnings(config: RunConfig, store: Store, parts: list[Part]) -> list[str]:
+def _warnings(run: Run, parts: list[Part]) -> list[str]:
     """Adapters that were trained on another base than the one they are folded into."""
-    wanted = store.model_identity(config.model)
+    wanted = run.model_identity
     found = []
     for part in parts:
         if exists(part.folder):

@@ -25,6 +25,7 @@ from lora_ns.methods import (
     without_adapter,
 )
 from lora_ns.models import load_base, make_deterministic
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 STEPS = 3
@@ -103,20 +104,20 @@ def try_method(method: str, task_type: str, folder: Path) -> Outcome:
         config = _config(method, task_type, folder)
         batch = _batch(task_type)
         make_deterministic(0)
-        model = attach(load_base(config, Store(folder)), config, steps=STEPS)
+        model = attach(load_base(Run(config, Store(folder))), config, steps=STEPS)
         start = initial_factors(model, config)
         _train(model, batch)
     except (LoraNsError, *REFUSALS) as error:
         return Outcome(method, task_type, refused=_own_words(error))
     expected = _logits(model.eval(), batch)
     save_trained(model, adapter, start)
-    loaded = load_trained(config, Store(folder), adapter).eval()
+    loaded = load_trained(Run(config, Store(folder)), adapter).eval()
     found = _logits(loaded, batch)
     with without_adapter(loaded):
         base = _logits(loaded, batch)
     merged, not_merged = None, None
     try:
-        plain = put_on(load_base(config, Store(folder)), adapter, method).merge_and_unload()
+        plain = put_on(load_base(Run(config, Store(folder))), adapter, method).merge_and_unload()
         merged = _difference(found, _logits(plain.eval(), batch))
         if merged > MERGE_TOLERANCE:
             merged, not_merged = None, "PEFT's merge computes something else than base and adapter"
@@ -165,7 +166,7 @@ def _experts(task_type: str, folder: Path) -> list[str]:
     for number, path in enumerate(paths):
         config = _config("lora", task_type, folder, init_lora_weights=False)
         make_deterministic(number)
-        save_trained(attach(load_base(config, Store(folder)), config), path)
+        save_trained(attach(load_base(Run(config, Store(folder))), config), path)
     return [str(path) for path in paths]
 
 

@@ -19,7 +19,8 @@ from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import ConfigError, DataError, TrainingError
 from lora_ns.integrity import intact
 from lora_ns.models import load_base
-from lora_ns.store import Store, exists
+from lora_ns.run import Run
+from lora_ns.store import exists
 
 TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
 """Our task types -> PEFT's."""
@@ -247,15 +248,15 @@ def _save_as_difference(folder: Path, initial: dict[str, Any]) -> None:
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def load_trained(config: RunConfig, store: Store, adapter: Path) -> Any:
+def load_trained(run: Run, adapter: Path) -> Any:
     """The trained model: base and adapter, or all weights.  Raises DataError for an adapter that cannot be read."""
-    method = config.peft.method
+    method = run.config.peft.method
     if method == "none":
-        return load_base(config, store)
+        return load_base(run)
     if method == "full":
         _refuse_damaged(adapter)
-        return load_base(config, store, place=str(adapter))
-    return put_on(load_base(config, store), adapter, config.model.name_or_path)
+        return load_base(run, place=str(adapter))
+    return put_on(load_base(run), adapter, run.config.model.name_or_path)
 
 
 def _refuse_damaged(adapter: Path) -> None:

@@ -9,6 +9,7 @@ from lora_ns.config import ModelConfig, RunConfig
 from lora_ns.engines import keep_imports
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.integrity import intact
+from lora_ns.run import Run
 from lora_ns.store import Store, exists
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def check_end(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
         )
 
 
-def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> PreTrainedModel:
+def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
     """The base model with the head of the task, in the configured precision.
 
     place: another folder to load from, for weights that were all trained, as they are there (never quantised).  A new
@@ -96,7 +97,7 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     keep_imports()
-    model = config.model
+    config, model = run.config, run.config.model
     arguments: dict[str, Any] = {
         "revision": model.revision if place is None else None,
         "dtype": getattr(torch, model.dtype),
@@ -113,14 +114,14 @@ def load_base(config: RunConfig, store: Store, *, place: str | None = None) -> P
         loader = AutoModelForSequenceClassification
         arguments |= head_of(config)
     try:
-        loaded = loader.from_pretrained(place or location(model, store), **arguments)
+        loaded = loader.from_pretrained(place or location(model, run.store), **arguments)
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise _not_loaded("model", model, error) from error
     if config.task_type == "causal_lm":
         refuse_encoder(loaded.config, model)
     if quantized:
         _keep_readable(loaded)
-    _set_padding(loaded, config, store)
+    _set_padding(loaded, run)
     return loaded
 
 
@@ -218,10 +219,10 @@ def weights_folder(model: ModelConfig, store: Store) -> Path:
         raise DataError(f"the weights of {place} are not on this disk: {error}") from error
 
 
-def _set_padding(loaded: PreTrainedModel, config: RunConfig, store: Store) -> None:
+def _set_padding(loaded: PreTrainedModel, run: Run) -> None:
     """Sequence classification finds the last real token by the padding id."""
     if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = load_tokenizer(config.model, store).pad_token_id
+        loaded.config.pad_token_id = load_tokenizer(run.config.model, run.store).pad_token_id
 
 
 def _quantization(model: ModelConfig) -> Any:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from lora_ns import sources
 from lora_ns.benchmarks import Benchmark, benchmark
-from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.config import DatasetConfig
 from lora_ns.errors import DataError
 from lora_ns.integrity import intact
 from lora_ns.prompts import Row, check_columns, normalised, question_of
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store
 
 QUESTIONS = "questions.npy"
@@ -63,17 +64,17 @@ class Overlap:
     """The same -> numbers of the training rows that ask the same as one of its rows."""
 
     @classmethod
-    def of(cls, config: RunConfig, store: Store) -> Overlap:
+    def of(cls, run: Run) -> Overlap:
         """The task's own validation and test rows, as far as there are any that the config can read; and those of its
         benchmarks with data sets of their own, where they decide what is trained on (policies `drop` and `fail`).
 
         Raises DataError for benchmark rows that cannot be read.
         """
-        held_back = _own_questions(config, store)
-        for evaluation in store.held_out(config):
-            for name, hashed in _questions_of_benchmark(evaluation, config.task_type, store).items():
+        held_back = _own_questions(run)
+        for evaluation in run.held_out:
+            for name, hashed in _questions_of_benchmark(evaluation, run.config.task_type, run.store).items():
                 held_back[name] = np.concatenate([held_back.get(name, hashed[:0]), hashed])
-        return cls(held_back, config.dataset.overlap, {name: [] for name in held_back})
+        return cls(held_back, run.config.dataset.overlap, {name: [] for name in held_back})
 
     def left_out(self, questions: NDArray[np.uint64], first: int) -> set[int]:
         """Notes the training rows of a batch; returns the places of those that are to be left out.  first: its number."""
@@ -115,9 +116,9 @@ class Overlap:
                 )
 
 
-def _own_questions(config: RunConfig, store: Store) -> dict[str, NDArray[np.uint64]]:
+def _own_questions(run: Run) -> dict[str, NDArray[np.uint64]]:
     """Split -> hashes of what its rows ask."""
-    folder, found = store.rows(config.dataset), {}
+    config, folder, found = run.config, run.rows, dict[str, NDArray[np.uint64]]()
     for split in _splits(folder):
         parts = sources.batches(folder, split, config.dataset.columns, BATCH_ROWS)
         try:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from statistics import median
 
 from lora_ns.config import RunConfig
-from lora_ns.experiment import Experiment, Run
+from lora_ns.experiment import Experiment
 from lora_ns.prediction import duration, memory
 from lora_ns.prediction.devices import Device
-from lora_ns.prediction.fitting import Fit, changed_config, fit_evaluation, fit_training
+from lora_ns.prediction.fitting import Fit, changed_run, fit_evaluation, fit_training
 from lora_ns.prediction.footprint import Answer, Step
 from lora_ns.prediction.measured import Measured, measured
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import Questions, Workload, workload_of
+from lora_ns.run import Run
 from lora_ns.status import RunStatus, State, all_runs, status_of_run
 from lora_ns.store import Store
 
@@ -131,7 +132,7 @@ class Plan:
 
     def checkpointed(self, planned: PlannedRun) -> Step | None:
         """The run's step with checkpointing; None where the method does not go with it."""
-        changed = changed_config(planned.config, {"training.gradient_checkpointing": True})
+        changed = changed_run(planned.run, {"training.gradient_checkpointing": True})
         shape = planned.workload.shape
         return self.predictor.step(changed, shape) if changed is not None and shape is not None else None
 
@@ -160,9 +161,9 @@ def make_plan(experiment: Experiment, store: Store, device: Device, predictor: P
 
 def _planned(status: RunStatus, store: Store, predictor: Predictor) -> PlannedRun:
     run = status.run
-    workload = workload_of(run.config, run.evaluations, store)
-    step = predictor.step(run.config, workload.shape) if workload.shape else None
-    answers = [(predictor.answer(run.config, asked), asked) for asked in workload.questions]
+    workload = workload_of(run, run.evaluations)
+    step = predictor.step(run, workload.shape) if workload.shape else None
+    answers = [(predictor.answer(run, asked), asked) for asked in workload.questions]
     known = tuple((answer, asked) for answer, asked in answers if answer is not None)
     took = measured(run, store) if status.state in ("done", "trained") else None
     return PlannedRun(run, status.state, workload, step, known, took)
@@ -178,9 +179,9 @@ def _misfits(runs: Sequence[PlannedRun], store: Store, device: Device, predictor
             alike.setdefault((config.task_name, config.method, train, evaluate), []).append(planned)
     found = []
     for (_, _, train, evaluate), group in alike.items():
-        config = group[0].config
-        training = fit_training(config, store, predictor, device) if train > device.memory else None
-        evaluation = fit_evaluation(config, store, predictor, device) if evaluate > device.memory else None
+        run = group[0].run
+        training = fit_training(run, predictor, device) if train > device.memory else None
+        evaluation = fit_evaluation(run, predictor, device) if evaluate > device.memory else None
         hopeless = (train > device.memory and training is None) or (evaluate > device.memory and evaluation is None)
         found.append(Misfit(tuple(group), max(train, evaluate), training, evaluation, hopeless))
     return found

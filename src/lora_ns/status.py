@@ -11,9 +11,10 @@ from typing import Literal
 from lora_ns.config import nearest
 from lora_ns.difference import run_of
 from lora_ns.errors import ConfigError
-from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.experiment import Experiment, load_experiment
 from lora_ns.failure import failure_of
 from lora_ns.progress import Progress, read_progress
+from lora_ns.run import Run
 from lora_ns.store import Store, exists
 
 EXPERIMENTS = Path("configs/experiments")

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,13 @@ import psutil
 from pydantic import BaseModel, ValidationError
 
 from lora_ns import record, sources
-from lora_ns.benchmarks import benchmark, check_request
+from lora_ns.benchmarks import benchmark
 from lora_ns.config import (
-    OUTSIDE_DIGEST,
-    BenchmarkEntry,
     DatasetConfig,
     GenerationConfig,
     ModelConfig,
-    RunConfig,
-    format_problems,
-    merge,
     nearest,
     read_mapping,
-    settled,
     write_yaml,
 )
 from lora_ns.config.faults import lines_of
@@ -48,6 +42,11 @@ _VIEW = (
     "columns format chat_template prompt_template response_template text_columns label_column labels max_length".split()
 )
 """Settings of a dataset that say how its rows are read, not which they are."""
+
+
+def view_of(dataset: DatasetConfig) -> dict[str, Any]:
+    """The settings of a data set that say how its rows are read."""
+    return dataset.model_dump(include=set(_VIEW))
 
 
 def digest_of(value: Mapping[str, Any]) -> str:
@@ -121,6 +120,10 @@ class Store:
         files = sources.local.files_by_split(dataset, self.remembered)
         self._note([path for parts in files.values() for _, path in parts])
 
+    def remember_model(self, model: ModelConfig) -> None:
+        """Notes the checksums of a base model in a folder."""
+        self._note(self._model_files(model) or [])
+
     def _note(self, files: Sequence[Path]) -> None:
         seen = {str(path): sources.local.sha256(path, self.remembered) for path in files}
         if not seen.items() <= self.remembered.items():
@@ -133,9 +136,10 @@ class Store:
         """data/raw/<dataset>-<digest>/"""
         name = dataset.name if isinstance(dataset.name, str) else next(iter(_flat(dataset.name)))
         stem = slug(Path(name).parent.name + "-" + Path(name).name.split(".")[0] if "." in Path(name).name else name)
-        return self.root / "data/raw" / f"{stem}-{self._rows_digest(dataset)}"
+        return self.root / "data/raw" / f"{stem}-{self.rows_digest(dataset)}"
 
-    def _rows_digest(self, dataset: DatasetConfig) -> str:
+    def rows_digest(self, dataset: DatasetConfig) -> str:
+        """Covers source, splits and limits; of local files their bytes."""
         return digest_of(
             {"stage": "fetch", "protocol": PROTOCOL["fetch"], **sources.identity(dataset, self.remembered)}
         )
@@ -165,73 +169,6 @@ class Store:
 
     # -- what is made --------------------------------------------------------------------------------------------
 
-    def tokens(self, config: RunConfig) -> Path:
-        """data/tokens/<task>-<model>-<digest>/"""
-        name = f"{slug(config.task_name)}-{slug(config.model.name_or_path)}-{self._tokens_digest(config)}"
-        return self.root / "data/tokens" / name
-
-    def _tokens_digest(self, config: RunConfig) -> str:
-        data = config.dataset.model_dump()
-        return digest_of(
-            {
-                "stage": "tokenize",
-                "protocol": PROTOCOL["tokenize"],
-                "rows": self._rows_digest(config.dataset),
-                "tokenizer": self.model_identity(config.model),
-                "task_type": config.task_type,
-                "view": {key: data[key] for key in (*_VIEW, "max_dropped", "overlap")},
-                **self._held_out_identity(config),
-            }
-        )
-
-    def held_out(self, config: RunConfig) -> list[Evaluation]:
-        """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
-        named = [
-            BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings)
-            for one in config.dataset.held_out or []
-        ]
-        if not named:
-            return []
-        asked = [self.evaluation(config, entry) for entry in named]
-        own = self._rows_digest(config.dataset)
-        return [evaluation for evaluation in asked if self._rows_digest(evaluation.dataset) != own]
-
-    def training_data(self, config: RunConfig) -> list[DatasetConfig]:
-        """The data sets that decide what is trained on: the config's own, then those that are held out."""
-        return [config.dataset, *(evaluation.dataset for evaluation in self.held_out(config))]
-
-    def _held_out_identity(self, config: RunConfig) -> dict[str, Any]:
-        if config.dataset.overlap == "report":
-            return {}
-        found = set()
-        for evaluation in self.held_out(config):
-            view = evaluation.dataset.model_dump()
-            identity = {
-                "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
-                "rows": self._rows_digest(evaluation.dataset),
-                "view": {key: view[key] for key in _VIEW},
-            }
-            found.add(json.dumps(identity, sort_keys=True))
-        return {"held_out": sorted(found)}
-
-    def run_name(self, config: RunConfig) -> str:
-        """<task>-<model>-<method>-s<seed>-<digest>; the digest covers all that determines the adapter."""
-        training = {key: value for key, value in config.training.model_dump().items() if key not in OUTSIDE_DIGEST}
-        payload = {
-            "stage": "train",
-            "protocol": PROTOCOL["train"],
-            "tokens": self._tokens_digest(config),
-            "model": {
-                **self.model_identity(config.model),
-                **config.model.model_dump(exclude={"name_or_path", "revision"}),
-            },
-            "peft": config.peft.model_dump(),
-            "training": None if config.peft.method == "none" else training,
-            "seed": config.seed,
-        }
-        parts = [slug(config.task_name), slug(config.model.name_or_path), slug(config.method), f"s{config.seed}"]
-        return "-".join([*parts, digest_of(payload)])
-
     def run_file(self, run: str) -> Path:
         """results/runs/<run>.yaml"""
         return self.root / "results/runs" / f"{run}.yaml"
@@ -240,56 +177,21 @@ class Store:
         """results/adapters/<run>/"""
         return self.root / "results/adapters" / run
 
-    def evaluation(self, config: RunConfig, entry: BenchmarkEntry) -> Evaluation:
-        """The benchmark entry of a config as one complete request, named by its digest.
-
-        Raises ConfigError where the benchmark cannot be asked so.
-        """
-        spec = benchmark(entry.name)
-        dataset = _dataset_of(config, entry)
-        instructed = spec.instruction is not None and (dataset.is_chat or dataset.format == "alpaca")
-        own = dict(spec.generation) | ({"stop": list(spec.instruction_stop)} if instructed else {})
-        decoding = merge(merge(own, config.evaluation.generation), entry.generation)
-        generation = GenerationConfig.model_validate(decoding)
-        num_fewshot = entry.num_fewshot
-        if num_fewshot is None:
-            num_fewshot = 0 if instructed else spec.num_fewshot
-        check_request(spec, config.task_type, entry.settings, generation.model_dump(), num_fewshot)
-        if spec.prompt is None and config.task_type == "causal_lm":
-            answered = num_fewshot > 0 or spec.kind == "perplexity"
-            faults = format_problems(dataset, answered=answered)
-            if faults:
-                raise ConfigError([f"evaluation.benchmarks: {entry.name}: {fault}" for fault in faults])
-        request = Evaluation(
-            name="",
-            benchmark=entry.name,
-            dataset=dataset,
-            split=config.evaluation.split,
-            generation=generation,
-            num_fewshot=num_fewshot,
-            fewshot_seed=entry.fewshot_seed,
-            limit=entry.limit,
-            settings=dict(entry.settings),
-            sandbox=config.evaluation.sandbox,
-            batch_size=config.evaluation.batch_size,
-            backend=config.evaluation.backend,
-        )
-        return replace(request, name=f"{slug(entry.name)}-{self._evaluation_digest(request)}")
-
-    def _evaluation_digest(self, request: Evaluation) -> str:
-        spec, view = benchmark(request.benchmark), request.dataset.model_dump()
+    def evaluation_digest(self, request: Evaluation) -> str:
+        """Covers what is asked and how answers are decoded and scored; not how they are batched."""
+        spec, view = benchmark(request.benchmark), view_of(request.dataset)
         # what an answer looks like matters to examples and to perplexity only
         shown = request.num_fewshot or spec.kind == "perplexity"
         payload = {
             "stage": "evaluate",
             "protocol": PROTOCOL["evaluate"],
             "benchmark": [request.benchmark, spec.protocol],
-            "rows": self._rows_digest(request.dataset),
+            "rows": self.rows_digest(request.dataset),
             "split": request.split,
-            "view": {key: view[key] for key in _VIEW if shown or key != "response_template"},
+            "view": {key: value for key, value in view.items() if shown or key != "response_template"},
             "generation": request.generation.model_dump() if spec.kind == "generation" else None,
             "fewshot": [request.num_fewshot, request.fewshot_seed] if request.num_fewshot else None,
-            "limit": None if request.limit is None else [request.limit, "ids are numbers in the split"],
+            "limit": request.limit,
             "settings": request.settings,
             "unsafe": request.sandbox == "unsafe",
         }
@@ -302,7 +204,7 @@ class Store:
     def read_evaluation(self, path: Path) -> Evaluation:
         """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
         evaluation = read_evaluation(path)
-        digest = self._evaluation_digest(evaluation)
+        digest = self.evaluation_digest(evaluation)
         if path.stem.rsplit("-", 1)[-1] != digest:
             raise ConfigError(
                 f"{path}: was changed after it was written, or written by another version: its content has the digest "
@@ -323,11 +225,6 @@ class Store:
         """Whether a folder lies where this store keeps adapters and merged models."""
         places = ("results/adapters", "results/merged")
         return folder.resolve().parent in [(self.root / place).resolve() for place in places]
-
-    def merged(self, config: RunConfig) -> Path:
-        """results/merged/<run>-<digest>/"""
-        payload = {"stage": "merge", "protocol": PROTOCOL["merge"], **config.merge.model_dump()}
-        return self.root / "results/merged" / f"{self.run_name(config)}-{digest_of(payload)}"
 
     def tables(self, experiment: str) -> Path:
         """results/tables/<experiment>/"""
@@ -425,15 +322,6 @@ class Store:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def write_run_file(self, config: RunConfig, run: str | None = None) -> Path:
-        """The run file of a config, written where it is missing or says something else."""
-        for dataset in self.training_data(config):
-            self.remember(dataset)
-        self._note(self._model_files(config.model) or [])
-        path = self.run_file(run or self.run_name(config))
-        replace_text(path, write_yaml(config.model_dump(exclude={"evaluation", "merge"})))
-        return path
-
     def write_evaluation_file(self, evaluation: Evaluation) -> Path:
         """The evaluation file, written where it is missing or says something else."""
         self.remember(evaluation.dataset)
@@ -462,21 +350,6 @@ def read_evaluation(path: Path) -> Evaluation:
         except ValidationError as error:
             raise ConfigError([f"{path}: {key}: {line}" for line in lines_of(error, model)]) from None
     return Evaluation(name=path.stem, **content)
-
-
-def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
-    """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
-    task, stated = config.dataset.model_dump(), entry.dataset
-    if stated is None:
-        return config.dataset.model_copy(update={"held_out": None})
-    shared = {key: task[key] for key in _VIEW} if "name" in stated else task
-    name = stated.get("name")
-    if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
-        is_file = not DatasetConfig.model_validate({"name": name}).is_hub
-        stated = {**stated, "name": {"test": [name]}} if is_file else stated
-    elif isinstance(name, list):
-        stated = {**stated, "name": {"test": name}}
-    return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))
 
 
 def base_model_spec(name: str) -> dict[str, Any]:

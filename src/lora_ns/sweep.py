@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns import record
-from lora_ns.config import RunConfig
 from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
 from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.failure import noting
@@ -26,21 +25,21 @@ from lora_ns.grouping import groups_of
 from lora_ns.machine import check_machine
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
-from lora_ns.store import Store, exists, making, replace_text
+from lora_ns.run import Run
+from lora_ns.store import exists, making, replace_text
 from lora_ns.train import described, facts_of, train
 from lora_ns.training.interruption import Interruption, noticing
 from lora_ns.training.lock import holding
 from lora_ns.training.memory import OutOfMemory, release, smaller
 
-Done = Callable[[RunConfig, Path | LoraNsError], None]
+Done = Callable[[Run, Path | LoraNsError], None]
 
 MEMBERS = "runs.json"
 """In a group's scratch folder: the names of the runs that its checkpoints are of."""
 
 
 def train_all(
-    configs: Sequence[RunConfig],
-    store: Store,
+    runs: Sequence[Run],
     done: Done,
     *,
     max_members: int = MAX_MEMBERS,
@@ -52,13 +51,13 @@ def train_all(
     max_memory: bytes that trainings at once may take.  Raises Interrupted where the process was told to stop.
     """
     alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    groups = groups_of(configs, store, 1 if alone else max_members, max_memory)
+    groups = groups_of(runs, 1 if alone else max_members, max_memory)
     with noticing() as interruption:
         for group in groups:
             _stop_where_told(interruption)
-            for config in _at_once(group, store, done, quiet):
+            for run in _at_once(group, done, quiet):
                 _stop_where_told(interruption)
-                done(config, _one(config, store, quiet, beside=len(configs) > 1 and not alone))
+                done(run, _one(run, quiet, beside=len(runs) > 1 and not alone))
 
 
 def _stop_where_told(interruption: Interruption) -> None:
@@ -66,15 +65,15 @@ def _stop_where_told(interruption: Interruption) -> None:
         raise interruption.raised("what was trained is kept")
 
 
-def _one(config: RunConfig, store: Store, quiet: bool, *, beside: bool) -> Path | LoraNsError:
+def _one(run: Run, quiet: bool, *, beside: bool) -> Path | LoraNsError:
     """A run by itself.  beside: whether there are others, which its failure is not to stop, whatever it is."""
-    return _outcome(lambda: train(config, store, quiet=quiet), store.run_name(config), store, beside=beside)
+    return _outcome(lambda: train(run, quiet=quiet), run, beside=beside)
 
 
-def _outcome(work: Callable[[], Path], run: str, store: Store, *, beside: bool = True) -> Path | LoraNsError:
+def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path | LoraNsError:
     """The run's adapter, or why there is none, which is noted."""
     try:
-        with noting(store, run, "train"):
+        with noting(run.store, run.name, "train"):
             return work()
     except Interrupted:
         raise
@@ -92,23 +91,23 @@ def _told(error: Exception) -> LoraNsError:
     return LoraNsError(f"{type(error).__name__}: {error}")
 
 
-def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) -> list[RunConfig]:
+def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
     """Trains in one loop what the group lacks; returns the runs that are there or have to be trained by themselves."""
-    scratch = _scratch_of(group, store)
-    members = _members(group, store, scratch)
+    scratch = _scratch_of(group)
+    members = _members(group, scratch)
     if len(members) < 2:
         return list(group)
     from lora_ns.training.fused.layout import Unfusable
 
     try:
-        for config in members:
-            check_machine(config)
+        for run in members:
+            check_machine(run.config)
         with ExitStack() as held, noticing() as interruption:
-            for config in members:
-                held.enter_context(holding(store.scratch(store.run_name(config))))
-            if all(exists(store.adapter(store.run_name(config))) for config in members):
+            for run in members:
+                held.enter_context(holding(run.scratch))
+            if all(run.is_trained for run in members):
                 return list(group)  # made by another process meanwhile
-            _train_at_once(members, scratch, store, interruption, done, quiet)
+            _train_at_once(members, scratch, interruption, done, quiet)
     except Unfusable:
         shutil.rmtree(scratch, ignore_errors=True)
         return list(group)
@@ -123,51 +122,49 @@ def _at_once(group: Sequence[RunConfig], store: Store, done: Done, quiet: bool) 
     except Exception as error:
         failure = _told(error)
     else:
-        return [config for config in group if config not in members]
+        return [run for run in group if run not in members]
 
-    for config in group:
-        done(config, _made_or(failure, store.run_name(config), store))
+    for run in group:
+        done(run, _made_or(failure, run))
     return []
 
 
-def _members(group: Sequence[RunConfig], store: Store, scratch: Path) -> list[RunConfig]:
+def _members(group: Sequence[Run], scratch: Path) -> list[Run]:
     """The runs of the group's checkpoint, also where some have their adapter by now; else those that have none."""
-    missing = [config for config in group if not exists(store.adapter(store.run_name(config)))]
+    missing = [run for run in group if not run.is_trained]
     if any(scratch.glob("checkpoint-*")):
         with suppress(OSError, ValueError):
             names = json.loads((scratch / MEMBERS).read_text(encoding="utf-8"))
             if missing:
-                return [config for config in group if store.run_name(config) in names]
+                return [run for run in group if run.name in names]
         shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or nobody knows whose it is
     return missing
 
 
-def _made_or(failure: LoraNsError, run: str, store: Store) -> Path | LoraNsError:
+def _made_or(failure: LoraNsError, run: Run) -> Path | LoraNsError:
     """The run's adapter where it is there all the same."""
 
     def work() -> Path:
-        if exists(store.adapter(run)):
-            return store.adapter(run)
+        if run.is_trained:
+            return run.adapter
         raise failure
 
-    return _outcome(work, run, store)
+    return _outcome(work, run)
 
 
-def _train_at_once(
-    group: Sequence[RunConfig], scratch: Path, store: Store, interruption: Interruption, done: Done, quiet: bool
-) -> None:
-    per_device, notes, meter = group[0].training.per_device_train_batch_size, [], record.Meter()
+def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interruption, done: Done, quiet: bool) -> None:
+    per_device, notes, meter = group[0].config.training.per_device_train_batch_size, [], record.Meter()
     scratch.mkdir(parents=True, exist_ok=True)
-    replace_text(scratch / MEMBERS, json.dumps([store.run_name(config) for config in group]) + "\n")
+    replace_text(scratch / MEMBERS, json.dumps([run.name for run in group]) + "\n")
     while True:
         with _starts(scratch, len(group)) as starts:
             try:
                 with meter.part("loading"):
-                    sweep, members, size = _prepared(group, store, starts, scratch, per_device, quiet)
+                    sweep, members, size = _prepared(group, starts, scratch, per_device, quiet)
                     resumed = sweep.resume()
                 with meter.part("training"), ExitStack() as saying:
                     for member in members:
-                        said = reporting(store, member.run, "train", member.steps, sweep.step)
+                        said = reporting(member.run.store, member.run.name, "train", member.steps, sweep.step)
                         member.report = saying.enter_context(said)
                     sweep.run(interruption)
                 fits = True
@@ -181,12 +178,12 @@ def _train_at_once(
                 continue
             how = {"rows_at_once": size, "accumulation": sweep.arguments.gradient_accumulation_steps, "memory": notes}
             how |= {"loss": sweep.loss.kind, "rows": sweep.loss.rows, "resumed_from": resumed}
-            how["fused_with"] = [member.run for member in members]
+            how["fused_with"] = [member.run.name for member in members]
             is_kept = True
-            for config, member, started in zip(group, members, starts, strict=True):
-                outcome = _kept(config, member, started, store, meter, how, sweep.rows)
+            for member, started in zip(members, starts, strict=True):
+                outcome = _kept(member, started, meter, how, sweep.rows)
                 is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
-                done(config, outcome)
+                done(member.run, outcome)
             if not is_kept:  # what could not be written is written from here, next time
                 with suppress(Exception):  # all is told already
                     sweep.save()
@@ -196,7 +193,7 @@ def _train_at_once(
 
 
 def _prepared(
-    group: Sequence[RunConfig], store: Store, starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
+    group: Sequence[Run], starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
 ) -> tuple[Any, Any, int]:
     """(the sweep, its members, rows of each at once), before the first step."""
     from lora_ns.models import best_device, load_base, make_deterministic
@@ -207,24 +204,23 @@ def _prepared(
     from lora_ns.training.sizes import split_batch
 
     first = group[0]
-    size, accumulation = split_batch(first.training.global_batch_size, 1, per_device)
-    rows, collate = rows_and_collate(first, store)
-    make_deterministic(first.seed)
-    base: Any = load_base(first, store)
+    size, accumulation = split_batch(first.config.training.global_batch_size, 1, per_device)
+    rows, collate = rows_and_collate(first)
+    make_deterministic(first.config.seed)
+    base: Any = load_base(first)
     base = base.to(best_device())
     members, arguments = [], []
-    for number, (config, started) in enumerate(zip(group, starts, strict=True)):
-        arguments.append(arguments_of(config, scratch, size=size, accumulation=accumulation, quiet=quiet))
-        members.append(join(number, config, store, base, rows, collate, arguments[-1], started))
+    for number, (run, started) in enumerate(zip(group, starts, strict=True)):
+        arguments.append(arguments_of(run.config, scratch, size=size, accumulation=accumulation, quiet=quiet))
+        members.append(join(number, run, base, rows, collate, arguments[-1], started))
     sweep = Sweep(base, members, rows, size=size, scratch=scratch, arguments=arguments[0])
     return sweep, members, size
 
 
-def _kept(
-    config: RunConfig, member: Any, started: Path, store: Store, meter: record.Meter, how: dict[str, Any], rows: Any
-) -> Path | LoraNsError:
+def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], rows: Any) -> Path | LoraNsError:
     """The member's adapter put in its place; or why there is none."""
-    target = store.adapter(member.run)
+    run: Run = member.run
+    target = run.adapter
 
     def save() -> Path:
         if exists(target):
@@ -234,12 +230,12 @@ def _kept(
         with making(target) as (folder, notes):
             member.save(started, folder)
             facts = facts_of(member.setup.parameters, member.history, member.order, rows.lengths, how)
-            notes |= described(config, store, _share_of(meter, len(how["fused_with"])), facts)
+            notes |= described(run, _share_of(meter, len(how["fused_with"])), facts)
         return target
 
-    outcome = _outcome(save, member.run, store)
+    outcome = _outcome(save, run)
     if not isinstance(outcome, LoraNsError):
-        shutil.rmtree(store.scratch(member.run), ignore_errors=True)
+        shutil.rmtree(run.scratch, ignore_errors=True)
     return outcome
 
 
@@ -254,10 +250,10 @@ def _share_of(meter: record.Meter, members: int) -> record.Meter:
     return share
 
 
-def _scratch_of(group: Sequence[RunConfig], store: Store) -> Path:
+def _scratch_of(group: Sequence[Run]) -> Path:
     """Where the checkpoints of a group lie, also of those of its runs that were trained later than the others."""
-    names = json.dumps([store.run_name(config) for config in group])
-    return store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
+    names = json.dumps([run.name for run in group])
+    return group[0].store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
 
 
 @contextmanager

@@ -25,7 +25,8 @@ from lora_ns.integrity import intact
 from lora_ns.models import check_end, load_tokenizer
 from lora_ns.overlap import QUESTIONS, Overlap, hashes_of
 from lora_ns.prompts import check_columns
-from lora_ns.store import Store, exists, making
+from lora_ns.run import Run
+from lora_ns.store import exists, making
 from lora_ns.words import Words, WordsDiffer, words_of
 
 BATCH_ROWS = 1000
@@ -83,24 +84,23 @@ class Ledger:
         }
 
 
-def tokenize(config: RunConfig, store: Store) -> Path:
+def tokenize(run: Run) -> Path:
     """Makes the tokens artefact where it is missing; returns its folder.
 
     Raises DataError where columns do not fit, more rows than dataset.max_dropped are lost, or training rows ask what test
     rows ask and dataset.overlap is `fail`.
     """
-    target = store.tokens(config)
+    config, target, rows = run.config, run.tokens, run.rows
     if exists(target):
         return target
-    rows = store.rows(config.dataset)
     intact(rows)
     meter = record.Meter()
     with making(target) as (folder, notes):
         with meter.part("loading"):
-            tokenizer = load_tokenizer(config.model, store)
+            tokenizer = load_tokenizer(config.model, run.store)
             if config.task_type == "causal_lm":
                 check_end(tokenizer, config.model)
-            overlap = Overlap.of(config, store)
+            overlap = Overlap.of(run)
         ledgers = {}
         with meter.part("tokenizing"):
             for split in [s for s in ("train", "validation") if (rows / f"{s}.parquet").is_file()]:
@@ -112,9 +112,9 @@ def tokenize(config: RunConfig, store: Store) -> Path:
             )
         notes |= record.describe(
             "tokenize",
-            target.name.rsplit("-", 1)[1],
+            run.tokens_digest,
             {"task_type": config.task_type, "dataset": config.dataset.model_dump(), "model": config.model.model_dump()},
-            inputs={"rows": rows.name, **_held_out(config, store)},
+            inputs={"rows": rows.name, **_held_out(run)},
             ledger={split: ledger.plain() for split, ledger in ledgers.items()},
             overlap=overlap.plain(),
             warnings=overlap.warnings(),
@@ -123,9 +123,9 @@ def tokenize(config: RunConfig, store: Store) -> Path:
     return target
 
 
-def _held_out(config: RunConfig, store: Store) -> dict[str, str]:
+def _held_out(run: Run) -> dict[str, str]:
     """`held out <number>` -> rows of a benchmark that have a say in what is trained on."""
-    names = dict.fromkeys(store.rows(evaluation.dataset).name for evaluation in store.held_out(config))
+    names = dict.fromkeys(run.store.rows(evaluation.dataset).name for evaluation in run.held_out)
     return {f"held out {number}": name for number, name in enumerate(names, 1)}
 
 

@@ -22,7 +22,8 @@ from lora_ns.methods import attach, count_parameters, save_trained
 from lora_ns.models import load_base, make_deterministic
 from lora_ns.processes import Processes
 from lora_ns.progress import reporting
-from lora_ns.store import Store, exists, making
+from lora_ns.run import Run
+from lora_ns.store import exists, making
 from lora_ns.training.batches import Rows, order_digest
 from lora_ns.training.checkpoints import step_of
 from lora_ns.training.interruption import Interruption, noticing
@@ -36,22 +37,20 @@ RANK_STRIDE = 1_000_003
 """Between the dropout streams of two processes; seeds are small numbers."""
 
 
-def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
-    """Makes the adapter of a config where it is missing; returns its folder.
+def train(run: Run, *, quiet: bool = False) -> Path:
+    """Makes the adapter of a run where it is missing; returns its folder.
 
     Every process of a run calls it; the first writes.  Raises ConfigError where model, method and settings do not go
     together, TrainingError for a loss that is not finite, Busy where another process trains this run, Interrupted where
     the process was told to stop.
     """
-    run = store.run_name(config)
-    target = store.adapter(run)
+    target = run.adapter
     if exists(target):
         return target
-    check_machine(config)
-    if config.peft.method == "none":
-        return _count_only(config, store)
-    processes, meter = Processes.here(), record.Meter()
-    scratch = store.scratch(run)
+    check_machine(run.config)
+    if run.config.peft.method == "none":
+        return _count_only(run)
+    processes, meter, scratch = Processes.here(), record.Meter(), run.scratch
     with noticing() as interruption, ExitStack() as held:
         if processes.is_first:
             held.enter_context(holding(scratch))
@@ -59,36 +58,35 @@ def train(config: RunConfig, store: Store, *, quiet: bool = False) -> Path:
             return target  # another process made it between the first look and the lock
         with ExitStack() as made:
             folder, notes = made.enter_context(making(target)) if processes.is_first else (scratch, {})
-            facts = _train_into(folder, config, store, meter, processes, interruption, quiet)
-            notes |= described(config, store, meter, facts)
+            facts = _train_into(folder, run, meter, processes, interruption, quiet)
+            notes |= described(run, meter, facts)
         if processes.is_first:
             shutil.rmtree(scratch, ignore_errors=True)
     processes.meet()  # the others find the adapter in its place
     return target
 
 
-def _count_only(config: RunConfig, store: Store) -> Path:
+def _count_only(run: Run) -> Path:
     """Method `none`: the base model is only counted."""
-    target, meter = store.adapter(store.run_name(config)), record.Meter()
-    with making(target) as (_, notes):
+    meter = record.Meter()
+    with making(run.adapter) as (_, notes):
         with meter.part("loading"):
-            make_deterministic(config.seed)
-            trainable, total = count_parameters(attach(load_base(config, store), config))
+            make_deterministic(run.config.seed)
+            trainable, total = count_parameters(attach(load_base(run), run.config))
         facts = {"parameters": {"trainable": trainable, "total": total}, "steps": 0, "training": None}
-        notes |= described(config, store, meter, facts)
-    return target
+        notes |= described(run, meter, facts)
+    return run.adapter
 
 
-def described(config: RunConfig, store: Store, meter: record.Meter, facts: dict[str, Any]) -> dict[str, Any]:
+def described(run: Run, meter: record.Meter, facts: dict[str, Any]) -> dict[str, Any]:
     """The record of a run's training.  facts: what it has to say, with `circumstances` for what may vary."""
-    run = store.run_name(config)
     described = record.describe(
         "train",
-        run.rsplit("-", 1)[1],
-        config.model_dump(exclude={"evaluation", "merge"}),
-        inputs={"tokens": store.tokens(config).name, "model": json.dumps(store.model_identity(config.model))},
-        run=run,
-        warnings=_warnings(config),
+        run.digest,
+        run.config.model_dump(exclude={"evaluation", "merge"}),
+        inputs={"tokens": run.tokens.name, "model": json.dumps(run.model_identity)},
+        run=run.name,
+        warnings=_warnings(run.config),
         meter=meter,
         **{key: value for key, value in facts.items() if key != "circumstances"},
     )
@@ -98,64 +96,64 @@ def described(config: RunConfig, store: Store, meter: record.Meter, facts: dict[
 
 def _train_into(
     folder: Path,
-    config: RunConfig,
-    store: Store,
+    run: Run,
     meter: record.Meter,
     processes: Processes,
     interruption: Interruption,
     quiet: bool,
 ) -> dict[str, Any]:
     """Trains, saves into the folder, and returns what the record says of it."""
+    config = run.config
     per_device, notes = config.training.per_device_train_batch_size, []
     while True:
         try:
             with meter.part("loading"):
-                run = prepare(config, store, interruption, processes=processes, per_device=per_device, quiet=quiet)
-                checkpoint = run.trainer.resume_point()
+                ready = prepare(run, interruption, processes=processes, per_device=per_device, quiet=quiet)
+                checkpoint = ready.trainer.resume_point()
                 if checkpoint is None:
-                    run.trainer.probe()
+                    ready.trainer.probe()
             with meter.part("training"):
                 make_deterministic(config.seed + RANK_STRIDE * processes.rank)  # dropout's random numbers
-                _fit(run, config, store, checkpoint)
+                _fit(ready, run, checkpoint)
             break
         except OutOfMemory:
-            size = run.batches.share.size
+            size = ready.batches.share.size
         # out of the except block, whose error holds on to the model that did not fit
         per_device = smaller(size)
         notes.append(f"memory ran out with {size} rows at once on a device; {per_device} were taken instead")
-        del run
+        del ready
         release()
-    state = run.trainer.state
+    state = ready.trainer.state
     if state.global_step < state.max_steps:
         kept = f"step {state.global_step} of {state.max_steps} is kept as a checkpoint"
         raise interruption.raised(
-            kept if run.trainer.can_resume else "AdaMSS with use_asa begins anew; nothing is kept"
+            kept if ready.trainer.can_resume else "AdaMSS with use_asa begins anew; nothing is kept"
         )
     with meter.part("saving"):
-        _save(run, folder, processes)
-    order = list(run.batches.steps(state.global_step))
+        _save(ready, folder, processes)
+    order = list(ready.batches.steps(state.global_step))
     resumed = None if checkpoint is None else Path(checkpoint).name
-    size, accumulation = run.batches.share.size, run.trainer.args.gradient_accumulation_steps
+    size, accumulation = ready.batches.share.size, ready.trainer.args.gradient_accumulation_steps
     how = {"rows_at_once": size, "accumulation": accumulation, "memory": notes, "resumed_from": resumed}
-    return facts_of(run.parameters, run.trainer.history, order, run.rows.lengths, how | run.trainer.ways)
+    return facts_of(ready.parameters, ready.trainer.history, order, ready.rows.lengths, how | ready.trainer.ways)
 
 
-def _fit(run: PreparedRun, config: RunConfig, store: Store, checkpoint: str | None) -> None:
+def _fit(ready: PreparedRun, run: Run, checkpoint: str | None) -> None:
     """Trains, and says meanwhile where it stands."""
-    steps, begun = count_steps(config, len(run.rows)), 0 if checkpoint is None else step_of(Path(checkpoint))
-    with reporting(store, store.run_name(config), "train", steps, begun) as run.trainer.report:
-        run.trainer.fit(checkpoint)
+    steps, begun = count_steps(run.config, len(ready.rows)), 0 if checkpoint is None else step_of(Path(checkpoint))
+    with reporting(run.store, run.name, "train", steps, begun) as ready.trainer.report:
+        ready.trainer.fit(checkpoint)
 
 
-def _save(run: PreparedRun, folder: Path, processes: Processes) -> None:
+def _save(ready: PreparedRun, folder: Path, processes: Processes) -> None:
     """The trained weights and the history; every process takes part where each holds a part of the weights."""
-    weights = run.trainer.whole_weights()
+    weights = ready.trainer.whole_weights()
     if not processes.is_first:
         return
-    model = run.trainer.plain_model()
+    model = ready.trainer.plain_model()
     _check_finite(model)
-    save_trained(model, folder, run.initial, weights)
-    lines = [json.dumps(line, allow_nan=False) + "\n" for line in run.trainer.history]
+    save_trained(model, folder, ready.initial, weights)
+    lines = [json.dumps(line, allow_nan=False) + "\n" for line in ready.trainer.history]
     (folder / HISTORY).write_text("".join(lines), encoding="utf-8")
 
 

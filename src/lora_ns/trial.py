@@ -11,36 +11,34 @@ from pathlib import Path
 
 from lora_ns import record
 from lora_ns.benchmarks import benchmark
-from lora_ns.config import RunConfig
-from lora_ns.store import Evaluation, Store, making, read_record, replace_text
+from lora_ns.run import Run
+from lora_ns.store import Evaluation, making, read_record, replace_text
 
 
-def keep_divergence(config: RunConfig, store: Store, reason: str) -> Path:
+def keep_divergence(run: Run, reason: str) -> Path:
     """The record of a run that diverged, in the adapter's place; returns its folder."""
-    run = store.run_name(config)
-    with making(store.adapter(run)) as (_, notes):
+    with making(run.adapter) as (_, notes):
         notes |= record.describe(
             "train",
-            run.rsplit("-", 1)[1],
-            config.model_dump(exclude={"evaluation", "merge"}),
-            inputs={"tokens": store.tokens(config).name},
-            run=run,
+            run.digest,
+            run.config.model_dump(exclude={"evaluation", "merge"}),
+            inputs={"tokens": run.tokens.name},
+            run=run.name,
             diverged=reason,
         )
-    store.failure(run).unlink(missing_ok=True)
-    return store.adapter(run)
+    run.store.failure(run.name).unlink(missing_ok=True)
+    return run.adapter
 
 
-def score_divergence(config: RunConfig, evaluation: Evaluation, store: Store) -> Path | None:
+def score_divergence(run: Run, evaluation: Evaluation) -> Path | None:
     """The score of a trial that diverged, which holds no value; None where it is there, and for every other run.
 
     Raises TrainingError for a run that diverged and is asked test rows.
     """
-    run = store.run_name(config)
-    path = store.score(run, evaluation.name)
+    config, path = run.config, run.score(evaluation)
     if path.is_file():
         return None
-    trained = read_record(store.adapter(run), diverged_too=evaluation.split == "validation")
+    trained = read_record(run.adapter, diverged_too=evaluation.split == "validation")
     if "diverged" not in trained:
         return None
     spec = benchmark(evaluation.benchmark)
@@ -50,7 +48,7 @@ def score_divergence(config: RunConfig, evaluation: Evaluation, store: Store) ->
         "model": config.model.name_or_path,
         "method": config.method,
         "seed": config.seed,
-        "run": run,
+        "run": run.name,
         "benchmark": spec.name,
         "evaluation": evaluation.name,
         "main_metric": spec.main_metric,
@@ -59,7 +57,7 @@ def score_divergence(config: RunConfig, evaluation: Evaluation, store: Store) ->
         "diverged": trained["diverged"],
     }
     content |= record.describe(
-        "evaluate", evaluation.name.rsplit("-", 1)[1], evaluation.plain(), inputs={"adapter": run}
+        "evaluate", evaluation.name.rsplit("-", 1)[1], evaluation.plain(), inputs={"adapter": run.name}
     )
     replace_text(path, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path

@@ -15,6 +15,7 @@ from lora_ns.chain import make_scores
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
 from lora_ns.machine import check_machine
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 
 
@@ -28,9 +29,9 @@ def test_without_vllm_it_is_said_before_any_work(workplace: Path, tiny_causal: P
     config = task(tiny_causal)
     with pytest.raises(ConfigError, match="vllm needs vllm, which is not installed here"):
         check_machine(config, training=False, backend="vllm")
-    evaluation = Store().evaluation(config, config.evaluation.benchmarks[0])
-    found = make_scores([config], evaluation, Store(), quiet=True)
-    assert "needs vllm" in str(found[Store().run_name(config)]) and not Path("results/adapters").exists()
+    evaluation = Run(config, Store()).evaluation(config.evaluation.benchmarks[0])
+    found = make_scores([Run(config, Store())], evaluation, quiet=True)
+    assert "needs vllm" in str(found[Run(config, Store()).name]) and not Path("results/adapters").exists()
 
 
 @pytest.fixture
@@ -63,8 +64,10 @@ def test_it_is_told_base_adapter_prompts_and_every_decoding_setting(
     workplace: Path, tiny_causal: Path, told: dict[str, Any]
 ) -> None:
     config, store = task(tiny_causal), Store()
-    run = store.run_name(config)
-    path = make_scores([config], store.evaluation(config, config.evaluation.benchmarks[0]), store, quiet=True)[run]
+    run = Run(config, store).name
+    path = make_scores(
+        [Run(config, store)], Run(config, store).evaluation(config.evaluation.benchmarks[0]), quiet=True
+    )[run]
     assert isinstance(path, Path), path
     assert json.loads(path.read_text())["circumstances"]["answering"]["engine"] == "vllm"
     engine, settings = told["engine"], told["settings"]
@@ -86,8 +89,10 @@ def test_what_it_cannot_take_is_answered_here_and_said(
     workplace: Path, tiny_causal: Path, told: dict[str, Any]
 ) -> None:
     config, store = task(tiny_causal, peft={"method": "prompt_tuning", "num_virtual_tokens": 2}), Store()
-    run = store.run_name(config)
-    path = make_scores([config], store.evaluation(config, config.evaluation.benchmarks[0]), store, quiet=True)[run]
+    run = Run(config, store).name
+    path = make_scores(
+        [Run(config, store)], Run(config, store).evaluation(config.evaluation.benchmarks[0]), quiet=True
+    )[run]
     assert isinstance(path, Path), path
     how = json.loads(path.read_text())["circumstances"]["answering"]
     assert how["engine"] == "continuous" and how["because"] == "not by vllm: an adapter of prompt_tuning" and not told

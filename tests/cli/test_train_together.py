@@ -14,6 +14,7 @@ from typing import Any
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
+from lora_ns.run import Run
 from lora_ns.store import Store, exists, read_record
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
@@ -26,7 +27,7 @@ def config(model: Path, seed: int, **training: Any) -> RunConfig:
 
 def lora_ns_train(configs: list[RunConfig], *words: str) -> subprocess.Popen[str]:
     store = Store()
-    named = [word for one in configs for word in ("--config", str(store.write_run_file(one)))]
+    named = [word for one in configs for word in ("--config", str(Run(one, store).write_file()))]
     return subprocess.Popen(
         [sys.executable, "-m", "lora_ns", "train", "--quiet", *words, *named],
         stdout=subprocess.PIPE,
@@ -43,7 +44,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def test_a_run_that_fails_is_told_of_and_the_others_are_there(workplace: Path, tiny_causal: Path) -> None:
     configs = [config(tiny_causal, seed, learning_rate=1e30 if seed == 2 else 1e-2) for seed in range(3)]
     status, out, err = ended(lora_ns_train(configs))
-    names = [Store().run_name(one) for one in configs]
+    names = [Run(one, Store()).name for one in configs]
     assert status == 1 and [Path(line).name for line in out.split()] == names[:2]
     assert f"{names[2]}: the loss became nan" in err and "1 of 3 runs failed" in err and "Traceback" not in err
 
@@ -52,13 +53,13 @@ def test_of_a_trial_a_loss_that_is_no_number_is_a_result(workplace: Path, tiny_c
     configs = [config(tiny_causal, seed, learning_rate=1e30 if seed == 1 else 1e-2) for seed in range(2)]
     status, out, err = ended(lora_ns_train(configs, "--trial"))
     assert status == 0 and len(out.split()) == 2, err
-    folder = Store().adapter(Store().run_name(configs[1]))
+    folder = Store().adapter(Run(configs[1], Store()).name)
     assert "nan" in json.loads((folder / "record.json").read_text())["diverged"]
 
 
 def test_told_to_stop_it_ends_with_75_and_goes_on_to_the_same_bits(workplace: Path, tiny_causal: Path) -> None:
     store, configs = Store(), [config(tiny_causal, seed, max_steps=60) for seed in range(3)]
-    folders = [store.adapter(store.run_name(one)) for one in configs]
+    folders = [store.adapter(Run(one, store).name) for one in configs]
     assert ended(lora_ns_train(configs))[0] == 0
     expected = [read_record(folder)["outputs"] for folder in folders]
     shutil.rmtree("results/adapters")

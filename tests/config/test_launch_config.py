@@ -13,6 +13,7 @@ from support import REPOSITORY, causal_task, lora_ns, write_config
 from lora_ns.config import RunConfig, check
 from lora_ns.config.launch import launch_file_problems
 from lora_ns.errors import ConfigError
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 LAUNCH_FILES = [REPOSITORY / "configs/accelerate_config.yaml", *sorted((REPOSITORY / "configs/launch").glob("*.yaml"))]
@@ -65,10 +66,10 @@ def test_a_small_model_of_the_projects_own_wants_no_gpu_and_an_untrained_one_no_
 def test_a_run_is_the_same_on_a_laptop_and_on_sixteen_gpus(files: Path) -> None:
     store = Store(files)
     laptop, cluster = configured(), configured(launch={"nodes": 2, "gpus_per_node": 4, "config": "ddp.yaml"})
-    assert store.run_name(laptop) == store.run_name(cluster)
-    assert store.merged(laptop) == store.merged(cluster)
-    run_file = store.write_run_file(laptop).read_bytes()
-    assert store.write_run_file(cluster).read_bytes() == run_file
+    assert Run(laptop, store).name == Run(cluster, store).name
+    assert Run(laptop, store).merged == Run(cluster, store).merged
+    run_file = Run(laptop, store).write_file().read_bytes()
+    assert Run(cluster, store).write_file().read_bytes() == run_file
 
 
 WRONG = {

@@ -10,6 +10,7 @@ from support import REPOSITORY
 from lora_ns.benchmarks import benchmark
 from lora_ns.config import load_config, read_mapping
 from lora_ns.errors import ConfigError
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 CONFIGS = REPOSITORY / "configs"
@@ -22,14 +23,17 @@ def test_a_ready_config_is_valid_and_every_benchmark_of_it_can_be_asked(path: Pa
     config = load_config(path)
     assert config.evaluation.benchmarks
     for entry in config.evaluation.benchmarks:
-        assert Store().evaluation(config, entry).name
+        assert Run(config, Store()).evaluation(entry).name
 
 
 def test_every_hub_name_is_pinned_but_the_one_that_says_why_not() -> None:
     loose = []
     for path in READY:
         config = load_config(path)
-        data = [config.dataset, *(Store().evaluation(config, entry).dataset for entry in config.evaluation.benchmarks)]
+        data = [
+            config.dataset,
+            *(Run(config, Store()).evaluation(entry).dataset for entry in config.evaluation.benchmarks),
+        ]
         loose += [f"{path.stem} {each.name}" for each in data if each.is_hub and each.revision is None]
         if not config.model.name_or_path.startswith("builtin:") and config.model.revision is None:
             loose.append(f"{path.stem} {config.model.name_or_path}")
@@ -51,7 +55,7 @@ def test_all_nine_glue_tasks_are_made_from_one_place(task: str) -> None:
 
 def test_mnli_is_asked_both_of_its_validation_sets() -> None:
     config = load_config(CONFIGS / "glue_mnli.yaml")
-    asked = [Store().evaluation(config, entry).dataset for entry in config.evaluation.benchmarks]
+    asked = [Run(config, Store()).evaluation(entry).dataset for entry in config.evaluation.benchmarks]
     assert [data.eval_split for data in asked] == ["validation_matched", "validation_mismatched"]
     assert len({data.text_columns[0] for data in asked if data.text_columns}) == 1
 

@@ -22,6 +22,7 @@ from support import REPOSITORY
 from lora_ns.benchmarks import all_benchmarks
 from lora_ns.config import check, known_methods, merge, read_mapping
 from lora_ns.config.schema import RunConfig
+from lora_ns.run import Run
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent.name not in ("reference", "_build"))
@@ -54,7 +55,7 @@ def tutorial(clone: Path) -> list[Done]:
                 with chdir(clone):
                     for run in load_experiment(Path(command.split("EXPERIMENT=")[1])).runs:
                         for evaluation in run.evaluations:
-                            make_score(run.config, evaluation, run.store, quiet=True)
+                            make_score(Run(run.config, run.store), evaluation, quiet=True)
             done = run_command(clone, command.replace(*FEWER))
             assert done.status == 0, f"{command}\n{done.out}{done.err}"
             found.append(done)

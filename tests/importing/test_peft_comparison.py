@@ -14,6 +14,7 @@ from lora_ns.config import check, load_config, merge, read_method, with_method
 from lora_ns.errors import ConfigError
 from lora_ns.fetch import fetch
 from lora_ns.importing.peft_comparison import import_experiment
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -155,8 +156,8 @@ def test_a_published_adapter_config_runs_unchanged(workplace: Path, wide: Path, 
     config = check({**raw, "peft": {"adapter_config": "adapter_config.json"}}, "test")
     store = Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
-    folder = train(config, store, quiet=True)
+    tokenize(Run(config, store))
+    folder = train(Run(config, store), quiet=True)
     assert read_record(folder)["parameters"]["trainable"] > 0
     saved = json.loads((folder / "adapter_config.json").read_text())
     for key, value in published.items():
@@ -164,9 +165,9 @@ def test_a_published_adapter_config_runs_unchanged(workplace: Path, wide: Path, 
             continue
         same = sorted(saved[key]) == sorted(value) if isinstance(value, list) else saved[key] == value
         assert same, f"{key}: {value!r} became {saved[key]!r}"
-    settled = store.run_file(store.run_name(config))
-    store.write_run_file(config)
-    assert store.run_name(load_config(settled)) == store.run_name(config), "the run file says the same again"
+    settled = store.run_file(Run(config, store).name)
+    Run(config, store).write_file()
+    assert Run(load_config(settled), store).name == Run(config, store).name, "the run file says the same again"
 
 
 def test_a_key_that_this_peft_does_not_know_is_an_error_where_it_says_something(workplace: Path, wide: Path) -> None:

@@ -15,6 +15,7 @@ from lora_ns.errors import ConfigError, LoraNsError
 from lora_ns.fetch import fetch
 from lora_ns.importing.axolotl import from_axolotl
 from lora_ns.importing.llama_factory import from_llama_factory
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -302,8 +303,8 @@ def test_an_imported_config_trains_on_a_tiny_model(workplace: Path, tiny_causal:
         content, _ = from_llama_factory(path, {**SMALL, "dataset.chat_template": "tulu"})
     config, store = check(content, "test"), Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
-    record = read_record(train(config, store, quiet=True))
+    tokenize(Run(config, store))
+    record = read_record(train(Run(config, store), quiet=True))
     assert record["steps"] == 2 and record["parameters"]["trainable"] > 0
 
 

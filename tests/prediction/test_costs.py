@@ -19,6 +19,7 @@ from lora_ns.prediction.devices import PROCESSOR
 from lora_ns.prediction.members import parts_within
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import workload_of
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 
@@ -55,29 +56,29 @@ def test_jobs_ask_for_what_was_predicted_and_for_a_guess_before(
 
 def test_costs_on_a_processor_are_the_predicted_peak_with_a_margin(workplace: Path) -> None:
     config, store = small_run(), Store()
-    assert KnownCosts(store).of_training(config) is None
-    shape = workload_of(config, [], store).shape
+    assert KnownCosts(store).of_training(Run(config, store)) is None
+    shape = workload_of(Run(config, store), []).shape
     assert shape is not None
-    step = Predictor(store).step(config, shape)
-    cost = KnownCosts(store).of_training(config)
+    step = Predictor(store).step(Run(config, store), shape)
+    cost = KnownCosts(store).of_training(Run(config, store))
     assert step is not None and cost is not None and cost.minutes >= 1
     expected = MEMORY_MARGIN * memory.of_training(step, PROCESSOR) / 1e6
     assert cost.shared_mb + cost.own_mb == pytest.approx(expected, abs=2)
     other = small_run(r=5)
-    assert KnownCosts(store).of_training(other) is None, "nothing is traced here"
+    assert KnownCosts(store).of_training(Run(other, store)) is None, "nothing is traced here"
 
 
 @pytest.mark.parametrize("damaged", ["null", "[3]", "{", '{"forward_backward": [[1, 2]]}', "{}"])
 def test_a_damaged_prediction_is_made_anew_and_read_back_the_same(workplace: Path, damaged: str) -> None:
     config, store = small_run(), Store()
-    shape = workload_of(config, [], store).shape
+    shape = workload_of(Run(config, store), []).shape
     assert shape is not None
-    made = Predictor(store).step(config, shape)
+    made = Predictor(store).step(Run(config, store), shape)
     (file,) = store.root.glob("results/scratch/predicted/*.json")
-    assert made is not None and Predictor(store, trace=False).step(config, shape) == made
+    assert made is not None and Predictor(store, trace=False).step(Run(config, store), shape) == made
     file.write_text(damaged, encoding="utf-8")
-    assert Predictor(store, trace=False).step(config, shape) is None
-    assert Predictor(store).step(config, shape) == made
+    assert Predictor(store, trace=False).step(Run(config, store), shape) is None
+    assert Predictor(store).step(Run(config, store), shape) == made
 
 
 def small_run(**peft: int) -> RunConfig:
@@ -97,12 +98,12 @@ def small_run(**peft: int) -> RunConfig:
 
 def test_as_many_runs_are_trained_at_once_as_memory_allows(workplace: Path) -> None:
     store = Store()
-    group = [small_run(r=rank) for rank in (4, 8, 16, 4)]
+    group = [Run(small_run(r=rank), store) for rank in (4, 8, 16, 4)]
     predictor = Predictor(store)
-    steps = [predictor.step(config, workload_of(config, [], store).shape) for config in group]  # type: ignore[arg-type]
+    steps = [predictor.step(run, workload_of(run, []).shape) for run in group]  # type: ignore[arg-type]
     of_two = memory.of_sweep(steps[:2], PROCESSOR)  # type: ignore[arg-type]
     alone = memory.of_training(steps[0], PROCESSOR)  # type: ignore[arg-type]
     assert memory.of_sweep(steps[:1], PROCESSOR) == alone < of_two < 2 * alone  # type: ignore[arg-type]
-    assert parts_within(group, 100 * of_two, store) == [group]
-    assert len(parts_within(group, of_two, store)[0]) == 2
-    assert parts_within(group, 1, store) == [[config] for config in group]
+    assert parts_within(group, 100 * of_two) == [group]
+    assert len(parts_within(group, of_two)[0]) == 2
+    assert parts_within(group, 1) == [[run] for run in group]

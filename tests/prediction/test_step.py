@@ -17,6 +17,7 @@ from lora_ns.prediction.architecture import model_without_weights
 from lora_ns.prediction.step import set_up_step, trace_answer, trace_step
 from lora_ns.prediction.trace import Trace
 from lora_ns.prediction.workload import Shape
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 SHAPE = Shape(rows=4, length=32, supervised=40)
@@ -37,7 +38,7 @@ def architecture(tiny_causal: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _step(config: RunConfig, shape: Shape = SHAPE):  # type: ignore[no-untyped-def]
-    return trace_step(model_without_weights(config, Store()), config, shape)
+    return trace_step(model_without_weights(Run(config, Store())), config, shape)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_the_peak_is_that_of_the_same_step_on_the_loaded_model(
 ) -> None:
     predicted = _step(_config(architecture, peft, **training))
     config = _config(tiny_causal, peft, **training)
-    setup = set_up_step(load_base(config, Store()), config)
+    setup = set_up_step(load_base(Run(config, Store())), config)
     model, loss = setup.model, setup.loss(config)
     assert (predicted.trainable, predicted.total) == count_parameters(model)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -106,7 +107,7 @@ def test_what_makes_a_step_smaller_and_larger(architecture: Path) -> None:
 
 def test_an_answer_knows_its_keys_and_values_and_that_generation_needs_one_position(architecture: Path) -> None:
     config = _config(architecture)
-    model = lambda: model_without_weights(config, Store())  # noqa: E731
+    model = lambda: model_without_weights(Run(config, Store()))  # noqa: E731
     asked = trace_answer(model(), config, SHAPE, "generation")
     assert asked.cache_per_token == 2 * 2 * 4 * 8 * 4  # keys and values, layers, heads, size, float32
     whole = trace_answer(model(), config, SHAPE, "perplexity")

@@ -12,6 +12,7 @@ from lora_ns.chain import make_tokens
 from lora_ns.config import RunConfig, check
 from lora_ns.experiment import load_experiment
 from lora_ns.prediction.workload import Shape, count_rows, workload_of
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 
 
@@ -20,12 +21,12 @@ def _config(model: Path | str = "builtin:tiny-llama", **sections: object) -> Run
 
 
 def _evaluations(config: RunConfig, store: Store):  # type: ignore[no-untyped-def]
-    return [store.evaluation(config, entry) for entry in config.evaluation.benchmarks]
+    return [Run(config, store).evaluation(entry) for entry in config.evaluation.benchmarks]
 
 
 def test_before_anything_is_made_rows_are_counted_and_lengths_guessed(workplace: Path) -> None:
     config, store = _config(training={"num_train_epochs": 2, "global_batch_size": 12, "learning_rate": 1e-3}), Store()
-    work = workload_of(config, _evaluations(config, store), store)
+    work = workload_of(Run(config, store), _evaluations(config, store))
     assert (work.rows, work.steps, work.accumulation, work.measured) == (40, 8, 2, False)
     assert work.shape == Shape(6, 64, 192) and work.mean_length == 32
     (asked,) = work.questions
@@ -35,9 +36,9 @@ def test_before_anything_is_made_rows_are_counted_and_lengths_guessed(workplace:
 
 def test_lengths_and_rows_are_those_of_the_tokens(workplace: Path, tiny_causal: Path) -> None:
     config, store = _config(tiny_causal), Store()
-    make_tokens(config, store, quiet=True)
-    ledger = read_record(store.tokens(config))["ledger"]["train"]
-    work = workload_of(config, [], store)
+    make_tokens(Run(config, store), quiet=True)
+    ledger = read_record(Run(config, store).tokens)["ledger"]["train"]
+    work = workload_of(Run(config, store), [])
     assert work.measured and work.rows == 40 and work.steps == 3
     assert work.shape is not None and work.shape.length == ledger["longest"] < 64
     assert work.shape.supervised == round(8 * ledger["longest"] * ledger["supervised_rate"])
@@ -47,18 +48,18 @@ def test_lengths_and_rows_are_those_of_the_tokens(workplace: Path, tiny_causal: 
 def test_steps_are_those_that_training_took(study: Path) -> None:
     store = Store()
     for run in load_experiment(Path("experiment.yaml"), store).runs:
-        assert workload_of(run.config, [], store).steps == read_record(store.adapter(run.name))["steps"]
+        assert workload_of(Run(run.config, store), []).steps == read_record(store.adapter(run.name))["steps"]
 
 
 def test_a_base_model_is_not_trained(workplace: Path) -> None:
-    work = workload_of(_config(peft={"method": "none"}), [], Store())
+    work = workload_of(Run(_config(peft={"method": "none"}), Store()), [])
     assert work.shape is None and work.steps == 0 and work.tokens_per_step == 0
 
 
 def test_processes_share_the_batch(workplace: Path) -> None:
     write_config(workplace / "ddp.yaml", {"distributed_type": "MULTI_CPU"})
     training = {"max_steps": 1, "global_batch_size": 32, "learning_rate": 1e-3}
-    work = workload_of(_config(training=training, launch={"config": "ddp.yaml", "processes": 8}), [], Store())
+    work = workload_of(Run(_config(training=training, launch={"config": "ddp.yaml", "processes": 8}), Store()), [])
     assert work.shape is not None and (work.shape.rows, work.accumulation) == (4, 1)
 
 

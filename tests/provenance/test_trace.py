@@ -12,10 +12,11 @@ from support import lora_ns
 from lora_ns import record
 from lora_ns.config import merge as merged
 from lora_ns.errors import ConfigError, DamagedError
-from lora_ns.experiment import Run, load_experiment
+from lora_ns.experiment import load_experiment
 from lora_ns.merge import merge
 from lora_ns.provenance import as_text, trace
 from lora_ns.provenance.cells import find_cell
+from lora_ns.run import Run
 from lora_ns.store import Store
 from lora_ns.tables.table import Cell, Column, Section, Table, to_json
 
@@ -189,7 +190,7 @@ def test_tables_figures_and_every_artefact_can_be_traced(runs: list[Run], study:
     assert traced(str(store.predictions(run.name, run.evaluations[0].name)))["kind"] == "score"
     for target in (run.name, f"results/runs/{run.name}.yaml", str(store.adapter(run.name) / "adapter_config.json")):
         assert traced(target)["made_again_by"] == f"lora-ns verify {run.name}"
-    tokens = traced(str(store.tokens(run.config)))
+    tokens = traced(str(Run(run.config, store).tokens))
     assert tokens["kind"] == "tokenize" and tokens["inputs"] == {"rows": store.rows(run.config.dataset).name}
     folder = merge(run.config, store)
     found = traced(str(folder))

@@ -11,7 +11,8 @@ from support import causal_task, write_config
 from synthetic_scores import classification_score, generation_score, history
 
 from lora_ns import record
-from lora_ns.experiment import Run, load_experiment
+from lora_ns.experiment import load_experiment
+from lora_ns.run import Run
 from lora_ns.store import Store, replace_text
 
 HOSTILE = '</script><script>document.title = "run"</script><img src=x onerror="document.title=1">'
@@ -58,7 +59,7 @@ def write_results(experiment: Path, num_examples: int = 40, with_predictions: bo
     """A score of every run, as evaluation would write it, and its predictions; in the current folder."""
     store = Store()
     for run in load_experiment(experiment, store).runs:
-        store.write_run_file(run.config, run.name)
+        Run(run.config, store).write_file()
         for evaluation in run.evaluations:
             store.write_evaluation_file(evaluation)
         score = _score(run, num_examples)

@@ -22,6 +22,7 @@ from support import APART, REPOSITORY, write_config, write_study
 
 from lora_ns.chain import make_score
 from lora_ns.experiment import load_experiment
+from lora_ns.run import Run
 from lora_ns.store import Store
 from lora_ns.tables.stage import tables
 
@@ -322,7 +323,7 @@ def test_whatever_happened_the_results_are_those_of_one_machine(story: Story, tm
         experiment, store = load_experiment(Path("experiment.yaml")), Store()
         for run in experiment.runs:
             for evaluation in run.evaluations:
-                make_score(run.config, evaluation, store, quiet=True)
+                make_score(Run(run.config, store), evaluation, quiet=True)
         tables(experiment, store)
     found, expected = results(story.project), results(alone)
     assert {name: found[name] for name in expected} == expected

@@ -16,8 +16,9 @@ from synthetic_scores import generation_score, history
 from lora_ns import record
 from lora_ns.dag import Dag
 from lora_ns.errors import LoraNsError, TrainingError
-from lora_ns.experiment import Experiment, Run, load_experiment
+from lora_ns.experiment import Experiment, load_experiment
 from lora_ns.failure import noting
+from lora_ns.run import Run
 from lora_ns.statistics import RESAMPLES
 from lora_ns.store import Store, replace_text
 from lora_ns.tables import stage

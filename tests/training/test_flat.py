@@ -15,6 +15,7 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_ns.config import RunConfig, check, merge
+from lora_ns.run import Run
 from lora_ns.training.collate import IGNORED, with_targets
 from lora_ns.training.flat import MODEL_TYPES, NAME, attend, flatten, reads_flat
 from lora_ns.training.loss import CausalLoss, loss_of
@@ -252,6 +253,6 @@ def test_a_run_is_trained_flat_or_padded_and_the_record_says_so(workplace: Path,
         run = check(causal_task(tiny_causal, peft=peft, training={"max_steps": 2, "learning_rate": 1e-2}), "test")
         store = Store()
         fetch(run.dataset, store)
-        tokenize(run, store)
-        said.append(read_record(train(run, store, quiet=True))["circumstances"]["rows"])
+        tokenize(Run(run, store))
+        said.append(read_record(train(Run(run, store), quiet=True))["circumstances"]["rows"])
     assert said == ["flat", "padded"]

@@ -27,6 +27,7 @@ from lora_ns.prediction.devices import PROCESSOR
 from lora_ns.prediction.memory import of_sweep
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import workload_of
+from lora_ns.run import Run
 from lora_ns.store import Store, exists, read_record
 from lora_ns.sweep import train_all
 from lora_ns.tokenize import tokenize
@@ -66,17 +67,17 @@ def ready(configs: list[RunConfig]) -> Store:
     store = Store()
     for config in configs:
         fetch(config.dataset, store)
-        tokenize(config, store)
+        tokenize(Run(config, store))
     return store
 
 
 def together(configs: list[RunConfig], store: Store, max_memory: int | None = None) -> dict[str, Path | LoraNsError]:
     found: dict[str, Path | LoraNsError] = {}
 
-    def done(config: RunConfig, outcome: Path | LoraNsError) -> None:
-        found[store.run_name(config)] = outcome
+    def done(run: Run, outcome: Path | LoraNsError) -> None:
+        found[run.name] = outcome
 
-    train_all(configs, store, done, max_memory=max_memory, quiet=True)
+    train_all([Run(config, store) for config in configs], done, max_memory=max_memory, quiet=True)
     return found
 
 
@@ -90,15 +91,15 @@ def distance(first: Path, second: Path) -> float:
 
 def check_as_if_alone(configs: list[RunConfig], store: Store) -> None:
     """Trains the configs at once and each alone, and compares adapters, histories, orders."""
-    assert len(groups_of(configs, store, 8)) == 1
+    assert len(groups_of([Run(config, store) for config in configs], 8)) == 1
     found = together(configs, store)
     Path("results/adapters").rename("fused")
     for config in configs:
-        run = store.run_name(config)
+        run = Run(config, store).name
         assert found[run] == store.adapter(run), found[run]
         record = read_record(Path("fused") / run)
         assert sorted(record["circumstances"]["fused_with"]) == sorted(map(store.run_name, configs))
-        alone = train(config, store, quiet=True)
+        alone = train(Run(config, store), quiet=True)
         assert distance(alone, Path("fused") / run) < 1e-4
         settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (alone, Path("fused") / run)]
         assert settings[0] == settings[1]
@@ -143,10 +144,12 @@ def test_two_seeds_of_a_method(workplace: Path, tiny_causal: Path, method: str) 
 def test_where_memory_is_short_fewer_are_trained_at_once(workplace: Path, tiny_causal: Path) -> None:
     configs = [causal(tiny_causal, METHODS["lora"], seed=seed) for seed in (0, 1, 2)]
     store = ready(configs)
-    steps = [Predictor(store).step(config, workload_of(config, [], store).shape) for config in configs[:2]]
+    steps = [
+        Predictor(store).step(Run(config, store), workload_of(Run(config, store), []).shape) for config in configs[:2]
+    ]
     found = together(configs, store, of_sweep(steps, PROCESSOR))
-    beside = [read_record(found[store.run_name(c)])["circumstances"].get("fused_with") for c in configs]
-    names = [store.run_name(config) for config in configs]
+    beside = [read_record(found[Run(c, store).name])["circumstances"].get("fused_with") for c in configs]
+    names = [Run(config, store).name for config in configs]
     assert beside == [names[:2], names[:2], None]
 
 
@@ -187,7 +190,7 @@ def test_layers_that_cannot_be_shared_are_trained_alone(workplace: Path, tiny_ca
     store = ready(configs)
     found = together(configs, store)
     for config in configs:
-        folder = found[store.run_name(config)]
+        folder = found[Run(config, store).name]
         assert isinstance(folder, Path), folder
         assert "fused_with" not in read_record(folder)["circumstances"]
 
@@ -294,10 +297,10 @@ def test_layers_may_be_computed_again_in_another_thread(
         found = together(configs, store)
     Path("results/adapters").rename("fused")
     for config in configs:
-        run = store.run_name(config)
+        run = Run(config, store).name
         assert found[run] == store.adapter(run)
         assert read_record(Path("fused") / run)["circumstances"]["fused_with"]
-        assert distance(train(config, store, quiet=True), Path("fused") / run) < 1e-4
+        assert distance(train(Run(config, store), quiet=True), Path("fused") / run) < 1e-4
 
 
 @pytest.mark.parametrize("is_flat", [True, False], ids=["flat", "padded"])
@@ -351,24 +354,24 @@ def test_a_member_whose_loss_is_no_number_fails_alone(workplace: Path, tiny_caus
     calm = [causal(tiny_causal, {}, seed=seed, training={"max_grad_norm": 0.0}) for seed in (1, 2)]
     store = ready([wild])
     found = together([wild, *calm], store)
-    assert isinstance(found[store.run_name(wild)], TrainingError)
-    assert "the loss became" in str(found[store.run_name(wild)])
-    assert not store.adapter(store.run_name(wild)).exists()
-    assert failure_of(store, store.run_name(wild))["stage"] == "train"
+    assert isinstance(found[Run(wild, store).name], TrainingError)
+    assert "the loss became" in str(found[Run(wild, store).name])
+    assert not store.adapter(Run(wild, store).name).exists()
+    assert failure_of(store, Run(wild, store).name)["stage"] == "train"
     Path("results/adapters").rename("fused")
     for config in calm:
-        alone = train(config, store, quiet=True)
+        alone = train(Run(config, store), quiet=True)
         assert distance(alone, Path("fused") / alone.name) < 1e-4
 
 
 def test_what_is_there_already_is_not_trained_again(workplace: Path, tiny_causal: Path) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1, 2)]
     store = ready(configs)
-    first = train(configs[1], store, quiet=True)
+    first = train(Run(configs[1], store), quiet=True)
     before = (first / "record.json").stat().st_mtime_ns
     together(configs, store)
     assert (first / "record.json").stat().st_mtime_ns == before
-    record = read_record(store.adapter(store.run_name(configs[0])))
+    record = read_record(store.adapter(Run(configs[0], store).name))
     assert len(record["circumstances"]["fused_with"]) == 2
 
 
@@ -380,9 +383,9 @@ def stopped_at_step_3(
     there: the first so many have been trained alone before.
     """
     store = ready(configs)
-    names = [store.run_name(config) for config in configs]
+    names = [Run(config, store).name for config in configs]
     for config in configs[:there]:
-        train(config, store, quiet=True)
+        train(Run(config, store), quiet=True)
     together(configs, store)
     expected = [read_record(store.adapter(name))["outputs"] for name in names]
     for name in names[there:]:
@@ -436,7 +439,7 @@ def test_a_kill_leaves_nothing_that_counts_as_done_and_the_rest_is_made(workplac
         together(configs, store)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert not any(exists(store.adapter(store.run_name(config))) for config in configs)
+    assert not any(exists(store.adapter(Run(config, store).name)) for config in configs)
     found = together(configs, store)
     assert all(isinstance(folder, Path) and exists(folder) for folder in found.values())
 
@@ -502,7 +505,7 @@ def test_members_that_are_there_are_not_trained_again_where_no_checkpoint_is(
         save_only({0}, KeyboardInterrupt(), patched)
         together(configs, store)
     together(configs, store)
-    records = [read_record(store.adapter(store.run_name(config)))["circumstances"] for config in configs]
+    records = [read_record(store.adapter(Run(config, store).name))["circumstances"] for config in configs]
     assert [len(record["fused_with"]) for record in records] == [3, 2, 2]
 
 
@@ -541,10 +544,10 @@ def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
     store = ready(configs)
     monkeypatch.setattr("lora_ns.sweep.groups_of", lambda configs, *_: [[config] for config in configs])
 
-    def broken(config: RunConfig, store: Store, *, quiet: bool) -> Path:
-        if config.seed == 0:
+    def broken(run: Run, *, quiet: bool) -> Path:
+        if run.config.seed == 0:
             raise IndexError("of somebody else's")
-        return train(config, store, quiet=quiet)
+        return train(run, quiet=quiet)
 
     monkeypatch.setattr("lora_ns.sweep.train", broken)
     found = list(together(configs, store).values())
@@ -568,7 +571,7 @@ def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(
 
     monkeypatch.setattr(fused.Layout, "join", short_of_memory)
     together(configs, store)
-    how = read_record(store.adapter(store.run_name(configs[0])))["circumstances"]
+    how = read_record(store.adapter(Run(configs[0], store).name))["circumstances"]
     assert how["rows_at_once"] == 2 and len(how["memory"]) == 1
 
 
@@ -602,10 +605,11 @@ def test_groups_share_tokens_base_and_shape_and_keep_seeds_together(workplace: P
     rates = [config(seed=seed, training={"learning_rate": rate}) for rate in (1e-2, 1e-3, 1e-4) for seed in (0, 1)]
     longer = config(training={"max_steps": 7})
     other = config(dataset={"max_length": 60})
-    groups = groups_of([*rates, longer, other], Store(), 3)
+    rates, (longer, other) = ([Run(one, Store()) for one in configs] for configs in (rates, (longer, other)))
+    groups = groups_of([*rates, longer, other], 3)
     assert sorted(map(len, groups)) == [1, 1, 3, 3]
-    assert all(len({member.seed for member in group}) == 1 for group in groups if len(group) == 3)
-    assert max(map(len, groups_of(rates, Store(), 4))) == 3, "even groups rather than one of four and one of two"
+    assert all(len({member.config.seed for member in group}) == 1 for group in groups if len(group) == 3)
+    assert max(map(len, groups_of(rates, 4))) == 3, "even groups rather than one of four and one of two"
 
 
 def test_a_base_with_dropout_of_its_own_is_not_shared(workplace: Path, tiny_encoder: Path) -> None:
@@ -613,5 +617,5 @@ def test_a_base_with_dropout_of_its_own_is_not_shared(workplace: Path, tiny_enco
     store = ready(configs)
     found = together(configs, store)
     for config in configs:
-        assert found[store.run_name(config)] == store.adapter(store.run_name(config))
-        assert "fused_with" not in read_record(store.adapter(store.run_name(config)))["circumstances"]
+        assert found[Run(config, store).name] == store.adapter(Run(config, store).name)
+        assert "fused_with" not in read_record(store.adapter(Run(config, store).name))["circumstances"]

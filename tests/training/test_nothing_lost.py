@@ -21,6 +21,7 @@ from lora_ns.config import RunConfig, check, merge
 from lora_ns.config.schema import PeftSection
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.fetch import fetch
+from lora_ns.run import Run
 from lora_ns.store import Store, exists, read_record
 from lora_ns.tokenize import tokenize
 from lora_ns.train import train
@@ -41,13 +42,13 @@ def task(model: Path, **changes: object) -> RunConfig:
 def ready(config: RunConfig) -> Store:
     store = Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
+    tokenize(Run(config, store))
     return store
 
 
 def outcome(config: RunConfig, store: Store) -> tuple[dict[str, str], list[dict]]:
     """Checksums of the adapter's files, and its history."""
-    folder = store.adapter(store.run_name(config))
+    folder = store.adapter(Run(config, store).name)
     sums = {name: facts["sha256"] for name, facts in read_record(folder)["outputs"].items()}
     return sums, [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
 
@@ -57,7 +58,7 @@ def untouched(workplace: Path, tiny_causal: Path) -> tuple[RunConfig, Store, tup
     """A run, its store without the adapter, and what it came to when nobody touched it."""
     config = task(tiny_causal)
     store = ready(config)
-    train(config, store, quiet=True)
+    train(Run(config, store), quiet=True)
     found = outcome(config, store)
     shutil.rmtree(workplace / "results")
     return config, store, found
@@ -106,19 +107,19 @@ def moments(scratch: Path) -> Iterator[tuple[str, Callable[[], bool], signal.Sig
 
 def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(untouched) -> None:
     config, store, expected = untouched
-    scratch, struck = store.scratch(store.run_name(config)), []
+    scratch, struck = store.scratch(Run(config, store).name), []
     for name, moment, how in moments(scratch):
-        child = in_a_process(lambda: train(config, store, quiet=True))
+        child = in_a_process(lambda: train(Run(config, store), quiet=True))
         if until(moment, child):
             os.kill(child, how)
             struck.append(name)
         assert status_of(child) in (0, 75, -signal.SIGKILL)
-        if exists(store.adapter(store.run_name(config))):
+        if exists(store.adapter(Run(config, store).name)):
             break
     assert len(struck) >= 4, struck
-    train(config, store, quiet=True)
+    train(Run(config, store), quiet=True)
     assert outcome(config, store) == expected
-    resumed = read_record(store.adapter(store.run_name(config)))["circumstances"]["resumed_from"]
+    resumed = read_record(store.adapter(Run(config, store).name))["circumstances"]["resumed_from"]
     assert resumed is not None and not scratch.exists()
 
 
@@ -136,10 +137,10 @@ def test_told_to_stop_at_any_step_it_keeps_that_step(untouched, step: int, monke
     asked: list[bool] = []
     with monkeypatch.context() as patched, pytest.raises(Interrupted, match=f"step {step} of 12 is kept"):
         patched.setattr(Interruption, "__bool__", told)
-        train(config, store, quiet=True)
-    run = store.run_name(config)
+        train(Run(config, store), quiet=True)
+    run = Run(config, store).name
     assert not store.adapter(run).exists() and not (store.scratch(run) / "lock").exists()
-    train(config, store, quiet=True)
+    train(Run(config, store), quiet=True)
     assert outcome(config, store) == expected
     assert read_record(store.adapter(run))["circumstances"]["resumed_from"] == f"checkpoint-{step}"
 
@@ -150,7 +151,7 @@ def test_adalora_goes_on_with_the_ranks_it_was_moving(
     schedule = {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 3, "deltaT": 1}
     config = task(tiny_causal).model_copy(update={"peft": PeftSection(method="adalora", **schedule)})
     store = ready(config)
-    train(config, store, quiet=True)
+    train(Run(config, store), quiet=True)
     expected = outcome(config, store)
     shutil.rmtree("results")
     asked: list[bool] = []
@@ -163,15 +164,15 @@ def test_adalora_goes_on_with_the_ranks_it_was_moving(
 
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
         patched.setattr(Interruption, "__bool__", told)
-        train(config, store, quiet=True)
-    train(config, store, quiet=True)
+        train(Run(config, store), quiet=True)
+    train(Run(config, store), quiet=True)
     assert outcome(config, store) == expected
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(untouched) -> None:
     config, store, expected = untouched
-    scratch = store.scratch(store.run_name(config))
-    child = in_a_process(lambda: train(config, store, quiet=True))
+    scratch = store.scratch(Run(config, store).name)
+    child = in_a_process(lambda: train(Run(config, store), quiet=True))
     assert until(lambda: (scratch / "checkpoint-6").exists(), child)
     os.kill(child, signal.SIGKILL)
     status_of(child)
@@ -180,9 +181,11 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(untouched) -> No
     content[len(content) // 2] ^= 1
     (damaged / "optimizer.pt").write_bytes(content)
     before = checkpoints.step_of(damaged) - 2
-    train(config, store, quiet=True)
+    train(Run(config, store), quiet=True)
     assert outcome(config, store) == expected
-    assert read_record(store.adapter(store.run_name(config)))["circumstances"]["resumed_from"] == f"checkpoint-{before}"
+    assert (
+        read_record(store.adapter(Run(config, store).name))["circumstances"]["resumed_from"] == f"checkpoint-{before}"
+    )
 
 
 def test_two_checkpoints_are_kept_and_one_cut_short_is_none(tmp_path: Path) -> None:
@@ -217,9 +220,9 @@ def test_a_signal_that_comes_while_a_run_is_saved_stops_before_the_next(
 
     monkeypatch.setattr(train_module, "_save", told_while_saving)
     with pytest.raises(Interrupted, match="stopped by SIGTERM: what was trained is kept"):
-        sweep.train_all(configs, store, lambda config, outcome: done.append(outcome), quiet=True)
-    assert done == [store.adapter(store.run_name(configs[0]))] and exists(done[0])
-    assert not exists(store.adapter(store.run_name(configs[1])))
+        sweep.train_all([Run(config, store) for config in configs], lambda _, outcome: done.append(outcome), quiet=True)
+    assert done == [store.adapter(Run(configs[0], store).name)] and exists(done[0])
+    assert not exists(store.adapter(Run(configs[1], store).name))
 
 
 def test_a_full_disk_at_a_checkpoint_is_said_in_a_paragraph(untouched, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,12 +237,12 @@ def test_a_full_disk_at_a_checkpoint_is_said_in_a_paragraph(untouched, monkeypat
     with pytest.raises(
         LoraNsError, match=r"cannot write a checkpoint in .*: basic_ios::clear: iostream error \(\d+ MiB"
     ):
-        train(config, store, quiet=True)
+        train(Run(config, store), quiet=True)
 
 
 def test_what_another_process_made_meanwhile_is_not_trained_again(untouched, monkeypatch: pytest.MonkeyPatch) -> None:
     config, store, _ = untouched
-    target = store.adapter(store.run_name(config))
+    target = store.adapter(Run(config, store).name)
 
     @contextmanager
     def late(scratch: Path) -> Iterator[None]:
@@ -249,14 +252,14 @@ def test_what_another_process_made_meanwhile_is_not_trained_again(untouched, mon
 
     monkeypatch.setattr(train_module, "holding", late)
     monkeypatch.setattr(train_module, "prepare", lambda *_, **__: pytest.fail("it was trained"))
-    assert train(config, store, quiet=True) == target
+    assert train(Run(config, store), quiet=True) == target
 
 
 def test_every_step_is_in_the_history_whatever_is_logged(untouched, tiny_causal: Path) -> None:
     config, store, (_, expected) = untouched
     rarely = task(tiny_causal, training={"logging_steps": 100, "logging_strategy": "epoch"})
-    assert store.run_name(rarely) == store.run_name(config)
-    train(rarely, store, quiet=True)
+    assert Run(rarely, store).name == Run(config, store).name
+    train(Run(rarely, store), quiet=True)
     assert outcome(rarely, store)[1] == expected
 
 
@@ -284,7 +287,7 @@ def test_memory_that_runs_out_is_found_before_the_first_step_and_answered(
         return whole(self, model, inputs)
 
     monkeypatch.setattr(loss.CausalLoss, "__call__", short_of_memory)
-    folder = train(config, store, quiet=True)
+    folder = train(Run(config, store), quiet=True)
     longest = max(length for _, length in tried)
     assert tried[:3] == [(4, longest), (2, longest), (1, longest)], "the longest rows come first"
     how = read_record(folder)["circumstances"]
@@ -297,7 +300,7 @@ def test_fewer_rows_at_once_are_the_same_run(workplace: Path, tiny_causal: Path)
     def losses(size: int) -> list[float]:
         config = task(tiny_causal, peft={"lora_dropout": 0.0}, training={"per_device_train_batch_size": size})
         store = ready(config)
-        train(config, store, quiet=True)
+        train(Run(config, store), quiet=True)
         _, history = outcome(config, store)
         shutil.rmtree("results")
         return [line["loss"] for line in history]
@@ -315,5 +318,5 @@ def test_memory_that_holds_not_one_row_fails_with_what_to_change(untouched, monk
 
     monkeypatch.setattr(loss.CausalLoss, "__call__", no_memory)
     with pytest.raises(TrainingError, match="gradient_checkpointing"):
-        train(config, store, quiet=True)
-    assert not store.adapter(store.run_name(config)).exists()
+        train(Run(config, store), quiet=True)
+    assert not store.adapter(Run(config, store).name).exists()

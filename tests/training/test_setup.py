@@ -14,6 +14,7 @@ from lora_ns.config import RunConfig, check, merge
 from lora_ns.fetch import fetch
 from lora_ns.models import load_base, make_deterministic
 from lora_ns.prediction.step import set_up_step
+from lora_ns.run import Run
 from lora_ns.store import Store, read_record
 from lora_ns.sweep import train_all
 from lora_ns.tokenize import tokenize
@@ -38,10 +39,10 @@ def losses(folder: Path) -> list[float]:
 def losses_by_hand(config: RunConfig, store: Store) -> list[float]:
     """The run's steps on what `plan` profiles: its set-up, on a base with weights."""
     make_deterministic(config.seed)
-    base = load_base(config, store)
+    base = load_base(Run(config, store))
     make_deterministic(config.seed)
     setup = set_up_step(base, config)
-    rows, _ = rows_and_collate(config, store)
+    rows, _ = rows_and_collate(Run(config, store))
     loss, model = setup.loss(config), setup.model.train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.training.learning_rate, weight_decay=0.0)
@@ -71,14 +72,14 @@ def test_a_run_with_dropout_has_the_same_losses_alone_in_a_group_and_as_it_is_pr
     configs = [run_config(tiny_causal, seed, **changes) for seed in (0, 1, 2)]
     store = Store()
     fetch(configs[0].dataset, store)
-    tokenize(configs[0], store)
+    tokenize(Run(configs[0], store))
     found: list[Any] = []
-    train_all(configs, store, lambda _, outcome: found.append(outcome), quiet=True)
-    names = [store.run_name(config) for config in configs]
+    train_all([Run(config, store) for config in configs], lambda _, outcome: found.append(outcome), quiet=True)
+    names = [Run(config, store).name for config in configs]
     assert read_record(found[1])["circumstances"]["fused_with"] == names
     in_a_group = losses(found[1])
     Path("results/adapters").rename("group")
-    alone = losses(train(configs[1], store, quiet=True))
+    alone = losses(train(Run(configs[1], store), quiet=True))
     assert len(alone) == STEPS
     assert in_a_group == pytest.approx(alone, rel=1e-5)
     assert losses_by_hand(configs[1], store) == pytest.approx(alone, rel=1e-5)
@@ -92,5 +93,5 @@ def test_noise_on_embeddings_is_the_trainers_own(workplace: Path, tiny_causal: P
     assert why_alone(config) == "training.neftune_noise_alpha"
     store = Store()
     fetch(config.dataset, store)
-    tokenize(config, store)
-    assert read_record(train(config, store, quiet=True))["circumstances"]["rows"] == "padded"
+    tokenize(Run(config, store))
+    assert read_record(train(Run(config, store), quiet=True))["circumstances"]["rows"] == "padded"

@@ -17,6 +17,7 @@ from lora_ns.chain import make_adapters, make_score
 from lora_ns.config import expand_dotted, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import load_experiment
+from lora_ns.run import Run
 from lora_ns.store import Store
 from lora_ns.tables.stage import tables
 from lora_ns.verify.run import Verified
@@ -57,7 +58,7 @@ def test_runs_that_were_trained_at_once_are_made_again_at_once(study: Path) -> N
     store = Store()
     shutil.rmtree("results/adapters")
     runs = load_experiment(Path("experiment.yaml"), store).runs
-    make_adapters([run.config for run in runs], store, lambda *_: None, quiet=True)
+    make_adapters(runs, lambda *_: None, quiet=True)
     fused = [run.name for run in runs if run.config.peft.method == "lora"]
     assert all(store_module.read_record(store.adapter(run))["circumstances"]["fused_with"] == fused for run in fused)
     shutil.rmtree("results/scores")
@@ -181,7 +182,7 @@ def test_cells_of_a_study_that_measures_forgetting_are_made_again(study: Path) -
     experiment = load_experiment(Path("experiment.yaml"), Store())
     for run in (*experiment.runs, *experiment.bases):
         for evaluation in run.evaluations:
-            make_score(run.config, evaluation, Store(), quiet=True)
+            make_score(Run(run.config, Store()), evaluation, quiet=True)
     tables(experiment, Store())
     values = Path("results/tables/sums/values.csv").read_text().splitlines()
     general = next(number for number, line in enumerate(values) if ",perplexity," in line)
@@ -235,7 +236,7 @@ def test_every_kind_of_run_of_the_demo_is_identical_on_a_smaller_base(
     write_config(Path("small.yaml"), {"name": "small", "tasks": tasks, "methods": chosen, "seeds": [0]})
     store = Store()
     for run in load_experiment(Path("small.yaml"), store).runs:
-        make_score(run.config, run.evaluations[0], store, quiet=True)
+        make_score(Run(run.config, store), run.evaluations[0], quiet=True)
     results = verified("small.yaml")
     assert len(results) == 2 * len(tasks)
     assert {result.state for result in results} == {"identical"}, [part.said for r in results for part in r.parts]

@@ -21,6 +21,7 @@ from support import REPOSITORY, causal_task, write_config
 from lora_ns import store as store_module
 from lora_ns.config import expand_dotted, merge, read_mapping
 from lora_ns.experiment import load_experiment
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
@@ -229,7 +230,7 @@ def test_a_bumped_protocol_renames_what_the_stage_makes_and_what_follows(
             "tokens": run.tokens,
             "adapter": run.name,
             "score": run.evaluations[0].name,
-            "merged": store.merged(run.config).name,
+            "merged": Run(run.config, store).merged.name,
             "tables": store.tables_record(experiment.plain(), []).name,
         }
 

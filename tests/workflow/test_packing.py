@@ -96,7 +96,7 @@ def test_a_marker_that_a_running_workflow_waits_for_stays(
     for path in [*project.glob("results/adapters/*-lora-s0-*"), *project.glob("results/scores/*-lora-s0-*")]:
         shutil.rmtree(path)
     study = load_experiment(project / "experiment.yaml", Store(project))
-    (job,) = (job for job in training_jobs(study.runs, Store(project), study.sweep) if job.at_once)
+    (job,) = (job for job in training_jobs(study.runs, study.sweep) if job.at_once)
     marker = Store(project).together(f"{job.name}.trained")
     marker.parent.mkdir(parents=True, exist_ok=True)
     marker.touch()

@@ -13,6 +13,7 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.methods import load_trained, put_on, take_off
 from lora_ns.models import load_base, load_tokenizer, make_deterministic
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 
@@ -35,22 +36,22 @@ class Bases:
         return self._tokenizer[1]
 
     @contextmanager
-    def trained(self, config: RunConfig, device: str) -> Iterator[Any]:
+    def trained(self, run: Run, device: str) -> Iterator[Any]:
         """The trained model of a run, for as long as the block lasts."""
-        adapter = self._store.adapter(self._store.run_name(config))
+        config = run.config
         if config.peft.method == "full":
             self._forget()
             make_deterministic(config.seed)
             self.loads += 1
-            yield load_trained(config, self._store, adapter).to(device).eval()
+            yield load_trained(run, run.adapter).to(device).eval()
             return
-        base = self._loaded(config, device)
+        base = self._loaded(run, device)
         try:
             if config.peft.method == "none":
                 yield base.eval()
             else:
                 make_deterministic(config.seed)
-                model = put_on(base, adapter, config.model.name_or_path).to(device).eval()
+                model = put_on(base, run.adapter, config.model.name_or_path).to(device).eval()
                 yield model
                 take_off(model)
         except BaseException:
@@ -59,7 +60,8 @@ class Bases:
         if fingerprint(base) != self._fingerprint:
             self._forget()
 
-    def _loaded(self, config: RunConfig, device: str) -> Any:
+    def _loaded(self, run: Run, device: str) -> Any:
+        config = run.config
         # a new head is drawn by seed
         seed = config.seed if config.task_type != "causal_lm" else None
         key = (config.model, config.task_type, config.dataset.labels, seed, device)
@@ -67,7 +69,7 @@ class Bases:
             self._forget()
             make_deterministic(config.seed)
             self.loads += 1
-            loaded: Any = load_base(config, self._store)
+            loaded: Any = load_base(run)
             self._base, self._key = loaded.to(device).eval(), key
             self._fingerprint = fingerprint(self._base)
         return self._base

@@ -13,11 +13,11 @@ from typing import Any
 
 from lora_ns.answering.asking import prompts_as_text
 from lora_ns.answering.exam import Exam
-from lora_ns.config import RunConfig
 from lora_ns.errors import DamagedError, DataError, EvaluationError
 from lora_ns.integrity import REMEDY, intact_score, score_faults
 from lora_ns.models import load_tokenizer
 from lora_ns.prompts import texts_of
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 DECODING = ("generation", "split", "num_fewshot", "fewshot_seed", "limit")
@@ -41,15 +41,15 @@ class Kept:
     facts: dict[str, Any]
 
 
-def kept_answers(config: RunConfig, exam: Exam, store: Store) -> Kept:
+def kept_answers(run: Run, exam: Exam) -> Kept:
     """The kept answers to this exam.  Raises EvaluationError where none fit, DamagedError for a score or predictions that were
     changed since: edited answers would come out with a new seal."""
-    run, evaluation = store.run_name(config), exam.evaluation
-    own = store.predictions(run, evaluation.name)
+    store, evaluation = run.store, exam.evaluation
+    own = run.predictions(evaluation)
     others = sorted(own.parent.glob("*.jsonl")) if own.parent.is_dir() else []
-    asked = _asked_texts(exam, config, store)
+    asked = _asked_texts(exam, run)
     for path in [own, *(other for other in others if other != own)]:
-        score = store.score(run, path.stem)
+        score = store.score(run.name, path.stem)
         if not path.is_file() or not score.is_file():
             continue
         before = intact_score(score)
@@ -62,7 +62,7 @@ def kept_answers(config: RunConfig, exam: Exam, store: Store) -> Kept:
             answers = [{key: line[key] for key in ANSWER_KEYS[exam.spec.kind]} for line in lines]
             return Kept(answers, {**_how(before), "rescored_from": path.stem})
     raise EvaluationError(
-        f"no kept predictions of run {run} answer {evaluation.name}: none ask the same questions with the same decoding. "
+        f"no kept predictions of run {run.name} answer {evaluation.name}: none ask the same questions with the same decoding. "
         "Evaluate without --rescore."
     )
 
@@ -80,13 +80,13 @@ def _decoded_alike(before: dict[str, Any], exam: Exam, store: Store) -> bool:
     return same_rows and exam.spec.kind != "perplexity" and all(then.get(key) == now[key] for key in DECODING)
 
 
-def _asked_texts(exam: Exam, config: RunConfig, store: Store) -> list[Any]:
+def _asked_texts(exam: Exam, run: Run) -> list[Any]:
     """What each row asks, as a kept line shows it; None where it does not."""
     if exam.spec.kind in ("classification", "regression"):
         return [texts_of(row, exam.dataset) for row in exam.rows]
     if exam.spec.kind == "perplexity":
         return [None] * len(exam.rows)
-    tokenizer = load_tokenizer(config.model, store) if exam.dataset.is_chat else None
+    tokenizer = load_tokenizer(run.config.model, run.store) if exam.dataset.is_chat else None
     return list(prompts_as_text(exam, tokenizer))
 
 

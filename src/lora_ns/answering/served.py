@@ -17,7 +17,7 @@ from typing import Any
 from lora_ns.answering.decoding import Answer, Decoder, until
 from lora_ns.config import RunConfig
 from lora_ns.models import location
-from lora_ns.store import Store
+from lora_ns.run import Run
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Greatest ranks that vLLM can be made ready for."""
@@ -46,10 +46,10 @@ class Served:
     """What of it vLLM cannot take."""
 
 
-def served_by_vllm(config: RunConfig, store: Store) -> Served:
+def served_by_vllm(run: Run) -> Served:
     """The trained model of a run as vLLM is told of it."""
-    model, method = config.model, config.peft.method
-    place, folder = location(model, store), store.adapter(store.run_name(config)).resolve()
+    config, model, method = run.config, run.config.model, run.config.peft.method
+    place, folder = location(model, run.store), run.adapter.resolve()
     if method in ("none", "full"):
         weights, revision, rank, settings = place, model.revision, None, {}
         if method == "full":

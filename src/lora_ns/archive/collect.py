@@ -145,10 +145,10 @@ def _records(runs: list[Run], store: Store) -> dict[Path, str]:
 
 
 def _artefacts_of(run: Run, store: Store) -> Iterator[Path]:
-    yield store.adapter(run.name)
-    yield store.merged(run.config)
+    yield run.adapter
+    yield run.merged
     if run.config.peft.method != "none":
-        yield from (*map(store.rows, store.training_data(run.config)), store.tokens(run.config))
+        yield from (*map(store.rows, run.training_data), run.tokens)
     yield from (store.rows(evaluation.dataset) for evaluation in run.evaluations)
-    if run.base_model is not None:
-        yield store.base_model(run.config.model.name_or_path)
+    if run.base_folder is not None:
+        yield run.base_folder

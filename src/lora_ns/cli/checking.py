@@ -20,6 +20,7 @@ from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError, InputError, LoraNsError
 from lora_ns.experiment import load_experiment
 from lora_ns.methods import check_peft_config
+from lora_ns.run import Run
 from lora_ns.store import Store, read_evaluation
 from lora_ns.trackers import missing_trackers
 
@@ -113,17 +114,17 @@ def _described(file: Path, store: Store) -> Described:
 
 def _described_task(file: Path, config: RunConfig, store: Store) -> Described:
     """A task; of its benchmarks those that can be asked, so that its rows are looked at whatever is asked of them."""
-    problems, asked = [], []
+    problems, asked, run = [], [], Run(config, store)
     for entry in config.evaluation.benchmarks:
         try:
-            store.evaluation(config, entry)
+            run.evaluation(entry)
             asked.append(entry)
         except ConfigError as error:
             problems += error.of(file).problems
         except InputError as error:
             problems.append(f"{file}: evaluation.benchmarks: {entry.name}: {error}")
     try:
-        store.run_name(config)
+        _ = run.name
     except ConfigError as error:
         raise ConfigError([*problems, *error.of(file).problems]) from None
     evaluation = config.evaluation.model_copy(update={"benchmarks": asked})

@@ -17,6 +17,7 @@ from lora_ns.config import load_config, parse_overrides
 from lora_ns.config import merge as overlay
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 app = typer.Typer()
@@ -48,14 +49,14 @@ def merge(
     if adapters:
         stated["adapters"] = [_weighted(word) for word in adapters]
     given = overlay(parse_overrides(overrides or []), {"merge": stated} if stated else {})
-    settings, store = load_config(config, given, method), Store()
-    check_mergeable(settings)
-    prepare_engines(settings)
-    if settings.merge.adapters:
-        make_base(settings, store, quiet=quiet)
+    run = Run(load_config(config, given, method), Store())
+    check_mergeable(run.config)
+    prepare_engines(run.config)
+    if run.config.merge.adapters:
+        make_base(run, quiet=quiet)
     else:
-        make_adapter(settings, store, quiet=quiet)
-    folder = run_stage(settings, store, output=output)
+        make_adapter(run, quiet=quiet)
+    folder = run_stage(run, output=output)
     _say_parity(json.loads((folder / "record.json").read_text())["parity"])
     typer.echo(folder)
 
@@ -107,17 +108,17 @@ def infer(
     ways = [bool(text), input_file is not None, chat]
     if sum(ways) != 1 or (input_file is None) != (output_file is None):
         raise ConfigError("infer takes one of --text, --chat, or --input-file with --output-file.")
-    settings, store = load_config(config, parse_overrides(overrides or []), method), Store()
-    prepare_engines(settings)
-    make_base(settings, store, quiet=quiet)
-    subject = load_subject(settings, store, adapter=adapter, base=base, raw=raw)
+    run = Run(load_config(config, parse_overrides(overrides or []), method), Store())
+    prepare_engines(run.config)
+    make_base(run, quiet=quiet)
+    subject = load_subject(run, adapter=adapter, base=base, raw=raw)
     if text:
         _say(subject, text)
     elif chat:
         _chat(subject, system, quiet)
     else:
         assert input_file is not None and output_file is not None
-        size = batch_size or settings.evaluation.batch_size or 32
+        size = batch_size or run.config.evaluation.batch_size or 32
         _answer_file(subject, input_file, output_file, size, overwrite, quiet)
 
 

@@ -19,6 +19,7 @@ from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
 from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.models import folder_here
 from lora_ns.processes import Processes
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store, read_evaluation
 
 app = typer.Typer()
@@ -70,10 +71,12 @@ def pretrain(
 @app.command()
 def tokenize(config: ConfigOption, overrides: Overrides = None, method: MethodOption = None) -> None:
     """Turn rows into tokens.  Example: lora-ns tokenize --config configs/gsm8k.yaml"""
-    settings, store = _config(config, method, overrides), Store()
-    if folder_here(settings.model, store) and not settings.model.trust_remote_code:  # else one may be made first
+    run = Run(_config(config, method, overrides), Store())
+    if (
+        folder_here(run.config.model, run.store) and not run.config.model.trust_remote_code
+    ):  # else one may be made first
         keep_torch_away()
-    typer.echo(make_tokens(settings, store))
+    typer.echo(make_tokens(run))
 
 
 @app.command()
@@ -100,24 +103,25 @@ def train(
     quiet: QuietOption = False,
 ) -> None:
     """Train an adapter, or several at once.  Example: lora-ns train --config configs/gsm8k.yaml seed=1"""
-    configs, store = [_config(file, method, overrides) for file in config], Store()
-    prepare_engines(*configs)
+    store = Store()
+    runs = [Run(_config(file, method, overrides), store) for file in config]
+    prepare_engines(*(run.config for run in runs))
     failed: list[LoraNsError] = []
 
-    def done(settings: RunConfig, outcome: Path | LoraNsError) -> None:
+    def done(run: Run, outcome: Path | LoraNsError) -> None:
         if isinstance(outcome, LoraNsError):
             failed.append(outcome)
-            if len(configs) > 1:
-                errors.print(f"{store.run_name(settings)}: {outcome}", markup=False, soft_wrap=True)
+            if len(runs) > 1:
+                errors.print(f"{run.name}: {outcome}", markup=False, soft_wrap=True)
         elif Processes.here().is_first:
             typer.echo(outcome)
 
-    if len(configs) > 1:  # by which `lora-ns logs RUN` finds this log
-        errors.print("\n".join(["These runs share a process:", *map(store.run_name, configs)]), soft_wrap=True)
-    make_adapters(configs, store, done, trial=trial, max_members=max_members, max_memory=max_memory, quiet=quiet)
-    if failed and len(configs) == 1:
+    if len(runs) > 1:  # by which `lora-ns logs RUN` finds this log
+        errors.print("\n".join(["These runs share a process:", *(run.name for run in runs)]), soft_wrap=True)
+    make_adapters(runs, done, trial=trial, max_members=max_members, max_memory=max_memory, quiet=quiet)
+    if failed and len(runs) == 1:
         raise failed[0]
-    summary = f"{len(failed)} of {len(configs)} runs failed; each says above why."
+    summary = f"{len(failed)} of {len(runs)} runs failed; each says above why."
     if failed and (marker is None or any(isinstance(error, Busy) for error in failed)):
         raise LoraNsError(summary)
     if failed:
@@ -146,21 +150,21 @@ def evaluate(
     quiet: QuietOption = False,
 ) -> None:
     """Score adapters on their benchmarks.  Example: lora-ns evaluate --config configs/gsm8k.yaml seed=1"""
-    runs, store = [_config(path, method, overrides) for path in config], Store()
-    prepare_engines(*runs)
+    store = Store()
+    runs = [Run(_config(path, method, overrides), store) for path in config]
+    prepare_engines(*(run.config for run in runs))
     from lora_ns.answering.bases import Bases
 
-    asked: dict[str, tuple[Evaluation, list[RunConfig]]] = {}
+    asked: dict[str, tuple[Evaluation, list[Run]]] = {}
     for path, run in zip(config, runs, strict=True):
-        own = [store.evaluation(run, entry) for entry in run.evaluation.benchmarks] if evaluation is None else []
-        requests = [store.read_evaluation(evaluation)] if evaluation else own
+        requests = [store.read_evaluation(evaluation)] if evaluation else run.evaluations
         if not requests:
             raise ConfigError(f"{path}: evaluation.benchmarks names nothing to evaluate.")
         for request in requests:
             asked.setdefault(request.name, (request, []))[1].append(run)
     bases, results = Bases(store), list[tuple[str, Path | Exception]]()
     for request, of_request in asked.values():
-        made = make_scores(of_request, request, store, quiet=quiet, rescore=rescore, bases=bases, train=marker is None)
+        made = make_scores(of_request, request, quiet=quiet, rescore=rescore, bases=bases, train=marker is None)
         results += made.items()
     if Processes.here().is_first:
         _say_scores(results)

@@ -7,20 +7,20 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, LlamaConfig
 
-from lora_ns.config import RunConfig
 from lora_ns.errors import ConfigError
 from lora_ns.methods import reason_of
 from lora_ns.models import head_of, location
-from lora_ns.store import Store, base_model_spec, exists
+from lora_ns.run import Run
+from lora_ns.store import base_model_spec, exists
 
 
-def model_without_weights(config: RunConfig, store: Store) -> Any:
+def model_without_weights(run: Run) -> Any:
     """The base model with the head of the task, on the meta device.  Raises ConfigError where its config is not to be had."""
-    model = config.model
+    config, model = run.config, run.config.model
     loader: Any = AutoModelForCausalLM if config.task_type == "causal_lm" else AutoModelForSequenceClassification
     arguments: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
     try:
-        described = _described(config, store)
+        described = _described(run)
         if model.attn_implementation is not None and not model.attn_implementation.startswith("flash"):
             arguments["attn_implementation"] = model.attn_implementation
         with torch.device("meta"):
@@ -31,9 +31,10 @@ def model_without_weights(config: RunConfig, store: Store) -> Any:
         ) from error
 
 
-def _described(config: RunConfig, store: Store) -> Any:
+def _described(run: Run) -> Any:
     """The transformers config: of a builtin model that is not made yet, from what it is made from."""
-    model, head = config.model, head_of(config) if config.task_type != "causal_lm" else {}
+    config, store, model = run.config, run.store, run.config.model
+    head = head_of(config) if config.task_type != "causal_lm" else {}
     name = model.name_or_path
     if name.startswith("builtin:") and not exists(store.base_model(name)):
         spec = base_model_spec(name)

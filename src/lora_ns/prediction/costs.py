@@ -14,6 +14,7 @@ from lora_ns.prediction import duration, memory
 from lora_ns.prediction.devices import GPUS, PROCESSOR, Device, known_machine
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import workload_of
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store
 
 MEMORY_MARGIN = 1.5
@@ -32,52 +33,52 @@ class KnownCosts:
         self._store, self._predictor = store, Predictor(store, trace=False)
         self._known: dict[tuple[str, str], Cost | None] = {}
 
-    def of_training(self, config: RunConfig) -> Cost | None:
+    def of_training(self, run: Run) -> Cost | None:
         """Of one process of a training; None where nothing is known."""
-        return self._of(config, None)
+        return self._of(run, None)
 
-    def of_evaluation(self, config: RunConfig, evaluation: Evaluation) -> Cost | None:
+    def of_evaluation(self, run: Run, evaluation: Evaluation) -> Cost | None:
         """Of the process that asks one run one benchmark; None where nothing is known."""
-        return self._of(config, evaluation)
+        return self._of(run, evaluation)
 
-    def _of(self, config: RunConfig, evaluation: Evaluation | None) -> Cost | None:
+    def _of(self, run: Run, evaluation: Evaluation | None) -> Cost | None:
         if not self._store.has_predictions:
             return None
-        key = (config.model_dump_json(exclude={"seed"}), evaluation.name if evaluation else "")
+        key = (run.config.model_dump_json(exclude={"seed"}), evaluation.name if evaluation else "")
         if key not in self._known:
             try:
-                found = self._answering(config, evaluation) if evaluation else self._training(config)
+                found = self._answering(run, evaluation) if evaluation else self._training(run)
             except LoraNsError:
                 found = None
             self._known[key] = found
         return self._known[key]
 
-    def _training(self, config: RunConfig) -> Cost | None:
-        workload = workload_of(config, [], self._store)
+    def _training(self, run: Run) -> Cost | None:
+        workload = workload_of(run, [])
         if workload.shape is None:
             return Cost(memory.PROCESS_BYTES // MEGABYTE, 0, minutes=0)
-        step = self._predictor.step(config, workload.shape)
-        device = _device_of(config, self._store)
+        step = self._predictor.step(run, workload.shape)
+        device = _device_of(run)
         if step is None or device is None:
             return None
-        seconds = duration.of_training(step, workload, config, device)
-        return _cost(config, memory.of_training(step, PROCESSOR), step.weights, seconds)
+        seconds = duration.of_training(step, workload, run.config, device)
+        return _cost(run.config, memory.of_training(step, PROCESSOR), step.weights, seconds)
 
-    def _answering(self, config: RunConfig, evaluation: Evaluation) -> Cost | None:
-        questions = workload_of(config, [evaluation], self._store).questions[0]
-        answer = self._predictor.answer(config, questions)
-        device = _device_of(config, self._store)
+    def _answering(self, run: Run, evaluation: Evaluation) -> Cost | None:
+        questions = workload_of(run, [evaluation]).questions[0]
+        answer = self._predictor.answer(run, questions)
+        device = _device_of(run)
         if answer is None or device is None:
             return None
-        seconds = duration.of_answering(answer, questions, config, device)
-        return _cost(config, memory.of_answering(answer, questions, PROCESSOR), answer.weights, seconds)
+        seconds = duration.of_answering(answer, questions, run.config, device)
+        return _cost(run.config, memory.of_answering(answer, questions, PROCESSOR), answer.weights, seconds)
 
 
-def _device_of(config: RunConfig, store: Store) -> Device | None:
+def _device_of(run: Run) -> Device | None:
     """What the run's time is predicted for; None where it is some GPU that nobody named."""
-    if config.needs_gpu:
-        return GPUS[config.launch.gpu] if config.launch.gpu else None
-    return known_machine(store) or PROCESSOR
+    if run.config.needs_gpu:
+        return GPUS[run.config.launch.gpu] if run.config.launch.gpu else None
+    return known_machine(run.store) or PROCESSOR
 
 
 def _cost(config: RunConfig, peak: int, weights: int, seconds: float | None) -> Cost | None:

@@ -12,7 +12,7 @@ from lora_ns.prediction import memory
 from lora_ns.prediction.devices import Device
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import ROWS_ASKED, workload_of
-from lora_ns.store import Store
+from lora_ns.run import Run
 
 Changes = dict[str, Any]
 """Dotted key -> value."""
@@ -31,24 +31,24 @@ class Fit:
         return " ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items())
 
 
-def fit_training(config: RunConfig, store: Store, predictor: Predictor, device: Device) -> Fit | None:
+def fit_training(run: Run, predictor: Predictor, device: Device) -> Fit | None:
     """The first that fits of: a smaller per-device batch, which changes no result; checkpointing, which costs a third more
     time; both; then 8 bits, 4 bits and shorter rows on top, which change results.  None where nothing does."""
-    for changes in _for_training(config):
-        needed = _training_bytes(config, changes, store, predictor, device)
+    for changes in _for_training(run.config):
+        needed = _training_bytes(run, changes, predictor, device)
         if needed is not None and needed <= device.memory:
-            return _largest_batch(config, Fit(changes, needed), store, predictor, device)
+            return _largest_batch(run, Fit(changes, needed), predictor, device)
     return None
 
 
-def fit_evaluation(config: RunConfig, store: Store, predictor: Predictor, device: Device) -> Fit | None:
+def fit_evaluation(run: Run, predictor: Predictor, device: Device) -> Fit | None:
     """The greatest smaller evaluation.batch_size that fits, alone or on quantised weights."""
     quantized: list[Changes] = [{}, {"model.quantization": "8bit"}, {"model.quantization": "4bit"}]
     for base in quantized:
-        size = config.evaluation.batch_size or ROWS_ASKED
+        size = run.config.evaluation.batch_size or ROWS_ASKED
         while size >= 1:
             changes = {**base, "evaluation.batch_size": size}
-            needed = _evaluation_bytes(config, changes, store, predictor, device)
+            needed = _evaluation_bytes(run, changes, predictor, device)
             if needed is not None and needed <= device.memory:
                 return Fit(changes, needed)
             size //= 2
@@ -74,48 +74,44 @@ def _for_training(config: RunConfig) -> Iterator[Changes]:
         length //= 2
 
 
-def _largest_batch(config: RunConfig, fit: Fit, store: Store, predictor: Predictor, device: Device) -> Fit:
+def _largest_batch(run: Run, fit: Fit, predictor: Predictor, device: Device) -> Fit:
     """The same with the greatest per-device batch that still fits."""
     key = "training.per_device_train_batch_size"
     if key not in fit.changes:
         return fit
-    found, now = fit, workload_of(config, [], store).shape
-    share = config.training.global_batch_size // config.topology.processes
+    found, now = fit, workload_of(run, []).shape
+    share = run.config.training.global_batch_size // run.config.topology.processes
     for size in [n for n in range(2, now.rows if now else 1) if share % n == 0]:
         changes = fit.changes | {key: size}
-        needed = _training_bytes(config, changes, store, predictor, device)
+        needed = _training_bytes(run, changes, predictor, device)
         if needed is None or needed > device.memory:
             break
         found = Fit(changes, needed)
     return found
 
 
-def _training_bytes(
-    config: RunConfig, changes: Mapping[str, Any], store: Store, predictor: Predictor, device: Device
-) -> int | None:
-    changed = changed_config(config, changes)
+def _training_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, device: Device) -> int | None:
+    changed = changed_run(run, changes)
     if changed is None:
         return None
-    shape = workload_of(changed, [], store).shape
+    shape = workload_of(changed, []).shape
     step = predictor.step(changed, shape) if shape else None
     return memory.of_training(step, device) if step else None
 
 
-def _evaluation_bytes(
-    config: RunConfig, changes: Mapping[str, Any], store: Store, predictor: Predictor, device: Device
-) -> int | None:
-    changed = changed_config(config, changes)
+def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, device: Device) -> int | None:
+    changed = changed_run(run, changes)
     if changed is None:
         return None
-    asked = [store.evaluation(changed, entry) for entry in changed.evaluation.benchmarks]
-    found = [(predictor.answer(changed, q), q) for q in workload_of(changed, asked, store).questions]
+    questions = workload_of(changed, changed.evaluations).questions
+    found = [(predictor.answer(changed, q), q) for q in questions]
     sizes = [memory.of_answering(answer, q, device) for answer, q in found if answer is not None]
     return max(sizes, default=None)
 
 
-def changed_config(config: RunConfig, changes: Mapping[str, Any]) -> RunConfig | None:
-    """The config with other settings; None where these cannot go together."""
+def changed_run(run: Run, changes: Mapping[str, Any]) -> Run | None:
+    """The run with other settings; None where these cannot go together."""
     try:
-        return check(merge(config.model_dump(), expand_dotted(changes)), "plan")
+        return Run(check(merge(run.config.model_dump(), expand_dotted(changes)), "plan"), run.store)
     except InputError:
         return None

@@ -11,11 +11,11 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from lora_ns.config import RunConfig
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import LoraNsError
 from lora_ns.prediction.footprint import Answer, Footprint, Step
 from lora_ns.prediction.workload import Questions, Shape
+from lora_ns.run import Run
 from lora_ns.store import Store, digest_of, replace_text
 
 PROTOCOL = 4
@@ -38,49 +38,39 @@ class Predictor:
         self._versions = {name: version(name) for name in _PACKAGES}
         self._seen: dict[str, Footprint | None] = {}
 
-    def step(self, config: RunConfig, shape: Shape) -> Step | None:
+    def step(self, run: Run, shape: Shape) -> Step | None:
         """One training step; None where it cannot be predicted, or is not known and nothing is traced."""
-        arguments = config.training.arguments
+        arguments = run.config.training.arguments
         asked = {"step": {key: arguments.get(key) for key in _OF_A_STEP}, "shape": asdict(shape)}
 
         def trace(model: Any) -> Step:
             from lora_ns.prediction.step import trace_step
 
-            return trace_step(model, config, shape)
+            return trace_step(model, run.config, shape)
 
-        return self._found(Step, config, asked, trace)
+        return self._found(Step, run, asked, trace)
 
-    def answer(self, config: RunConfig, questions: Questions) -> Answer | None:
+    def answer(self, run: Run, questions: Questions) -> Answer | None:
         """One portion of questions; None as for a step."""
         asked = {"kind": questions.kind, "shape": asdict(questions.shape)}
 
         def trace(model: Any) -> Answer:
             from lora_ns.prediction.step import trace_answer
 
-            return trace_answer(model, config, questions.shape, questions.kind)
+            return trace_answer(model, run.config, questions.shape, questions.kind)
 
-        return self._found(Answer, config, asked, trace)
+        return self._found(Answer, run, asked, trace)
 
     def _found(
-        self, kind: type[Found], config: RunConfig, asked: Mapping[str, Any], trace: Callable[[Any], Found]
+        self, kind: type[Found], run: Run, asked: Mapping[str, Any], trace: Callable[[Any], Found]
     ) -> Found | None:
-        digest = digest_of({"protocol": PROTOCOL, **self._versions, **self._identity(config), **asked})
+        digest = digest_of({"protocol": PROTOCOL, **self._versions, **_identity(run), **asked})
         if digest not in self._seen:
             found = self._read(kind, digest)
             if found is None and self._trace:
-                found = self._traced(config, digest, trace)
+                found = self._traced(run, digest, trace)
             self._seen[digest] = found
         return self._seen[digest]  # type: ignore[return-value]
-
-    def _identity(self, config: RunConfig) -> dict[str, Any]:
-        """What model and method are, for sizes and kernels."""
-        return {
-            "model": self._store.model_identity(config.model),
-            **config.model.model_dump(exclude={"name_or_path", "revision"}),
-            "peft": config.peft.model_dump(),
-            "task_type": config.task_type,
-            "labels": len(config.dataset.labels or []),
-        }
 
     def _read(self, kind: type[Found], digest: str) -> Found | None:
         try:
@@ -88,14 +78,14 @@ class Predictor:
         except (OSError, ValueError, TypeError):
             return None
 
-    def _traced(self, config: RunConfig, digest: str, trace: Callable[[Any], Found]) -> Found | None:
-        prepare_engines(config)
-        what = f"{config.method} on {config.model.name_or_path}"
+    def _traced(self, run: Run, digest: str, trace: Callable[[Any], Found]) -> Found | None:
+        prepare_engines(run.config)
+        what = f"{run.config.method} on {run.config.model.name_or_path}"
         self._notice(what)
         from lora_ns.prediction.architecture import model_without_weights
 
         try:
-            found = trace(model_without_weights(config, self._store))
+            found = trace(model_without_weights(run))
         except LoraNsError as error:
             self.failures[what] = str(error)
             return None
@@ -104,3 +94,14 @@ class Predictor:
             return None
         replace_text(self._store.predicted(digest), json.dumps(asdict(found)) + "\n")
         return found
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What model and method are, for sizes and kernels."""
+    return {
+        "model": run.model_identity,
+        **run.config.model.model_dump(exclude={"name_or_path", "revision"}),
+        "peft": run.config.peft.model_dump(),
+        "task_type": run.config.task_type,
+        "labels": len(run.config.dataset.labels or []),
+    }

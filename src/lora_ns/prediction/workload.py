@@ -14,6 +14,7 @@ from typing import Any
 from lora_ns.benchmarks import Kind, benchmark
 from lora_ns.config import DatasetConfig, RunConfig
 from lora_ns.errors import DataError
+from lora_ns.run import Run
 from lora_ns.sources import builtin, local
 from lora_ns.store import Evaluation, Store
 from lora_ns.training.sizes import count_steps, split_batch
@@ -77,13 +78,14 @@ class Workload:
         return self.accumulation * self.shape.rows * self.mean_length if self.shape else 0.0
 
 
-def workload_of(config: RunConfig, evaluations: list[Evaluation], store: Store) -> Workload:
+def workload_of(run: Run, evaluations: list[Evaluation]) -> Workload:
     """What a run has to go through, on each of the devices that its launch spreads it over.
 
     Raises ConfigError where the batch cannot be split.
     """
+    config, store = run.config, run.store
     data, training = config.dataset, config.training
-    ledger = _record(store.tokens(config)).get("ledger", {}).get("train")
+    ledger = _record(run.tokens).get("ledger", {}).get("train")
     longest = ledger["longest"] if ledger else data.max_length
     mean = ledger["mean_length"] if ledger else GUESSED_FILL * data.max_length
     share = ledger["supervised_rate"] if ledger else GUESSED_SUPERVISED

@@ -14,6 +14,7 @@ from lora_ns.preflight.finding import Finding
 from lora_ns.preflight.fitting import of_benchmark, of_task
 from lora_ns.preflight.length import of_tokenizer
 from lora_ns.preflight.rows import Sample, look_at
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 
@@ -34,7 +35,7 @@ def _of_group(configs: Sequence[RunConfig], samples: _Samples, store: Store) -> 
     if sample is not None:
         yield from of_task(config, sample)
     for entry in config.evaluation.benchmarks:
-        evaluation = store.evaluation(config, entry)
+        evaluation = Run(config, store).evaluation(entry)
         asked = samples.of(evaluation.dataset)
         if isinstance(asked, Finding):
             yield Finding(f"evaluation.benchmarks: {entry.name}: {asked.text}")

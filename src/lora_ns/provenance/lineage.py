@@ -13,6 +13,7 @@ from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
 from lora_ns.integrity import faults, intact, intact_score, score_faults
 from lora_ns.record import sha256_file
+from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store, exists, read_evaluation
 
 
@@ -73,15 +74,15 @@ def of_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = No
     if from_score and exists(folder) and not faults(folder):
         scored = from_score.get("outputs")
         found["is_the_one_scored"] = None if scored is None else scored == trained["outputs"]
-    return found if config is None else found | _data_of(config, store)
+    return found if config is None else found | _data_of(Run(config, store))
 
 
-def _data_of(config: RunConfig, store: Store) -> dict[str, Any]:
+def _data_of(run: Run) -> dict[str, Any]:
     """Base model, tokens and rows of a run."""
     return {
-        "base_model": {"name": config.model.name_or_path, **_said(lambda: store.model_identity(config.model))},
-        "tokens": None if config.peft.method == "none" else _artefact(store.tokens(config)),
-        "rows": None if config.peft.method == "none" else _rows(config.dataset, store),
+        "base_model": {"name": run.config.model.name_or_path, **_said(lambda: run.model_identity)},
+        "tokens": None if run.config.peft.method == "none" else _artefact(run.tokens),
+        "rows": None if run.config.peft.method == "none" else _rows(run.config.dataset, run.store),
     }
 
 

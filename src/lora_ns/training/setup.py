@@ -21,7 +21,7 @@ from lora_ns.models import (
     weights_folder,
 )
 from lora_ns.processes import ALONE, Processes
-from lora_ns.store import Store
+from lora_ns.run import Run
 from lora_ns.trackers import EVENTS, is_tracked, keep_events
 from lora_ns.training.batches import RunBatches, Share
 from lora_ns.training.collate import Collate, collate_of
@@ -76,22 +76,21 @@ def set_up(
     )
 
 
-def set_up_run(
-    config: RunConfig, store: Store, rows: Sequence[dict[str, Any]], collate: Collate, steps: int, base: Any = None
-) -> Setup:
+def set_up_run(run: Run, rows: Sequence[dict[str, Any]], collate: Collate, steps: int, base: Any = None) -> Setup:
     """The set-up of a run as seed and settings make it, initialised by the run's own rows where the method asks for them.
 
     base: a base model as `load_base` gives it, to be changed; else it is loaded.  The rest as `set_up` takes it.
     """
+    config = run.config
     make_deterministic(config.seed)
-    base = load_base(config, store) if base is None else base
+    base = load_base(run) if base is None else base
     make_deterministic(config.seed)  # however many numbers loading drew
     calibration, base_weights = None, None
     if config.peft.calibration_rows is not None:
         base = base.to(best_device())
         calibration = Calibration(rows, collate, config.peft.calibration_rows, config.seed)
     if config.peft.fields.get("init_lora_weights") == "loftq" and config.model.quantization == "4bit":
-        base_weights = weights_folder(config.model, store)
+        base_weights = weights_folder(config.model, run.store)
     return set_up(config, base, collate, steps, calibration=calibration, base_weights=base_weights)
 
 
@@ -108,8 +107,7 @@ class PreparedRun:
 
 
 def prepare(
-    config: RunConfig,
-    store: Store,
+    run: Run,
     interruption: Interruption,
     *,
     processes: Processes = ALONE,
@@ -123,25 +121,26 @@ def prepare(
     from lora_ns.training.arguments import arguments_of
     from lora_ns.training.trainer import RunTrainer
 
+    config = run.config
     size, accumulation = split_batch(config.training.global_batch_size, processes.count, per_device)
-    scratch = store.scratch(store.run_name(config))
-    arguments = arguments_of(config, scratch, size=size, accumulation=accumulation, quiet=quiet)
-    rows, collate = rows_and_collate(config, store)
-    setup = set_up_run(config, store, rows, collate, count_steps(config, len(rows)))
+    arguments = arguments_of(config, run.scratch, size=size, accumulation=accumulation, quiet=quiet)
+    rows, collate = rows_and_collate(run)
+    setup = set_up_run(run, rows, collate, count_steps(config, len(rows)))
     check_positions(setup.model, max(rows.lengths, default=0), config)
     share = Share(size, processes.count, processes.rank)
     batches = run_batches(config, rows, share)
     trainer = RunTrainer(config, setup.model, arguments, rows, batches, setup.collate, setup.loss(config), interruption)
     if is_tracked(config):
-        keep_events(trainer.callback_handler.callbacks, store.root / EVENTS / scratch.name)
+        keep_events(trainer.callback_handler.callbacks, run.store.root / EVENTS / run.name)
     trainable, total = count_parameters(setup.model)  # an optimiser may have frozen a part (LoRA-FA)
     return PreparedRun(trainer, rows, batches, setup.initial, {"trainable": trainable, "total": total})
 
 
-def rows_and_collate(config: RunConfig, store: Store) -> tuple[TokenRows, Collate]:
+def rows_and_collate(run: Run) -> tuple[TokenRows, Collate]:
     """A run's tokens, verified, and what makes padded batches of them."""
-    intact(store.tokens(config))
-    return TokenRows(store.tokens(config) / "train.arrow"), collate_of(config, load_tokenizer(config.model, store))
+    intact(run.tokens)
+    tokenizer = load_tokenizer(run.config.model, run.store)
+    return TokenRows(run.tokens / "train.arrow"), collate_of(run.config, tokenizer)
 
 
 def run_batches(config: RunConfig, rows: TokenRows, share: Share) -> RunBatches:

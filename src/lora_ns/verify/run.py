@@ -26,10 +26,11 @@ from lora_ns.comparing import (
     read_history,
     worst,
 )
-from lora_ns.config import RunConfig, load_config
+from lora_ns.config import load_config
 from lora_ns.errors import DamagedError, Interrupted, LoraNsError, TrainingError
 from lora_ns.history import thinned_history
 from lora_ns.integrity import faults, intact, score_faults
+from lora_ns.run import Run
 from lora_ns.store import Store, exists
 
 
@@ -87,18 +88,18 @@ def _verify(run: str, store: Store, scratch: Store, evaluations: Sequence[str], 
     kept = _kept(run, store, evaluations)
     if kept is None:
         return Verified(run, "unknown", [Part("run", "unknown", "nothing of it is kept: neither adapter nor score")])
-    config = load_config(store.run_file(run))
-    if scratch.run_name(config) != run:
-        said = f"this code calls it {scratch.run_name(config)}: what a stage means has changed since"
+    again = Run(load_config(store.run_file(run)), scratch)
+    if again.name != run:
+        said = f"this code calls it {again.name}: what a stage means has changed since"
         return Verified(run, "different", [Part("run file", "different", said)], _then_and_now(kept, None))
     with _threads(kept):
         try:
-            adapter = _made_again(config, kept, store, scratch)
+            adapter = _made_again(again, kept, store)
         except TrainingError as error:
             return _diverged(kept, str(error))
         parts = _compare_adapters(kept, adapter, tolerance)
         for name, score in kept.scores.items():
-            parts += _compare_evaluations(config, name, score, store, scratch, tolerance)
+            parts += _compare_evaluations(again, name, score, store, tolerance)
     state = worst(parts)
     return Verified(run, state, parts, {} if state == "identical" else _then_and_now(kept, intact(adapter)))
 
@@ -125,24 +126,22 @@ def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = Fal
             shutil.rmtree(root)
 
 
-def _made_again(config: RunConfig, kept: Kept, store: Store, scratch: Store) -> Path:
+def _made_again(run: Run, kept: Kept, store: Store) -> Path:
     """The run's adapter in the scratch store, trained beside the runs that it was trained beside, where it was."""
-    run = scratch.run_name(config)
     beside = (kept.trained.get("circumstances") or {}).get("fused_with") or []
     if not all(store.run_file(name).is_file() for name in beside):
         beside = []
-    configs = [load_config(store.run_file(name)) for name in beside]
-    if run not in [scratch.run_name(other) for other in configs]:
-        return make_adapter(config, scratch, quiet=True)
+    group = [Run(load_config(store.run_file(name)), run.store) for name in beside]
+    if run.name not in [other.name for other in group]:
+        return make_adapter(run, quiet=True)
     outcomes: dict[str, Path | LoraNsError] = {}
     make_adapters(
-        configs,
-        scratch,
-        lambda other, outcome: outcomes.update({scratch.run_name(other): outcome}),
-        max_members=len(configs),
+        group,
+        lambda other, outcome: outcomes.update({other.name: outcome}),
+        max_members=len(group),
         quiet=True,
     )
-    outcome = outcomes[run]
+    outcome = outcomes[run.name]
     if isinstance(outcome, LoraNsError):
         raise outcome
     return outcome
@@ -171,13 +170,13 @@ def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) 
 
 def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path, str]:
     """The artefacts under data/ that a run and its scores are made from."""
-    config = load_config(store.run_file(run))
+    known = Run(load_config(store.run_file(run)), store)
     found = {}
-    if config.model.name_or_path.startswith("builtin:"):
-        found[store.base_model(config.model.name_or_path)] = "base model"
-    if config.peft.method != "none":
-        found |= {store.rows(dataset): "rows" for dataset in store.training_data(config)}
-        found[store.tokens(config)] = "tokens"
+    if known.base_folder is not None:
+        found[known.base_folder] = "base model"
+    if known.config.peft.method != "none":
+        found |= {store.rows(dataset): "rows" for dataset in known.training_data}
+        found[known.tokens] = "tokens"
     for path in map(store.evaluation_file, evaluations):
         if path.is_file():
             found[store.rows(store.read_evaluation(path).dataset)] = "rows"
@@ -208,18 +207,16 @@ def _compare_adapters(kept: Kept, adapter: Path, tolerance: float) -> list[Part]
     return parts
 
 
-def _compare_evaluations(
-    config: RunConfig, name: str, kept: dict[str, Any], store: Store, scratch: Store, tolerance: float
-) -> list[Part]:
+def _compare_evaluations(again: Run, name: str, kept: dict[str, Any], store: Store, tolerance: float) -> list[Part]:
     """Score and predictions of one evaluation."""
     evaluation = store.read_evaluation(store.evaluation_file(name))
-    path = make_score(config, evaluation, scratch, quiet=True)
+    path = make_score(again, evaluation, quiet=True)
     made = json.loads(path.read_text(encoding="utf-8"))
     predictions = store.predictions(kept["run"], name)
     return [
         compare_predictions(
             predictions if predictions.is_file() else None,
-            scratch.predictions(kept["run"], name),
+            again.predictions(evaluation),
             kept["outputs"]["predictions"]["sha256"],
             made["outputs"]["predictions"]["sha256"],
             tolerance,

@@ -14,12 +14,11 @@ from typing import Any
 
 import torch
 
-from lora_ns.config import RunConfig
 from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import TrainingError
 from lora_ns.methods import save_trained, write_weights
 from lora_ns.progress import Report, silent
-from lora_ns.store import Store
+from lora_ns.run import Run
 from lora_ns.training.batches import Rows, Share
 from lora_ns.training.collate import Collate
 from lora_ns.training.fused.layers import LowRank
@@ -34,8 +33,7 @@ class Member:
     """One run among others."""
 
     number: int
-    config: RunConfig
-    run: str
+    run: Run
     steps: int
     rates: list[float]
     """Learning rate of each step."""
@@ -70,8 +68,7 @@ class Member:
 
 def join(
     number: int,
-    config: RunConfig,
-    store: Store,
+    run: Run,
     base: Any,
     rows: TokenRows,
     collate: Collate,
@@ -82,21 +79,21 @@ def join(
 
     base: shared by all; it is as it was when this returns.
     """
+    config = run.config
     steps = count_steps(config, len(rows))
     shared = (
         base if config.task_type == "causal_lm" else None
     )  # a head is drawn while loading, from the member's own seed
     takes_out = shared is not None and takes_out_of_base(config.peft.fields.get("init_lora_weights"))
     taken_from = _weights_of(base) if takes_out else {}
-    setup = set_up_run(config, store, rows, collate, steps, base=shared)
+    setup = set_up_run(run, rows, collate, steps, base=shared)
     model = setup.model
     save_trained(model, started)
     parts = _parts(model, setup.initial)
     heads = _heads(model)
     member = Member(
         number=number,
-        config=config,
-        run=store.run_name(config),
+        run=run,
         steps=steps,
         rates=_rates(arguments, steps),
         largest_norm=config.training.max_grad_norm,

@@ -58,13 +58,13 @@ class Sweep:
         self.layout = Layout(flat=members[0].setup.padding_free)
         _refuse_dropout(base)
         for member in members:
-            self.layout.seed(member.number, member.config.seed)
+            self.layout.seed(member.number, member.run.config.seed)
         for name in layers_of(members):
             parts = {member.number: member.parts[name] for member in members if name in member.parts}
             _replace(base, name, SharedLinear(base.get_submodule(name), parts, self.layout))
         for name in dict.fromkeys(name for member in members for name in member.heads):
             _replace(base, name, OwnModules({member.number: member.heads[name] for member in members}, self.layout))
-        self.loss: CausalLoss | LabelLoss = loss_of(members[0].config, base, flat=self.layout.flat)
+        self.loss: CausalLoss | LabelLoss = loss_of(members[0].run.config, base, flat=self.layout.flat)
         self.optimizer = MembersAdamW(
             {member.number: member.decays for member in members},
             betas=(arguments.adam_beta1, arguments.adam_beta2),
@@ -149,7 +149,7 @@ class Sweep:
         norms: dict[int, float],
         rates: dict[int, float],
     ) -> None:
-        epoch = _epoch(self.step, len(self.rows), living[0].config.training.global_batch_size, self.size)
+        epoch = _epoch(self.step, len(self.rows), living[0].run.config.training.global_batch_size, self.size)
         for member, loss, share in zip(living, losses, right, strict=True):
             if not math.isfinite(loss):
                 member.failure = TrainingError(
@@ -165,7 +165,7 @@ class Sweep:
                 "learning_rate": rates[member.number],
                 "epoch": epoch,
             }
-            judged = {} if member.config.task_type == "regression" else {self.loss.accuracy: share}
+            judged = {} if member.run.config.task_type == "regression" else {self.loss.accuracy: share}
             member.history.append({**figures, **judged})
             member.report(self.step, loss)
 
