@@ -115,7 +115,7 @@ def prepare(given: argparse.Namespace) -> None:
 
         os.chdir(given.place)
         for config in runs(given):
-            make_adapter(config, store(), quiet=True)
+            make_adapter(Run(config, store()), quiet=True)
 
 
 def read(given: argparse.Namespace, split: str) -> list[dict[str, str]]:

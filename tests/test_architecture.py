@@ -14,7 +14,7 @@ LAYERS = [
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
-    {"products", "record", "store", "tuning", "integrity", "comparing", "progress"},
+    {"record", "store", "run", "tuning", "integrity", "comparing", "progress"},
     {
         "prompts",
         "chat",

@@ -111,7 +111,7 @@ def trained(config: RunConfig, monkeypatch: pytest.MonkeyPatch | None = None) ->
             save(model, folder, *more)
 
         monkeypatch.setattr(train_stage, "save_trained", save_and_note)
-    return train_stage.train(config, store, quiet=True), seen
+    return train_stage.train(Run(config, store), quiet=True), seen
 
 
 def holds(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
