@@ -19,15 +19,6 @@ from lora_ns.store import Store
 EXPERIMENT = Path("experiment.yaml")
 
 
-def entities(folder: Path) -> dict[str, dict]:
-    graph = json.loads((folder / "ro-crate-metadata.json").read_text())["@graph"]
-    return {entity["@id"]: entity for entity in graph}
-
-
-def listed(value: list | dict) -> list:
-    return value if isinstance(value, list) else [value]
-
-
 def test_an_archive_holds_all_but_weights_and_data_and_its_sums_hold(study: Path) -> None:
     folder = archive(EXPERIMENT, Store())
     assert folder == Path("archive/sums")
@@ -65,37 +56,6 @@ def test_a_config_that_extends_what_lies_outside_is_refused(study: Path) -> None
     with pytest.raises(ConfigError, match=r"\.\./outside\.yaml, which lies outside of this folder"):
         archive(EXPERIMENT, Store())
     assert Path("outside.yaml").read_text() == "mine: 1\n" and not Path("archive").exists()
-
-
-def test_the_crate_describes_every_file_and_every_stage_that_left_a_record(study: Path) -> None:
-    from rocrate.rocrate import ROCrate
-
-    folder = archive(EXPERIMENT, Store(), licence="https://creativecommons.org/licenses/by/4.0/", authors=["A. Author"])
-    assert ROCrate(folder).mainEntity["programmingLanguage"]["name"] == "Snakemake"
-    found = entities(folder)
-    root = found["./"]
-    profiles = {entity["@id"] for entity in root["conformsTo"]}
-    assert {"https://w3id.org/ro/wfrun/process/0.5", "https://w3id.org/ro/wfrun/workflow/0.5"} <= profiles
-    assert root["license"] == {"@id": "https://creativecommons.org/licenses/by/4.0/"}
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    described = {name for name, entity in found.items() if "File" in entity["@type"]}
-    assert described == files - {"ro-crate-metadata.json", "SHA256SUMS"}
-    mentioned = [found[entity["@id"]] for entity in root["mentions"]]
-    assert {entity["@type"] for entity in mentioned} == {"CreateAction"}
-    experiment = load_experiment(EXPERIMENT)
-    trained = [run for run in experiment.runs if run.config.peft.method != "none"]
-    names = {entity["@id"] for entity in mentioned}
-    assert {"#study", *(f"#train-{run.name}" for run in trained)} <= names
-    assert len(names) == 1 + len({run.name for run in experiment.runs}) + sum(
-        len(run.scores) for run in experiment.runs
-    )
-    for entity in mentioned:
-        assert all(part["@id"] in found for key in ("object", "result") for part in listed(entity.get(key, [])))
-    score = experiment.runs[0].scores[0]
-    (made,) = [e for e in mentioned if {"@id": str(score)} in listed(e["result"]) and e["@id"] != "#study"]
-    content = json.loads(score.read_text())
-    assert made["endTime"] == content["circumstances"]["finished"].replace("Z", "+00:00")
-    assert str(content["code"]["commit"] or "unknown") in made["description"]
 
 
 def test_what_is_unfinished_damaged_or_there_already_is_refused_and_leaves_nothing(study: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from method_matrix import MODELS, Outcome, as_markdown, survey
 from support import REPOSITORY, causal_task, sums
 
 from lora_ns import parity
@@ -16,7 +17,6 @@ from lora_ns.config.rules import CANNOT_MERGE, saves_head, why_not_merged
 from lora_ns.errors import ConfigError
 from lora_ns.fetch import fetch
 from lora_ns.merge import merge
-from lora_ns.method_survey import MODELS, Outcome, as_markdown, survey
 from lora_ns.methods import load_trained
 from lora_ns.models import load_tokenizer
 from lora_ns.run import Run
@@ -69,7 +69,7 @@ def test_the_list_of_methods_that_cannot_merge_names_no_other(outcomes: Any) -> 
 def test_the_table_in_the_docs_is_what_came_out(outcomes: Any) -> None:
     page = (REPOSITORY / "docs/methods.md").read_text()
     table = as_markdown(list(outcomes.values()))
-    assert table in page, "make it again: lora-ns methods --try > docs/methods.md"
+    assert table in page, "make it again: python docs/method_matrix.py > docs/methods.md"
 
 
 # -- the method files --------------------------------------------------------------------------------------------------

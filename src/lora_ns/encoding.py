@@ -31,7 +31,6 @@ from lora_ns.prompts import (
     text_of,
     texts_of,
 )
-from lora_ns.words import Words
 
 
 @dataclass(frozen=True)
@@ -59,24 +58,15 @@ Result = list[Encoded] | Dropped
 """What became of one row: examples (one, but for long texts and some chat templates), or why there is none."""
 
 
-def encode_prompts(
-    prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None, words: Words | None = None
-) -> list[list[int]]:
-    """Token ids as generation starts from them: opening special tokens, no closing one.
-
-    words: the tokenizer's, which make many prompts faster.
-    """
+def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None) -> list[list[int]]:
+    """Token ids as generation starts from them: opening special tokens, no closing one."""
     texts, spoken = texts_to_ask(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
-    special = not spoken  # a chat template writes its own
-    encoded = words.encode(texts, special=special) if words else _ids(texts, tokenizer, special)
+    # a chat template writes its own special tokens
+    encoded = tokenizer(texts, add_special_tokens=not spoken, return_attention_mask=False)["input_ids"]
     if spoken:
         return encoded
     closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     return [ids[:-1] if ids and ids[-1] in closing else ids for ids in encoded]
-
-
-def _ids(texts: Sequence[str], tokenizer: Any, special: bool) -> list[list[int]]:
-    return tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
 
 
 def texts_to_ask(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
@@ -115,25 +105,21 @@ def _joined(prompt: list[int], joint: list[int], answer: str, tokenizer: Any) ->
     return [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"]], True
 
 
-def encode_rows(
-    rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, words: Words | None = None
-) -> Iterator[Result]:
-    """Each row of a causal task, in order.  words: as for `encode_prompts`."""
+def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
+    """Each row of a causal task, in order."""
     chat = chat_of(dataset.chat_template, tokenizer)
     if dataset.format == "text":
-        return _encode_texts(rows, dataset, tokenizer, words)
+        return _encode_texts(rows, dataset, tokenizer)
     if chat is not None:
         return _encode_conversations(rows, dataset, chat)
-    return _encode_responses(rows, dataset, tokenizer, words)
+    return _encode_responses(rows, dataset, tokenizer)
 
 
-def _encode_responses(
-    rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, words: Words | None
-) -> Iterator[Result]:
+def _encode_responses(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
     prompts = [str(prompt_of(row, dataset)) for row in rows]
     responses = [response_of(row, dataset) or "" for row in rows]
-    prompt_ids = encode_prompts(prompts, tokenizer, words=words)
-    joint_ids = encode_prompts([p + r for p, r in zip(prompts, responses, strict=True)], tokenizer, words=words)
+    prompt_ids = encode_prompts(prompts, tokenizer)
+    joint_ids = encode_prompts([p + r for p, r in zip(prompts, responses, strict=True)], tokenizer)
     end = tokenizer.eos_token_id
     for prompt, joint, response in zip(prompt_ids, joint_ids, responses, strict=True):
         if not response.strip():
@@ -144,10 +130,10 @@ def _encode_responses(
         yield _within([(ids, [(len(prompt), len(ids))], apart)], dataset.max_length)
 
 
-def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any, words: Words | None) -> Iterator[Result]:
+def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
     """All of a text carries loss; a long one becomes several examples of max_length tokens, so that nothing is lost."""
     texts = [text_of(row, dataset) for row in rows]
-    for text, opened in zip(texts, encode_prompts(texts, tokenizer, words=words), strict=True):
+    for text, opened in zip(texts, encode_prompts(texts, tokenizer), strict=True):
         if not text.strip():
             yield Dropped("empty text")
             continue

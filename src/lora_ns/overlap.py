@@ -85,10 +85,6 @@ class Overlap:
             found |= set(places)
         return found if self.policy == "drop" else set()
 
-    def forget(self) -> None:
-        """Forgets what was noted: the training rows are read anew."""
-        self.train_rows = {name: [] for name in self.held_back}
-
     def plain(self) -> dict[str, Any]:
         """For the record: count, and numbers of the first rows."""
         return {

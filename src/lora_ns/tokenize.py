@@ -27,7 +27,6 @@ from lora_ns.overlap import QUESTIONS, Overlap, hashes_of
 from lora_ns.prompts import check_columns
 from lora_ns.run import Run
 from lora_ns.store import exists, making
-from lora_ns.words import Words, WordsDiffer, words_of
 
 BATCH_ROWS = 1000
 NAMED_ROWS = 10
@@ -132,16 +131,6 @@ def _held_out(run: Run) -> dict[str, str]:
 def _tokenize_split(
     rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Overlap
 ) -> Ledger:
-    try:
-        return _write_split(rows, split, config, tokenizer, folder, overlap, words_of(tokenizer))
-    except WordsDiffer:  # a pipeline that our patterns do not describe after all
-        overlap.forget()
-        return _write_split(rows, split, config, tokenizer, folder, overlap, None)
-
-
-def _write_split(
-    rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Overlap, words: Words | None
-) -> Ledger:
     data = config.dataset
     ledger, questions, writer = Ledger(), list[NDArray[np.uint64]](), None
     with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink:
@@ -151,7 +140,7 @@ def _write_split(
             batch_rows = batch.to_pylist()
             hashed = hashes_of(batch_rows, data, config.task_type)
             left_out = overlap.left_out(hashed, ledger.rows_in) if split == "train" else set()
-            results = _encode(batch_rows, ledger.rows_in, config, tokenizer, words)
+            results = _encode(batch_rows, ledger.rows_in, config, tokenizer)
             examples = list(_kept(results, left_out, ledger))
             questions.append(np.delete(hashed, sorted(left_out)))
             ledger.rows_in += batch.num_rows
@@ -169,11 +158,9 @@ def _write_split(
     return ledger
 
 
-def _encode(
-    rows: list[dict[str, Any]], first: int, config: RunConfig, tokenizer: Any, words: Words | None
-) -> Iterator[Result]:
+def _encode(rows: list[dict[str, Any]], first: int, config: RunConfig, tokenizer: Any) -> Iterator[Result]:
     if config.task_type == "causal_lm":
-        return encode_rows(rows, config.dataset, tokenizer, words)
+        return encode_rows(rows, config.dataset, tokenizer)
     return encode_labelled(rows, first, config.dataset, config.task_type, tokenizer)
 
 

@@ -1,8 +1,7 @@
-"""One folder to deposit with a paper: everything small that the study is, in a form that other archives read.
+"""One folder to deposit with a paper: everything small that the study is.
 
 collect   which files it holds
-crate     what they are and how they came about, as a Workflow Run RO-Crate
-readme    the same for a person
+readme    what they are, for a person
 write     the folder
 """
 

@@ -28,7 +28,6 @@ seeds {seeds}: {about["num_scores"]} scores, made with lora-ns {about["version"]
 | `records/` | records of adapters, data and base models: inputs, checksums, versions, machine; cards of merged models |
 | `src/`, `workflow/`, `Snakefile` | the code that made it |
 | `environment.yml`, `requirements.lock`, `pyproject.toml` | the environment |
-| `ro-crate-metadata.json` | the same for machines: a Workflow Run RO-Crate |
 | `SHA256SUMS` | checksums of every file: `sha256sum --check SHA256SUMS` |
 
 Weights and data are not in this folder: their checksums are, and everything is made again from here.

@@ -30,8 +30,6 @@ def archive(
 
     Raises LoraNsError where runs or tables are missing or the folder is there already, DamagedError for a damaged score.
     """
-    from lora_ns.archive.crate import write_crate
-
     experiment = load_experiment(experiment_file, store)
     _refuse_unfinished(experiment, store)
     target = out or store.root / "archive" / experiment.name
@@ -45,7 +43,6 @@ def archive(
             shutil.copyfile(source, scratch / place)
         about = _about(experiment, experiment_file, licence, authors)
         (scratch / "README.md").write_text(readme(experiment, about), encoding="utf-8")
-        write_crate(scratch, experiment, about)
         _write_checksums(scratch)
         scratch.replace(target)
     except OSError as error:
@@ -74,19 +71,10 @@ def _refuse_unfinished(experiment: Experiment, store: Store) -> None:
 def _about(
     experiment: Experiment, experiment_file: Path, licence: str | None, authors: Sequence[str]
 ) -> dict[str, Any]:
-    """What the crate and the README say of the whole study."""
+    """What the README says of the whole study."""
     scores = [json.loads(path.read_text(encoding="utf-8")) for run in experiment.runs for path in run.scores]
-    times = sorted(
-        stage["circumstances"]["finished"]
-        for score in scores
-        for stage in (score, score.get("trained") or {})
-        if "circumstances" in stage
-    )
     return {
         "experiment_file": experiment_file.as_posix(),
-        "started": times[0],
-        "date": times[-1],
-        "commit": record.code_state()["commit"],
         "commits": sorted({str(score["code"]["commit"]) for score in scores}),
         "version": version("lora-ns"),
         "num_scores": len(scores),

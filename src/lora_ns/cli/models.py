@@ -189,31 +189,14 @@ def _answer_file(subject: Any, source: Path, output: Path, batch_size: int, over
 
 
 @app.command()
-def methods(
-    trying: Annotated[
-        bool, typer.Option("--try", help="Try each on tiny models (half a minute); prints the page of the docs.")
-    ] = False,
-) -> None:
-    """Every method that peft.method takes, and what it can do.  Example: lora-ns methods --try > docs/methods.md"""
+def methods() -> None:
+    """Every method that peft.method takes, and what it can do.  Example: lora-ns methods"""
     from lora_ns.config import known_methods, method_fields
     from lora_ns.config.rules import NO_QUANTIZATION, saves_head, why_not_merged
 
-    if trying:
-        typer.echo(_tried(), nl=False)
-        return
     table = Table("method", "settings", "classification", "4 and 8 bit", "merge", box=None)
     for name in known_methods():
         quantised = name not in NO_QUANTIZATION and name != "full"
         marks = ["yes" if can else "no" for can in (saves_head(name), quantised, why_not_merged(name) is None)]
         table.add_row(name, str(len(method_fields(name))), *marks)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
-
-
-def _tried() -> str:
-    import tempfile
-
-    prepare_engines()
-    from lora_ns.method_survey import page, survey
-
-    with tempfile.TemporaryDirectory() as folder:
-        return page(list(survey(Path(folder))), Path("configs/methods"))

@@ -1,4 +1,4 @@
-"""Which of PEFT's methods do what: each is tried on a tiny causal model and a tiny encoder, and the table says what came.
+"""Which of PEFT's methods do what, each tried on tiny models:  python docs/method_matrix.py > docs/methods.md
 
 A method is attached, trained for three steps, saved, loaded again and, where it can be, merged.  A new PEFT brings its
 methods along: one that wants settings of its own is listed with what it says, until SETTINGS has them.
@@ -267,7 +267,7 @@ def page(outcomes: list[Outcome], method_files: Path) -> str:
     lines = [
         "# Methods",
         "",
-        "Made by `lora-ns methods --try > docs/methods.md`; a test holds it to what comes out.",
+        "Made by `python docs/method_matrix.py > docs/methods.md`; a test holds it to what comes out.",
         "",
         "## Method files",
         "",
@@ -305,3 +305,18 @@ def _comment(path: Path) -> str:
             break
         words.append(line.lstrip("# "))
     return " ".join(words).replace("|", "\\|").replace("  ", " ")
+
+
+def main() -> None:
+    """Prints the page; half a minute."""
+    from tempfile import TemporaryDirectory
+
+    from lora_ns.engines import prepare_engines
+
+    prepare_engines()
+    with TemporaryDirectory() as folder:
+        print(page(list(survey(Path(folder))), Path(__file__).parents[1] / "configs/methods"), end="")
+
+
+if __name__ == "__main__":
+    main()
