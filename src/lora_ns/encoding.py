@@ -61,12 +61,21 @@ Result = list[Encoded] | Dropped
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None) -> list[list[int]]:
     """Token ids as generation starts from them: opening special tokens, no closing one."""
     texts, spoken = texts_to_ask(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
-    # a chat template writes its own special tokens
-    encoded = tokenizer(texts, add_special_tokens=not spoken, return_attention_mask=False)["input_ids"]
+    encoded = _ids(texts, tokenizer, special=not spoken)  # a chat template writes its own special tokens
     if spoken:
         return encoded
     closing = {tokenizer.eos_token_id, tokenizer.sep_token_id} - {None}
     return [ids[:-1] if ids and ids[-1] in closing else ids for ids in encoded]
+
+
+def _ids(texts: Sequence[str], tokenizer: Any, *, special: bool) -> list[list[int]]:
+    """Token ids of each text.  special: with the tokens that the tokenizer puts around a text."""
+    if not tokenizer.is_fast:
+        return tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
+    core = tokenizer.backend_tokenizer
+    core.no_truncation()  # its file may ask for both, as sentence encoders' do
+    core.no_padding()
+    return [found.ids for found in core.encode_batch_fast(list(texts), add_special_tokens=special)]
 
 
 def texts_to_ask(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:

@@ -295,7 +295,7 @@ def number_of(row: Row, dataset: DatasetConfig, number: int) -> float:
 
 # -- the same question twice -------------------------------------------------------------------------------------------
 
-_PUNCTUATION = re.compile(r"""[;!?"'`´“”‘’…]|\.(?!\d)|[,:](?!\d)|(?<!\d)[,:]""")
+_PUNCTUATION = re.compile(r"""[;!?"'`´“”‘’…]|[.,:](?!\d)|[,:](?<!\d[,:])""")
 
 
 def normalised(text: str) -> str:
