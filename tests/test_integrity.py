@@ -55,7 +55,7 @@ def test_one_flipped_bit_of_an_adapter_is_named_and_no_score_comes_of_it(run: Ru
     with pytest.raises(DamagedError, match=rf"{run.name} is damaged: adapter_model\.safetensors has sha256"):
         evaluate(Run(run.config, store), run.evaluations[0], quiet=True)
     with pytest.raises(DamagedError, match="adapter_model"):
-        merge(run.config, store)
+        merge(Run(run.config, store))
     assert not score.exists() and not list(Path("results").glob("merged/*"))
 
 

@@ -33,7 +33,7 @@ def test_the_merged_model_predicts_what_the_adapter_predicted(workplace: Path, t
 
     config = check(causal_task(tiny_causal), "test")
     store = made(config)
-    folder = merge(config, store)
+    folder = merge(Run(config, store))
     ids = AutoTokenizer.from_pretrained(folder)("What is 3 plus 4?", return_tensors="pt")
     expected = load_trained(Run(config, store), store.adapter(Run(config, store).name)).eval()(**ids).logits
     plain = AutoModelForCausalLM.from_pretrained(folder)(**ids).logits
@@ -47,7 +47,7 @@ def test_a_method_that_cannot_merge_says_so_and_leaves_nothing(workplace: Path, 
     config = check(causal_task(tiny_causal, peft={"method": "prompt_tuning", "num_virtual_tokens": 2}), "test")
     store = made(config)
     with pytest.raises(ConfigError, match="prompt_tuning cannot be merged"):
-        merge(config, store)
+        merge(Run(config, store))
     assert not Run(config, store).merged.exists()
 
 
@@ -55,7 +55,7 @@ def test_a_merge_that_loses_too_much_fails(workplace: Path, tiny_causal: Path) -
     config = check(causal_task(tiny_causal, merge={"dtype": "bfloat16", "tolerance": 1e-9}), "test")
     store = made(config)
     with pytest.raises(LoraNsError, match="nothing was kept"):
-        merge(config, store)
+        merge(Run(config, store))
     assert not Run(config, store).merged.exists()
 
 
@@ -93,7 +93,7 @@ def test_a_linear_merge_is_the_weighted_sum_of_the_updates(two_runs: Any, tiny_c
     from transformers import AutoModelForCausalLM
 
     config, store, names = two_runs
-    folder = merge(with_adapters(config, names), store)
+    folder = merge(Run(with_adapters(config, names), store))
     assert "linear_of_2" in folder.name
     model = PeftModel.from_pretrained(
         AutoModelForCausalLM.from_pretrained(tiny_causal), str(store.adapter(names[0])), "a"
@@ -125,7 +125,7 @@ def test_other_combinations_keep_the_share_that_density_says(
     before = load_file(tiny_causal / "model.safetensors")
     changed = {}
     for density in (0.2, 1.0):
-        folder = merge(with_adapters(config, names, combination=combination, density=density), store)
+        folder = merge(Run(with_adapters(config, names, combination=combination, density=density), store))
         after = load_file(folder / "model.safetensors")
         key = "model.layers.1.mlp.up_proj.weight"
         changed[density] = float((after[key] != before[key]).float().mean())
@@ -147,29 +147,29 @@ def test_adapters_by_folder_are_known_by_their_bytes_and_the_same_merge_is_made_
     config, store, names = two_runs
     shutil.copytree(store.adapter(names[0]), "elsewhere")
     Path("elsewhere/record.json").unlink()
-    first = merge(with_adapters(config, ["./elsewhere", names[1]]), store)
-    assert merge(with_adapters(config, ["./elsewhere", names[1]]), store) == first
+    first = merge(Run(with_adapters(config, ["./elsewhere", names[1]]), store))
+    assert merge(Run(with_adapters(config, ["./elsewhere", names[1]]), store)) == first
     shutil.copy(store.adapter(names[1]) / "adapter_model.safetensors", "elsewhere/adapter_model.safetensors")
     shutil.copy(store.adapter(names[1]) / "adapter_config.json", "elsewhere/adapter_config.json")
-    assert merge(with_adapters(config, ["./elsewhere", names[1]]), store) != first
+    assert merge(Run(with_adapters(config, ["./elsewhere", names[1]]), store)) != first
 
 
 def test_what_does_not_add_up_is_refused(two_runs: Any, tiny_causal: Path) -> None:
     config, store, names = two_runs
     with pytest.raises(ConfigError, match="neither a run with an adapter nor a folder"):
-        merge(with_adapters(config, ["gone", names[0]]), store)
+        merge(Run(with_adapters(config, ["gone", names[0]]), store))
     dora = check(combined(causal_task(tiny_causal), {"peft": {"use_dora": True}}), "test")
     made(dora)
     with pytest.raises(ConfigError, match="merge it alone"):
-        merge(with_adapters(config, [names[0], Run(dora, store).name]), store)
+        merge(Run(with_adapters(config, [names[0], Run(dora, store).name]), store))
     biased = check(combined(causal_task(tiny_causal), {"peft": {"bias": "lora_only"}}), "test")
     made(biased)
     with pytest.raises(ConfigError, match=r"more than add to the weights \(bias\); merge it alone"):
-        merge(with_adapters(config, [names[0], Run(biased, store).name]), store)
+        merge(Run(with_adapters(config, [names[0], Run(biased, store).name]), store))
     prompt = check(causal_task(tiny_causal, peft={"method": "prompt_tuning", "num_virtual_tokens": 2}), "test")
     made(prompt)
     with pytest.raises(ConfigError, match="cannot be merged with one another"):
-        merge(with_adapters(config, [names[0], Run(prompt, store).name]), store)
+        merge(Run(with_adapters(config, [names[0], Run(prompt, store).name]), store))
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -177,7 +177,7 @@ def test_a_damaged_adapter_is_not_merged_whichever_of_them_it_is(two_runs: Any, 
     config, store, names = two_runs
     (store.adapter(names[place]) / "record.json").write_text("{}")
     with pytest.raises(DamagedError):
-        merge(with_adapters(config, names), store)
+        merge(Run(with_adapters(config, names), store))
 
 
 def test_an_adapter_of_another_base_is_the_users_mistake(two_runs: Any) -> None:
@@ -189,7 +189,7 @@ def test_an_adapter_of_another_base_is_the_users_mistake(two_runs: Any) -> None:
     weights = load_file("elsewhere/adapter_model.safetensors")
     save_file({name: torch.zeros(3, 5) for name in weights}, "elsewhere/adapter_model.safetensors")
     with pytest.raises(DataError, match="the adapter elsewhere cannot be put on"):
-        merge(with_adapters(config, [names[0], "./elsewhere"]), store)
+        merge(Run(with_adapters(config, [names[0], "./elsewhere"]), store))
 
 
 # -- what is exported --------------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ def test_the_folder_has_tokenizer_generation_config_and_a_card_that_says_what_ma
 
     config = check(causal_task(tiny_causal), "test")
     store = made(config)
-    folder = merge(config, store)
+    folder = merge(Run(config, store))
     assert AutoTokenizer.from_pretrained(folder)("a b")["input_ids"]
     assert GenerationConfig.from_pretrained(folder).eos_token_id == 3
     card = (folder / "README.md").read_text()

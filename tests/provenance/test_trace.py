@@ -192,7 +192,7 @@ def test_tables_figures_and_every_artefact_can_be_traced(runs: list[Run], study:
         assert traced(target)["made_again_by"] == f"lora-ns verify {run.name}"
     tokens = traced(str(Run(run.config, store).tokens))
     assert tokens["kind"] == "tokenize" and tokens["inputs"] == {"rows": store.rows(run.config.dataset).name}
-    folder = merge(run.config, store)
+    folder = merge(Run(run.config, store))
     found = traced(str(folder))
     assert found["kind"] == "merge" and found["adapter"]["path"].endswith(run.name)
     for target in (str(folder), str(store.rows(run.config.dataset)), run.name, "results/tables/sums/main.md"):

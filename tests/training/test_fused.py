@@ -98,7 +98,7 @@ def check_as_if_alone(configs: list[RunConfig], store: Store) -> None:
         run = Run(config, store).name
         assert found[run] == store.adapter(run), found[run]
         record = read_record(Path("fused") / run)
-        assert sorted(record["circumstances"]["fused_with"]) == sorted(map(store.run_name, configs))
+        assert sorted(record["circumstances"]["fused_with"]) == sorted(Run(config, store).name for config in configs)
         alone = train(Run(config, store), quiet=True)
         assert distance(alone, Path("fused") / run) < 1e-4
         settings = [json.loads((folder / "adapter_config.json").read_text()) for folder in (alone, Path("fused") / run)]
