@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
 
@@ -108,6 +109,45 @@ def test_no_module_starts_the_command_line_again(path: Path) -> None:
     starts = any(one == "-m" and other == "lora_ns" for items in said for one, other in pairwise(items))
     assert starts == (path == PACKAGE / "launch.py")
     assert "PROGRAM" not in path.read_text() or path in (PACKAGE / "launch.py", PACKAGE / "dag.py")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The package's modules that a module imports, inside functions too; what only a type checker reads does not count."""
+    known = {name_of(other) for other in MODULES}
+    tree = ast.parse(path.read_text())
+    unread = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if node in unread or not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        within = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+        for alias in node.names:
+            name = within + alias.name
+            found.add(name if name in known else name.rpartition(".")[0])
+    return found & known - {name_of(path)}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_module_comes_back_to_itself_through_its_imports() -> None:
+    graph = {name_of(path): imported_modules(path) for path in MODULES}
+    assert "lora_ns.sweep" in graph["lora_ns.chain"], "imported inside a function"
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the way round
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_module_reads_or_runs_another_librarys_source(path: Path) -> None:
+    called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    assert not called & {"inspect.getsource", "inspect.getsourcelines", "eval"}
+    assert "exec" not in called or path.parent.name == "sandbox"
+    assert not {"co_code", "_destroy", "shortcuts ="} & set(path.read_text().split())
 
 
 def test_no_module_is_named_for_nothing_in_particular() -> None:

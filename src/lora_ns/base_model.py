@@ -22,7 +22,7 @@ def make_base_model(name: str, store: Store, *, quiet: bool = False) -> Path:
             facts = pretrain(name.removeprefix("builtin:"), folder)
         seconds, hardware = facts.pop("seconds", None), facts.pop("hardware")
         notes |= record.describe(
-            "pretrain", target.name.rsplit("-", 1)[1], {"name": name, "spec": spec}, inputs={}, facts=facts, meter=meter
+            "pretrain", store.base_digest(name), {"name": name, "spec": spec}, inputs={}, facts=facts, meter=meter
         )
         notes["circumstances"] |= {"pretraining_seconds": seconds, "hardware": hardware}
     return target

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from lora_ns.config import RunConfig
+from lora_ns.config import RunConfig, nearest
+from lora_ns.errors import ConfigError
 from lora_ns.experiment import Experiment
 from lora_ns.prediction import duration, memory
-from lora_ns.prediction.devices import Device
+from lora_ns.prediction.devices import GPUS, Device, known_machine, remember_machine
 from lora_ns.prediction.fitting import Fit, changed_run, fit_evaluation, fit_training
 from lora_ns.prediction.footprint import Answer, Step
 from lora_ns.prediction.measured import Measured, measured
@@ -147,6 +148,25 @@ class Plan:
                 return None
             total += factor * train + evaluate
         return total
+
+
+def device_named(name: str, store: Store) -> Device:
+    """A GPU of the table, or `here`: this machine, measured once (about a second).  Raises ConfigError that lists the names."""
+    if name == "here":
+        return known_machine(store) or _this_machine(store)
+    found = GPUS.get(name.lower())
+    if found is None:
+        known = [*GPUS, "here"]
+        raise ConfigError(f"--device: no device is called {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
+    return found
+
+
+def _this_machine(store: Store) -> Device:
+    from lora_ns.prediction.speed import measure
+
+    device = measure()
+    remember_machine(device, store)
+    return device
 
 
 def make_plan(experiment: Experiment, store: Store, device: Device, predictor: Predictor) -> Plan:

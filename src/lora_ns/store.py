@@ -146,8 +146,11 @@ class Store:
 
     def base_model(self, name: str) -> Path:
         """data/models/<name>-<digest>/ of a builtin base model."""
-        payload = {"stage": "pretrain", "protocol": PROTOCOL["pretrain"], "spec": base_model_spec(name)}
-        return self.root / "data/models" / f"{slug(name)}-{digest_of(payload)}"
+        return self.root / "data/models" / f"{slug(name)}-{self.base_digest(name)}"
+
+    def base_digest(self, name: str) -> str:
+        """Covers the spec of a builtin base model."""
+        return digest_of({"stage": "pretrain", "protocol": PROTOCOL["pretrain"], "spec": base_model_spec(name)})
 
     def model_identity(self, model: ModelConfig) -> dict[str, Any]:
         """What determines a base model's weights and tokenizer."""

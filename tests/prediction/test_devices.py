@@ -9,8 +9,9 @@ import pytest
 
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
+from lora_ns.plan import device_named
 from lora_ns.prediction import duration, memory
-from lora_ns.prediction.devices import GPUS, Device, device_named, known_machine
+from lora_ns.prediction.devices import GPUS, Device, known_machine
 from lora_ns.prediction.footprint import Answer, Step
 from lora_ns.prediction.measured import gpu_kind
 from lora_ns.prediction.workload import Questions, Shape, Workload

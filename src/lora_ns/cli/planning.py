@@ -11,8 +11,8 @@ from rich.table import Table
 
 from lora_ns.cli.options import ExperimentArgument, console, errors
 from lora_ns.experiment import load_experiment
-from lora_ns.plan import Misfit, Plan, PlannedRun, make_plan
-from lora_ns.prediction.devices import GPUS, Device, device_named
+from lora_ns.plan import Misfit, Plan, PlannedRun, device_named, make_plan
+from lora_ns.prediction.devices import GPUS, Device
 from lora_ns.prediction.memory import cache_bytes
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.store import Store

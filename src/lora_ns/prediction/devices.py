@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lora_ns.config import nearest
-from lora_ns.errors import ConfigError
 from lora_ns.gpus import DATA_SHEETS, Gpu
 from lora_ns.prediction.footprint import Kernels
 from lora_ns.store import Store, replace_text
@@ -75,34 +73,17 @@ PROCESSOR = Device("any processor", 0, {"float32": 50e9, "bfloat16": 5e9, "float
 """Where no machine was measured: a few cores of a usual server."""
 
 
-def device_named(name: str, store: Store) -> Device:
-    """A GPU of the table, or `here`: this machine.  Raises ConfigError that lists the names."""
-    if name == "here":
-        return this_machine(store)
-    found = GPUS.get(name.lower())
-    if found is None:
-        known = [*GPUS, "here"]
-        raise ConfigError(f"--device: no device is called {name!r}.{nearest(name, known)} Known: {', '.join(known)}.")
-    return found
-
-
-def this_machine(store: Store) -> Device:
-    """What this machine computes on: measured once (about a second), then remembered in scratch."""
-    if (known := known_machine(store)) is not None:
-        return known
-    from lora_ns.prediction.speed import measure
-
-    device = measure()
-    replace_text(_remembered(store), json.dumps(asdict(device), indent=1) + "\n")
-    return device
-
-
 def known_machine(store: Store) -> Device | None:
     """This machine as it was measured before; None where it was not."""
     try:
         return Device(**json.loads(_remembered(store).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def remember_machine(device: Device, store: Store) -> None:
+    """Keeps what was measured of this machine, in scratch."""
+    replace_text(_remembered(store), json.dumps(asdict(device), indent=1) + "\n")
 
 
 def _remembered(store: Store) -> Path:
