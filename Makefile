@@ -71,7 +71,8 @@ lock: setup  ## bring requirements.lock up to date with pyproject.toml
 	  --no-annotate --no-header --no-emit-index-url --no-emit-find-links -o requirements.lock
 	sed -i -e 's/^\(torch==[0-9.]*\)+.*/\1/' -e '/^nvidia-/d' -e '/^cuda-/d' -e '/^triton==/d' requirements.lock
 
-schemas: setup  ## configs/schema, by which editors complete the configs
+schemas: setup  ## what the installed libraries accept, and configs/schema, by which editors complete the configs
+	$(BIN)/python -m lora_ns.config.library_fields
 	for kind in task method experiment; do $(BIN)/lora-ns schema $$kind > configs/schema/$$kind.json; done
 
 docs: setup  ## the documentation as a site, docs/_build/html/index.html

@@ -145,8 +145,11 @@ def test_no_module_comes_back_to_itself_through_its_imports() -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_module_reads_or_runs_another_librarys_source(path: Path) -> None:
     called = {ast.unparse(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
-    assert not called & {"inspect.getsource", "inspect.getsourcelines", "eval"}
-    assert "exec" not in called or path.parent.name == "sandbox"
+    assert not called & {"inspect.getsource", "inspect.getsourcelines"}
+    its_own = (
+        path.parent.name == "sandbox" or path.name == "python_functions.py"
+    )  # run programs that a model or we wrote
+    assert its_own or not called & {"exec", "eval"}
     assert not {"co_code", "_destroy", "shortcuts ="} & set(path.read_text().split())
 
 

@@ -28,7 +28,6 @@ from lora_ns.config import (
 )
 from lora_ns.config.dataset import HeldOut
 from lora_ns.config.launch import LaunchConfig
-from lora_ns.config.meanings import meanings_of
 from lora_ns.config.rules import optimizers
 from lora_ns.config.schema import ALIASES, OWNED, MergedAdapter, training_fields
 from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig
@@ -142,11 +141,10 @@ def _object(model: type[BaseModel]) -> Schema:
 
 def _properties(model: type[BaseModel]) -> dict[str, Schema]:
     """Key -> what it takes, with its meaning."""
-    made, meanings = model.model_json_schema()["properties"], meanings_of(model)
     found = {}
-    for key, part in made.items():
+    for key, part in model.model_json_schema()["properties"].items():
         plain = {name: value for name, value in _inlined(part).items() if name != "title"}
-        found[key] = {**plain, "description": " ".join(meanings.get(key, "").split())}
+        found[key] = {**plain, "description": " ".join(part.get("description", "").split())}
     return found
 
 

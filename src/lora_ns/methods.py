@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from safetensors import SafetensorError
 
 from lora_ns.calibration import INITIALISATIONS, Calibration, initialise_loftq
 from lora_ns.config import RunConfig
-from lora_ns.config.peft_classes import NeedsPeft, config_class
+from lora_ns.config.library_fields import cache_folder, keep
 from lora_ns.config.rules import takes_out_of_base
 from lora_ns.errors import ConfigError, DataError, TrainingError
 from lora_ns.integrity import intact
 from lora_ns.models import load_base
 from lora_ns.run import Run
-from lora_ns.store import exists
+from lora_ns.store import digest_of, exists
 
 TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
 """Our task types -> PEFT's."""
@@ -88,21 +89,7 @@ def build_peft_config(config: RunConfig, *, steps: int | None = None) -> Any:
     """The PEFT config object of the `peft` section.  Raises ConfigError with PEFT's own reason."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
-    return _built(PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(config.peft.method.upper())], config, steps)
-
-
-def check_peft_config(config: RunConfig) -> None:
-    """Raises ConfigError where `build_peft_config` would, without importing PEFT where its class allows it."""
-    steps = 1000  # whatever the run has, the schedule that is laid over them is a possible one
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said where the run is made
-            _built(config_class(config.peft.method), config, steps)
-    except NeedsPeft:
-        build_peft_config(config, steps=steps)
-
-
-def _built(config_class: Any, config: RunConfig, steps: int | None) -> Any:
+    config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(config.peft.method.upper())]
     method, fields = config.peft.method, config.peft.fields
     if method == "adalora" and fields.get("total_step") is None and steps is not None:
         # its schedule, laid over the run: a tenth of the steps at full rank, the last third at the final ranks
@@ -114,6 +101,28 @@ def _built(config_class: Any, config: RunConfig, steps: int | None) -> Any:
         return config_class(task_type=TASK_TYPES[config.task_type], **fields)
     except (ValueError, TypeError, ImportError, NotImplementedError, AttributeError) as error:
         raise ConfigError(f"peft: {config_class.__name__} refuses these settings: {reason_of(error)}") from error
+
+
+def check_peft_config(config: RunConfig) -> None:
+    """Raises ConfigError where `build_peft_config` would.
+
+    PEFT's class is asked once; what it said is kept in the user's cache, so that the next call does not import PEFT.
+    """
+    path = cache_folder() / f"peft-{version('peft')}-verdicts.json"
+    key = digest_of({"task_type": config.task_type, "peft": config.peft.model_dump()})
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = None
+        try:
+            build_peft_config(config, steps=1000)  # whatever the run has, the schedule laid over them is a possible one
+        except ConfigError as error:
+            known[key] = str(error)
+        keep(path, known)
+    if known[key] is not None:
+        raise ConfigError(known[key])
 
 
 def _fit_to_base(peft_config: Any, model: Any) -> None:

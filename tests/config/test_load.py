@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lora_ns.config import load_config, parse_overrides, parse_yaml, template_columns, write_yaml
-from lora_ns.config.installed import peft_fields, peft_registrations, training_arguments
+from lora_ns.config.library_fields import described
 from lora_ns.errors import ConfigError
 
 TASK = {
@@ -169,10 +169,10 @@ def test_every_method_that_peft_registers_is_known_with_the_fields_of_its_class(
 
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    assert {str(name.value).lower() for name in PEFT_TYPE_TO_CONFIG_MAPPING} == set(peft_registrations())
+    assert {str(name.value).lower() for name in PEFT_TYPE_TO_CONFIG_MAPPING} == set(described("peft"))
     for name, config_class in PEFT_TYPE_TO_CONFIG_MAPPING.items():
         theirs = {field.name for field in fields(config_class) if field.init}
-        assert theirs <= set(peft_fields(str(name.value).lower())), name
+        assert theirs <= set(described("peft")[str(name.value).lower()]), name
 
 
 def test_a_list_stands_for_a_tuple_of_pefts(tmp_path: Path) -> None:
@@ -185,7 +185,9 @@ def test_the_training_arguments_are_those_of_transformers() -> None:
 
     from transformers import TrainingArguments
 
-    assert {field.name for field in fields(TrainingArguments) if field.init} <= set(training_arguments())
+    assert {field.name for field in fields(TrainingArguments) if field.init} <= set(
+        described("transformers")["TrainingArguments"]
+    )
 
 
 def test_a_written_config_reads_back_equal() -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from lora_ns.config.files import nearest, read_mapping
-from lora_ns.config.installed import class_fields
+from lora_ns.config.library_fields import described
 from lora_ns.config.section import Section
 from lora_ns.errors import ConfigError
 from lora_ns.gpus import DATA_SHEETS
@@ -122,7 +122,7 @@ def _problems_of(path: Path, folder: Path) -> tuple[str, ...]:
         content = read_mapping(path)
     except ConfigError as error:
         return tuple(error.problems)
-    known = {*class_fields("accelerate", "commands/config/config_args.py", "ClusterConfig"), *OLDER}
+    known = {*described("accelerate")["ClusterConfig"], *OLDER}
     problems = [
         f"{path}: {key}: accelerate knows no such key.{nearest(key, known)}" for key in content if key not in known
     ]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lora_ns.config.files import nearest
-from lora_ns.config.installed import enum_values
+from lora_ns.config.library_fields import described
 from lora_ns.config.schema import METHODS_WITHOUT_PEFT, RunConfig, method_fields
 
 CACHE_METHODS = ("prefix_tuning", "cartridge")
@@ -191,11 +191,11 @@ def _init_problems(config: RunConfig) -> list[str]:
 
 def optimizers() -> list[str]:
     """Every value of training.optim: those of transformers, and PEFT's."""
-    return [*enum_values("training_args.py", "OptimizerNames"), *OPTIMIZERS_OF_LORA]
+    return [*described("transformers")["OptimizerNames"], *OPTIMIZERS_OF_LORA]
 
 
 def _schedule_problems(config: RunConfig) -> list[str]:
-    schedule, known = config.training.lr_scheduler_type, enum_values("trainer_utils.py", "SchedulerType")
+    schedule, known = config.training.lr_scheduler_type, described("transformers")["SchedulerType"]
     if schedule in known:
         return []
     return [

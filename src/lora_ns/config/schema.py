@@ -8,9 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lora_ns.config.dataset import DatasetConfig
 from lora_ns.config.evaluation import EvaluationConfig
-from lora_ns.config.installed import NOT_SETTINGS, peft_fields, peft_registrations, training_arguments
 from lora_ns.config.launch import LaunchConfig, Topology
+from lora_ns.config.library_fields import described, types_of
 from lora_ns.config.section import Section
+
+NOT_SETTINGS = frozenset(
+    ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"]
+)
+"""Fields that PEFT fills in by itself; a PEFT file may hold them, a config need not."""
 
 TaskType = Literal["causal_lm", "classification", "regression"]
 
@@ -39,7 +44,7 @@ OUR_PEFT_FIELDS: dict[str, Any] = {"calibration_rows": int}
 class PeftSection(BaseModel):
     """The method, and the fields of its PEFT config class as they are."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, use_attribute_docstrings=True)
 
     method: str = "lora"
     """Any of PEFT's methods, `none` (the base model as it is) or `full` (all weights)."""
@@ -58,7 +63,7 @@ class PeftSection(BaseModel):
 class TrainingConfig(BaseModel):
     """global_batch_size, and any field of transformers.TrainingArguments."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, use_attribute_docstrings=True)
 
     global_batch_size: int = Field(default=32, gt=0)
     """Examples of one optimiser step, over all devices and accumulation."""
@@ -215,18 +220,19 @@ METHODS_WITHOUT_PEFT = {"none": "the base model as it is", "full": "all weights 
 
 def known_methods() -> list[str]:
     """Every value that peft.method takes."""
-    return [*METHODS_WITHOUT_PEFT, *sorted(peft_registrations())]
+    return [*METHODS_WITHOUT_PEFT, *sorted(described("peft"))]
 
 
 def method_fields(method: str) -> dict[str, Any]:
     """The settings of a method by name, as types."""
     if method in METHODS_WITHOUT_PEFT:
         return {}
-    fields = {name: kind for name, kind in peft_fields(method).items() if name not in NOT_SETTINGS}
+    fields = types_of(described("peft")[method])
+    fields = {name: kind for name, kind in fields.items() if name not in NOT_SETTINGS}
     return fields | (OUR_PEFT_FIELDS if method == "lora" else {})
 
 
 def training_fields() -> dict[str, Any]:
     """Every key of the `training` section, as types."""
     ours = {name: field.annotation for name, field in TrainingConfig.model_fields.items()}
-    return {**training_arguments(), **ours}
+    return {**types_of(described("transformers")["TrainingArguments"]), **ours}

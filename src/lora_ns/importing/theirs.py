@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from lora_ns.config import check, expand_dotted, merge, write_yaml
-from lora_ns.config.installed import enum_values
+from lora_ns.config.library_fields import described
 from lora_ns.config.rules import optimizers
 from lora_ns.config.schema import OUTSIDE_DIGEST, OWNED, TrainingConfig, training_fields
 from lora_ns.errors import ConfigError
@@ -107,7 +107,7 @@ def optimizer(theirs: Theirs, key: str, default: str) -> str:
 def schedule(theirs: Theirs, key: str, default: str) -> str:
     """`training.lr_scheduler_type`; what the installed transformers lacks becomes the cosine, with a remark."""
     name = theirs.take(key, str, default)
-    if name in enum_values("trainer_utils.py", "SchedulerType"):
+    if name in described("transformers")["SchedulerType"]:
         return name
     theirs.note(f"{key}: {name} is no schedule of the installed transformers; cosine stands in its place.")
     return "cosine"
