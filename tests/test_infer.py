@@ -247,7 +247,7 @@ def test_the_adapter_the_merged_model_and_the_base_can_each_be_asked(workplace: 
 
     config, store = task(tiny_causal, training={"max_steps": 8}), Store()
     folder = trained(config)
-    merged = merge_stage(config, store)
+    merged = merge_stage(Run(config, store))
     ids = torch.tensor([[5, 6, 7]])
 
     def logits(**which: Any) -> Any:
@@ -267,8 +267,8 @@ def test_a_damaged_adapter_or_merged_model_is_never_asked(workplace: Path, tiny_
     from lora_ns.merge import merge as merge_stage
 
     config, store = task(tiny_causal, training={"max_steps": 1}), Store()
-    folder, merged = trained(config), merge_stage(config, Store())
-    elsewhere = merge_stage(config, store, output=workplace / "model")
+    folder, merged = trained(config), merge_stage(Run(config, Store()))
+    elsewhere = merge_stage(Run(config, store), output=workplace / "model")
     load_subject(Run(config, store), adapter=elsewhere)
     for model in (merged, elsewhere):
         weights = model / "model.safetensors"
@@ -278,7 +278,7 @@ def test_a_damaged_adapter_or_merged_model_is_never_asked(workplace: Path, tiny_
         with pytest.raises(DamagedError, match=rf"{model.name} is damaged: model\.safetensors has sha256"):
             load_subject(Run(config, store), adapter=model)
     with pytest.raises(DamagedError, match=r"model\.safetensors has sha256"):
-        merge_stage(config, store)
+        merge_stage(Run(config, store))
     (folder / "record.json").unlink()
     with pytest.raises(DamagedError, match=r"record\.json is missing"):
         load_subject(Run(config, store), adapter=folder)

@@ -136,7 +136,7 @@ def _write_score(
     content["trained"]["history"] = thinned_history(run.adapter)
     content |= record.describe(
         "evaluate",
-        evaluation.name.rsplit("-", 1)[1],
+        evaluation.digest,
         {**evaluation.plain(), "task_type": config.task_type},
         inputs={
             "adapter": run.name,

@@ -35,7 +35,7 @@ def faults(folder: Path, *, elsewhere: bool = False) -> list[str]:
     content = _sealed_json(folder / "record.json")
     if isinstance(content, str):
         return [content]
-    if not elsewhere and content["digest"] != folder.name.rsplit("-", 1)[-1]:
+    if not elsewhere and not folder.name.endswith(f"-{content['digest']}"):
         return [f"record.json is that of another artefact ({content['stage']}, digest {content['digest']})"]
     found = []
     for name, stated in content["outputs"].items():

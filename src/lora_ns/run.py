@@ -217,7 +217,8 @@ class Run:
             batch_size=config.evaluation.batch_size,
             backend=config.evaluation.backend,
         )
-        return replace(request, name=f"{slug(entry.name)}-{self.store.evaluation_digest(request)}")
+        digest = self.store.evaluation_digest(request)
+        return replace(request, name=f"{slug(entry.name)}-{digest}", digest=digest)
 
     @property
     def score_names(self) -> list[str]:

@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,8 @@ class Evaluation:
     sandbox: str
     batch_size: int | None
     backend: str = "auto"
+    digest: str = field(default="", compare=False)
+    """Of the name; empty where the file was read without being checked."""
 
     def plain(self) -> dict[str, Any]:
         """As plain values, for the file and the record."""
@@ -208,13 +210,13 @@ class Store:
         """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
         evaluation = read_evaluation(path)
         digest = self.evaluation_digest(evaluation)
-        if path.stem.rsplit("-", 1)[-1] != digest:
+        if not path.stem.endswith(f"-{digest}"):
             raise ConfigError(
                 f"{path}: was changed after it was written, or written by another version: its content has the digest "
                 f"{digest}, and a score is named by it. Bring the file back (`git checkout`), or change the config's "
                 "`evaluation:`, which writes another."
             )
-        return evaluation
+        return replace(evaluation, digest=digest)
 
     def score(self, run: str, evaluation: str) -> Path:
         """results/scores/<run>/<benchmark>-<digest>.json"""
@@ -342,7 +344,7 @@ def read_evaluation(path: Path) -> Evaluation:
     """An evaluation file as it was written.  Raises ConfigError where it is none."""
     content = read_mapping(path)
     refuse_other_kinds(content, "evaluation file", path)
-    wanted = {field.name for field in fields(Evaluation)} - {"name"}
+    wanted = {known.name for known in fields(Evaluation)} - {"name", "digest"}
     if set(content) != wanted:
         differ = ", ".join(sorted(set(content) ^ wanted))
         raise ConfigError(f"{path}: is no evaluation file as `lora-ns evaluate` writes them: {differ} differ.")
@@ -437,8 +439,9 @@ def _scratch_beside(target: Path) -> Path:
 
 def _sweep(target: Path) -> None:
     """Removes scratch that a killed process of this machine left for this artefact."""
-    for old in target.parent.glob(f".{target.name}.tmp-{platform.node()}-*"):
-        pid = old.name.rsplit("-", 1)[1]
+    ours = f".{target.name}.tmp-{platform.node()}-"
+    for old in target.parent.glob(f"{ours}*"):
+        pid = old.name.removeprefix(ours)
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(old, ignore_errors=True)
 

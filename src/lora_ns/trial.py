@@ -56,8 +56,6 @@ def score_divergence(run: Run, evaluation: Evaluation) -> Path | None:
         "num_examples": 0,
         "diverged": trained["diverged"],
     }
-    content |= record.describe(
-        "evaluate", evaluation.name.rsplit("-", 1)[1], evaluation.plain(), inputs={"adapter": run.name}
-    )
+    content |= record.describe("evaluate", evaluation.digest, evaluation.plain(), inputs={"adapter": run.name})
     replace_text(path, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path

@@ -110,9 +110,9 @@ def _working(runs: list[RunStatus], now: float) -> Table:
     """What each process says."""
     table = Table.grid(padding=(0, 2))
     for run in runs[:SHOWN]:
+        asked = {evaluation.name: evaluation.benchmark for evaluation in run.run.evaluations}
         for said in run.at_work:
-            stage = "train" if said.stage == "train" else said.stage.rsplit("-", 1)[0]
-            table.add_row(run.run.name, stage, *_said(said, now))
+            table.add_row(run.run.name, asked.get(said.stage, said.stage), *_said(said, now))
     if len(runs) > SHOWN:
         table.add_row(f"and {len(runs) - SHOWN} more")
     return table
