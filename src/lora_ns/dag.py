@@ -140,7 +140,7 @@ class Dag:
         """The records of all rows, base models and tokens that the known runs and their benchmarks stand on."""
         rooms: dict[str, Iterable[str]] = {"raw": self.rows, "models": self.base_models, "tokens": self.tokens}
         made = [_record(self.store.root / "data" / room / name) for room, names in rooms.items() for name in names]
-        return [*made, *(path for run in self.downloads.values() for path in self._base(run))]
+        return [*made, *(path for run in self.downloads.values() for path in map(str, run.base_records))]
 
     def scores(self, wildcards: Wildcards) -> list[str]:
         """Every score file that the tables are made from."""
@@ -193,10 +193,7 @@ class Dag:
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
         """Rows, those of benchmarks that have a say in which are trained on, and the base model whose tokenizer it is."""
         run = self.tokens[wildcards.tokens]
-        if exists(run.tokens):
-            return []
-        rows = _each_once(_record(self.store.rows(dataset)) for dataset in run.training_data)
-        return [*rows, *self._base(run)]
+        return [] if exists(run.tokens) else [*map(str, run.tokens_inputs)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
         """Tokens and base model."""
@@ -207,10 +204,7 @@ class Dag:
         return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_adapter(run))
 
     def _for_adapter(self, run: Run) -> list[str]:
-        if exists(self.store.adapter(run.name)):
-            return []
-        tokens = [] if run.config.peft.method == "none" else [_record(run.tokens)]
-        return [*tokens, *self._base(run)]
+        return [] if run.is_trained else [*map(str, run.adapter_inputs)]
 
     def for_score(self, wildcards: Wildcards) -> list[str]:
         """Adapter, the benchmark's rows, and base model."""
@@ -224,7 +218,7 @@ class Dag:
     def _for_score(self, run: Run, evaluation: Evaluation) -> list[str]:
         if self.store.score(run.name, evaluation.name).is_file():
             return []
-        return [*self._adapter(run), _record(self.store.rows(evaluation.dataset)), *self._base(run)]
+        return [*self._adapter(run), *map(str, run.score_inputs(evaluation)[1:])]
 
     def _adapter(self, run: Run) -> list[str]:
         """What to ask for to have a run's adapter: its record, or that the runs of its job are done."""
@@ -254,13 +248,7 @@ class Dag:
     def for_merged(self, wildcards: Wildcards) -> list[str]:
         """Adapter and base model."""
         run = self.merged[wildcards.merged]
-        return [] if exists(run.merged) else [*self._adapter(run), *self._base(run)]
-
-    def _base(self, run: Run) -> list[str]:
-        """What says that the base model is here; nothing of one in a folder."""
-        if run.base_folder is not None:
-            return [_record(run.base_folder)]
-        return [] if run.download is None else [str(run.download)]
+        return [] if exists(run.merged) else [*self._adapter(run), *map(str, run.base_records)]
 
     # -- what the commands are given -------------------------------------------------------------------------------
 

@@ -79,6 +79,12 @@ class Run:
         """The data sets that decide what is trained on: the config's own, then those that are held out."""
         return [self.config.dataset, *(evaluation.dataset for evaluation in self.held_out)]
 
+    @property
+    def tokens_inputs(self) -> list[Path]:
+        """The records of rows and base model that tokens are made from."""
+        folders = dict.fromkeys(self.store.rows(dataset) for dataset in self.training_data)
+        return [*(folder / "record.json" for folder in folders), *self.base_records]
+
     def _held_out_identity(self) -> dict[str, Any]:
         if self.config.dataset.overlap == "report":
             return {}
@@ -109,6 +115,12 @@ class Run:
     def download(self) -> Path | None:
         """The note that a hub's base model is on this machine, whether it is there or not; None of any other base."""
         return self.store.download(self.config.model)
+
+    @property
+    def base_records(self) -> list[Path]:
+        """What says that the base model is here; nothing of one in a folder."""
+        found = self.base_folder / "record.json" if self.base_folder is not None else self.download
+        return [] if found is None else [found]
 
     # -- adapter ---------------------------------------------------------------------------------------------------------
 
@@ -148,6 +160,12 @@ class Run:
     def adapter(self) -> Path:
         """results/adapters/<run>/"""
         return self.store.adapter(self.name)
+
+    @property
+    def adapter_inputs(self) -> list[Path]:
+        """The records of tokens and base model that an adapter is made from."""
+        tokens = [] if self.config.peft.method == "none" else [self.tokens / "record.json"]
+        return [*tokens, *self.base_records]
 
     @property
     def is_trained(self) -> bool:
@@ -233,6 +251,11 @@ class Run:
     def score(self, evaluation: Evaluation) -> Path:
         """results/scores/<run>/<benchmark>-<digest>.json"""
         return self.store.score(self.name, evaluation.name)
+
+    def score_inputs(self, evaluation: Evaluation) -> list[Path]:
+        """The records of adapter, rows and base model that a score is made from."""
+        rows = self.store.rows(evaluation.dataset)
+        return [self.adapter / "record.json", rows / "record.json", *self.base_records]
 
     def predictions(self, evaluation: Evaluation) -> Path:
         """results/predictions/<run>/<benchmark>-<digest>.jsonl"""

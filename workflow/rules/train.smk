@@ -72,3 +72,4 @@ rule all_are_trained:
         if study.untrained:
             raise WorkflowError(f"not trained: {', '.join(study.untrained)}")
         Path(output.done).touch()
+        date_inputs(Path(output.done), map(Path, input))
