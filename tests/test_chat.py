@@ -10,7 +10,7 @@ import pytest
 from support import causal_task
 
 from lora_ns.chat import Chat, chat_of
-from lora_ns.config import check
+from lora_ns.config import check, merge
 from lora_ns.encoding import Dropped, Encoded, encode_prompts, encode_rows
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.prompts import NoConversation
@@ -129,7 +129,7 @@ def test_a_first_answers_prompt_has_the_ids_that_generation_starts_from(tokenize
     dataset = check(config, "test").dataset
     (result,) = encode_rows([{"messages": TURNS}], dataset, tokenizer)
     assert isinstance(result, list)
-    chat = chat_of(dataset.chat_template, tokenizer)
+    chat = chat_of(dataset, tokenizer)
     (asked,) = encode_prompts([TURNS[:2]], tokenizer, chat)
     assert result[0].columns["input_ids"][: result[0].columns["spans"][0]] == asked
     (asked_again,) = encode_prompts([TURNS[:4]], tokenizer, chat)
@@ -211,3 +211,51 @@ def test_a_template_file_becomes_part_of_the_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no file 'my\.jinja'"):
         check(config, "test", folder=tmp_path / "elsewhere")
     assert json.dumps(check(config, "test", folder=tmp_path).model_dump())
+
+
+WRITES_THE_DATE = "{{ 'Today: ' + strftime_now('%d %b %Y') + '\n' }}" + WITHOUT
+MAY_BE_TOLD_A_DATE = (  # as Llama 3.1's
+    "{% if not date_string is defined %}{% set date_string = '26 Jul 2024' %}{% endif %}{{ 'Today: ' + date_string + '\n' }}"
+    + WITHOUT
+)
+
+
+def dated(model: Path, template: str, **options: Any) -> Any:
+    data = {"prompt_template": "{question}", "response_template": "{answer}", "chat_template": template}
+    return check(merge(causal_task(model), {"dataset": data | {"chat_template_options": options}}), "test")
+
+
+def test_a_template_that_writes_todays_date_is_told_which_day_that_is(tokenizer: Any, tiny_causal: Path) -> None:
+    with pytest.raises(ConfigError, match=r"writes today's date"):
+        chat_of(dated(tiny_causal, WRITES_THE_DATE).dataset, tokenizer)
+    chat = chat_of(dated(tiny_causal, WRITES_THE_DATE, date="2026-01-31").dataset, tokenizer)
+    assert chat is not None and chat.text(TURNS[1:3]).startswith("Today: 31 Jan 2026\n")
+
+
+@pytest.mark.parametrize(("options", "day"), [({}, "26 Jul 2024"), ({"date": "2026-01-31"}, "31 Jan 2026")])
+def test_a_template_with_a_date_of_its_own_writes_that_unless_it_is_told_another(
+    tokenizer: Any, tiny_causal: Path, options: dict[str, str], day: str
+) -> None:
+    chat = chat_of(dated(tiny_causal, MAY_BE_TOLD_A_DATE, **options).dataset, tokenizer)
+    assert chat is not None and chat.text(TURNS[1:3]).startswith(f"Today: {day}\n")
+
+
+def test_options_reach_the_template_and_the_names_of_tokens_and_scores(
+    workplace: Path, tokenizer: Any, tiny_causal: Path
+) -> None:
+    from lora_ns.run import Run
+    from lora_ns.store import Store
+
+    template = "{{ 'loudly\n' if loud else '' }}" + WITHOUT
+    plain, loud = dated(tiny_causal, template), dated(tiny_causal, template, loud=True)
+    chats = [chat_of(config.dataset, tokenizer) for config in (plain, loud)]
+    assert [chat.text(TURNS[1:3]).startswith("loudly") for chat in chats if chat] == [False, True]
+    runs = [
+        Run(config, Store()) for config in (plain, loud, dated(tiny_causal, template, loud=True, date="2026-01-31"))
+    ]
+    assert len({run.tokens for run in runs}) == 3 == len({run.evaluations[0].name for run in runs})
+
+
+def test_a_date_that_is_none_is_refused(tiny_causal: Path) -> None:
+    with pytest.raises(ConfigError, match="chat_template_options: date: expected YYYY-MM-DD, found 'tomorrow'"):
+        dated(tiny_causal, WRITES_THE_DATE, date="tomorrow")

@@ -11,11 +11,13 @@ with the mark that ends a turn.  A template's own `{% generation %}` marks are k
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import cached_property
 from itertools import compress, pairwise
 from typing import Any
 
+from lora_ns.config import DatasetConfig
 from lora_ns.errors import ConfigError
 from lora_ns.prompts import Message, NoConversation
 
@@ -41,8 +43,11 @@ _PROBE = "The answer between two marks."
 class Chat:
     """A tokenizer's way to write conversations down."""
 
-    def __init__(self, tokenizer: Any, chat_template: str):
-        """chat_template: `tokenizer`, `tulu` or a template.  Raises ConfigError where the tokenizer has none."""
+    def __init__(self, tokenizer: Any, chat_template: str, options: Mapping[str, Any] | None = None):
+        """chat_template: `tokenizer`, `tulu` or a template.  options: `dataset.chat_template_options`.
+
+        Raises ConfigError where the tokenizer has no template, or it writes the date and is told none.
+        """
         self.tokenizer = tokenizer
         self.template = TULU if chat_template == "tulu" else chat_template
         if chat_template == "tokenizer":
@@ -52,6 +57,15 @@ class Chat:
                     "dataset.chat_template to tulu (a plain form that works with any tokenizer) or to a .jinja file."
                 )
             self.template = tokenizer.get_chat_template()
+        self._told: dict[str, Any] = {key: value for key, value in (options or {}).items() if key != "date"}
+        if options and "date" in options:
+            day = date.fromisoformat(options["date"])
+            self._told |= {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
+        elif "strftime_now" in self.template:
+            raise ConfigError(
+                "dataset.chat_template: the template writes today's date (strftime_now), so the same config would give other "
+                "tokens tomorrow. Say which day it is to write: dataset.chat_template_options: {date: 2026-01-31}."
+            )
 
     def text(self, messages: list[Message], *, ask: bool = False) -> str:
         """The conversation as text.  ask: with the opening of an answer after it, where generation starts.
@@ -62,7 +76,7 @@ class Chat:
 
         try:
             return self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, add_generation_prompt=ask
+                messages, chat_template=self.template, tokenize=False, add_generation_prompt=ask, **self._told
             )
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"dataset.chat_template: line {error.lineno}: {error.message}.") from None
@@ -126,6 +140,7 @@ class Chat:
             chat_template=self.template,
             return_assistant_tokens_mask=True,
             **self.tokenizer.special_tokens_map,
+            **self._told,
         )
         marks = rendered[1]
         spans = [self._trimmed(text, start, end, prompts) for start, end in marks[0]]
@@ -146,6 +161,8 @@ class Chat:
         return start, end
 
 
-def chat_of(chat_template: str | None, tokenizer: Any) -> Chat | None:
-    """The Chat of a `dataset.chat_template`; None where the model is not spoken to in turns."""
-    return None if chat_template is None else Chat(tokenizer, chat_template)
+def chat_of(dataset: DatasetConfig, tokenizer: Any) -> Chat | None:
+    """How a data set's conversations are written down; None where the model is not spoken to in turns."""
+    if dataset.chat_template is None:
+        return None
+    return Chat(tokenizer, dataset.chat_template, dataset.chat_template_options)

@@ -116,7 +116,7 @@ def _joined(prompt: list[int], joint: list[int], answer: str, tokenizer: Any) ->
 
 def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
     """Each row of a causal task, in order."""
-    chat = chat_of(dataset.chat_template, tokenizer)
+    chat = chat_of(dataset, tokenizer)
     if dataset.format == "text":
         return _encode_texts(rows, dataset, tokenizer)
     if chat is not None:

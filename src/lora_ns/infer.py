@@ -104,11 +104,14 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
         "view": None if raw else config.dataset.model_dump(include=set(_VIEW)),
         "generation": generation.model_dump() if config.task_type == "causal_lm" else None,
     }
-    chat = None if raw else chat_of(config.dataset.chat_template, tokenizer)
+    chat = None if raw else chat_of(config.dataset, tokenizer)
     return Subject(model.to(best_device()).eval(), tokenizer, config, generation, chat, raw, identity)
 
 
-_VIEW = ("columns", "format", "chat_template", "prompt_template", "text_columns", "labels", "max_length")
+_VIEW = (
+    *("columns", "format", "chat_template", "chat_template_options", "prompt_template", "text_columns", "labels"),
+    "max_length",
+)
 
 
 def _refuse_damaged(folder: Path, store: Store) -> None:

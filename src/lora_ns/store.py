@@ -38,9 +38,8 @@ from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, Tr
 from lora_ns.record import PROTOCOL
 from lora_ns.sources.pretraining import BASE_MODELS
 
-_VIEW = (
-    "columns format chat_template prompt_template response_template text_columns label_column labels max_length".split()
-)
+_VIEW = """columns format chat_template chat_template_options prompt_template response_template text_columns label_column labels
+    max_length""".split()
 """Settings of a dataset that say how its rows are read, not which they are."""
 
 

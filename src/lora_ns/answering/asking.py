@@ -64,7 +64,7 @@ def ask(
 
 def prompts_as_text(exam: Exam, tokenizer: Any) -> list[str]:
     """The prompts as the model reads them, chat template applied."""
-    return texts_to_ask(exam.prompts, chat_of(exam.dataset.chat_template, tokenizer))
+    return texts_to_ask(exam.prompts, chat_of(exam.dataset, tokenizer))
 
 
 def probe_logits(model: Any, tokenizer: Any, exam: Exam, count: int) -> Any:
@@ -74,7 +74,7 @@ def probe_logits(model: Any, tokenizer: Any, exam: Exam, count: int) -> Any:
     if exam.task_type != "causal_lm":
         texts = [texts_of(row, exam.dataset) for row in exam.rows[:count]]
         return head_logits(model, tokenizer, texts, exam.dataset.max_length)
-    encoded = encode_prompts(exam.prompts[:count], tokenizer, chat_of(exam.dataset.chat_template, tokenizer))
+    encoded = encode_prompts(exam.prompts[:count], tokenizer, chat_of(exam.dataset, tokenizer))
     with torch.inference_mode():
         ids = [torch.tensor([row[: exam.dataset.max_length]], device=model.device) for row in encoded]
         return torch.stack([model(input_ids=row).logits[0, -1] for row in ids])
@@ -109,7 +109,7 @@ def _generate(
     model: Any, tokenizer: Any, exam: Exam, progress: Progress, served: Served | None
 ) -> tuple[list[Answer], Facts]:
     evaluation = exam.evaluation
-    config, stop_ids = with_stops(evaluation.generation, chat_of(exam.dataset.chat_template, tokenizer))
+    config, stop_ids = with_stops(evaluation.generation, chat_of(exam.dataset, tokenizer))
     generator = Generator(
         model,
         tokenizer,
@@ -128,7 +128,7 @@ def _generate(
 def _choose(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
     assert exam.spec.choices is not None
     choices = [exam.spec.choices(row, exam.evaluation.settings)[0] for row in exam.rows]
-    chat = chat_of(exam.dataset.chat_template, tokenizer)
+    chat = chat_of(exam.dataset, tokenizer)
     flat = [(prompt, choice) for prompt, of_row in zip(exam.prompts, choices, strict=True) for choice in of_row]
     encoded = encode_continuations([p for p, _ in flat], [c for _, c in flat], tokenizer, chat)
     sums, facts = log_likelihoods(model, encoded, tokenizer.pad_token_id, exam.evaluation.batch_size)

@@ -75,7 +75,7 @@ class Exam:
     def prompt_ids(self, tokenizer: Any) -> list[list[int]]:
         """The prompts as tokens; kept for the next model that is asked in the same tokens."""
         if not self._encoded or self._encoded[0] is not tokenizer:
-            chat = chat_of(self.dataset.chat_template, tokenizer)
+            chat = chat_of(self.dataset, tokenizer)
             self._encoded[:] = [tokenizer, encode_prompts(self.prompts, tokenizer, chat)]
         return self._encoded[1]
 

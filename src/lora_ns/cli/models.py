@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,7 +151,8 @@ def _chat(subject: Any, system: str | None, quiet: bool) -> None:
 
     if not subject.is_causal:
         raise ConfigError(f"--chat: {subject.config.task_type} does not answer in text.")
-    chat = subject.chat or Chat(subject.tokenizer, "tokenizer")
+    today = {"date": date.today().isoformat()}  # what is said here is kept nowhere
+    chat = subject.chat or Chat(subject.tokenizer, "tokenizer", today)
     converse(subject.model, subject.tokenizer, _lines(quiet), subject.generation, chat, _write, system)
 
 

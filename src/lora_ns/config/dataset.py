@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +57,26 @@ Files = Annotated[list[str], BeforeValidator(_one_as_list), Field(min_length=1)]
 
 
 Names = Annotated[list[str], AfterValidator(_each_once)]
+
+
+def _checked_options(given: Any) -> Any:
+    """The options with the date as text, which YAML reads as a date."""
+    if not isinstance(given, dict):
+        return given
+    told = {**given}
+    if "date" in given:
+        try:
+            told["date"] = date.fromisoformat(str(given["date"])).isoformat()
+        except ValueError:
+            raise ValueError(f"date: expected YYYY-MM-DD, found {given['date']!r}") from None
+    try:
+        json.dumps(told)
+    except TypeError as error:
+        raise ValueError(f"only text, numbers, true or false, lists and keys can be told: {error}") from None
+    return told
+
+
+TemplateOptions = Annotated[dict[str, Any], BeforeValidator(_checked_options)]
 
 
 def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +149,9 @@ class DatasetConfig(Section):
     """How a conversation becomes text: `tokenizer` (its own template), `tulu` (for tokenizers without one), or a `.jinja`
     file.  Conversations take `tokenizer` where nothing is said; for `plain` and `alpaca` rows it makes prompt and
     response one user's and one assistant's turn."""
+    chat_template_options: TemplateOptions = {}
+    """What the template is told beside the conversation.  date (YYYY-MM-DD): the day that it writes as today's; a template
+    that writes it (`strftime_now`) is refused without, as the same config would give other tokens tomorrow."""
     prompt_template: str | None = None
     """What is asked, with columns in braces; None: the model starts from nothing."""
     response_template: str | None = None
