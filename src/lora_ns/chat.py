@@ -37,6 +37,8 @@ TULU = """\
 
 Span = tuple[int, int]
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+"""How transformers' templates write today's date, in a form that they name."""
 _PROBE = "The answer between two marks."
 
 
@@ -60,8 +62,10 @@ class Chat:
         self._told: dict[str, Any] = {key: value for key, value in (options or {}).items() if key != "date"}
         if options and "date" in options:
             day = date.fromisoformat(options["date"])
-            self._told |= {"strftime_now": day.strftime, "date_string": day.strftime("%d %b %Y")}
-        elif "strftime_now" in self.template:
+            self._told["date_string"] = day.strftime("%d %b %Y")
+            # as text, for transformers hands no function on to a template
+            self.template = _TODAY.sub(lambda found: repr(day.strftime(found[2])), self.template)
+        if _TODAY.search(self.template):
             raise ConfigError(
                 "dataset.chat_template: the template writes today's date (strftime_now), so the same config would give other "
                 "tokens tomorrow. Say which day it is to write: dataset.chat_template_options: {date: 2026-01-31}."

@@ -187,7 +187,9 @@ def _asked(
         facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
         with meter.part("evaluating"), _progress(run, exam, quiet) as advance:
             answers, how = ask(model, tokenizer, exam, advance, served)
-    meter.figures["answering"] = how
+    asked = run.config.model
+    kind = "cpu" if device == "cpu" and served is None else "cuda"
+    meter.figures["answering"] = {**how, "dtype": asked.dtype, "quantization": asked.quantization, "device": kind}
     return answers, facts
 
 

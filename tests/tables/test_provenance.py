@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from demo_tables import METHODS, main_row, read, tables_of
 from synthetic_scores import demo_scores, generation_score
 
@@ -56,6 +57,35 @@ def test_mixed_commits_dirty_trees_unpinned_revisions_and_unsafe_sandboxes_are_s
         assert "1 of 2 scores were made with uncommitted changes" in text
         assert "word_problems: the model's revision is not pinned." in text
         assert "unsafe sandbox" in text
+
+
+def answered(dtype: str, quantization: str, batch_size: int, engine: str = "continuous") -> dict:
+    how = {"engine": engine, "batch_size": batch_size, "dtype": dtype, "quantization": quantization, "device": "cpu"}
+    return {"circumstances": {"answering": how}}
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"),
+    [(("bfloat16", "none"), "bfloat16"), (("float32", "4bit"), "float32 on 4bit weights")],
+    ids=["bfloat16", "quantised"],
+)
+def test_scores_in_low_precision_that_were_answered_differently_have_a_footnote(tmp_path, precision, said):
+    scores = [generation_score(method=m) for m in ("lora", "full")]
+    scores[0] |= answered(*precision, 64)
+    scores[1] |= {"asked": answered(*precision, 8, "generate")["circumstances"]}
+    result = tables_of(tmp_path, scores)
+    for name in ("main.md", "comparison.md", "main.tex"):
+        text = read(result, name)
+        assert "gsm8k: scores that are compared were answered in different ways" in text
+        assert f"continuous, 64 at a time, {said}, on cpu; generate, 8 at a time, {said}, on cpu" in text
+
+
+@pytest.mark.parametrize(("dtype", "sizes"), [("float32", (64, 8)), ("bfloat16", (64, 64))])
+def test_equal_ways_and_float32_have_none(tmp_path, dtype, sizes):
+    scores = [
+        generation_score(method=m) | answered(dtype, "none", n) for m, n in zip(("lora", "full"), sizes, strict=True)
+    ]
+    assert "different ways" not in read(tables_of(tmp_path, scores), "main.md")
 
 
 def test_a_clean_experiment_has_no_such_warning(demo):

@@ -69,7 +69,7 @@ def kept_answers(run: Run, exam: Exam) -> Kept:
 
 def _how(before: dict[str, Any]) -> dict[str, Any]:
     """How the answers came about, which judging them again does not change."""
-    kinds = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")
+    kinds = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "answering")
     figures = before.get("asked") or {kind: before["circumstances"].get(kind, {}) for kind in kinds}
     return {key: before.get(key) for key in ("canary", "prompt_warnings")} | {"asked": figures}
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count, product
 from string import ascii_lowercase
+from typing import Any
 
 from lora_ns.tables.collect import Results
 from lora_ns.tables.table import Note
@@ -86,7 +87,25 @@ def provenance_warnings(results: Results) -> list[str]:
         settings = {s.evaluation for method in results.methods for s in results.cell(block, method)}
         if len(settings) > 1:
             warnings.append(f"{block.task}, {block.benchmark}: not all methods were evaluated with the same settings.")
+        ways = {
+            way for method in results.methods for s in results.cell(block, method) if (way := _rounded_way(s.answered))
+        }
+        if len(ways) > 1:
+            warnings.append(
+                f"{block.task}, {block.benchmark}: scores that are compared were answered in different ways, which in low "
+                f"precision gives other answers here and there: {'; '.join(sorted(ways))}."
+            )
     return warnings
+
+
+def _rounded_way(answered: Mapping[str, Any]) -> str | None:
+    """How answers in low precision came about; None for float32, whose answers do not depend on it."""
+    precision = [answered.get("dtype", "float32"), answered.get("quantization", "none")]
+    if precision == ["float32", "none"]:
+        return None
+    said = precision[0] if precision[1] == "none" else f"{precision[0]} on {precision[1]} weights"
+    engine = f"{answered['engine']}, " if "engine" in answered else ""
+    return f"{engine}{answered.get('batch_size')} at a time, {said}, on {answered.get('device')}"
 
 
 def _seeds(seeds: list[int]) -> str:

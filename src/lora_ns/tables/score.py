@@ -57,6 +57,9 @@ class Score(BaseModel):
     config: dict[str, Any] = Field(default_factory=dict)
     inputs: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
+    circumstances: dict[str, Any] = Field(default_factory=dict)
+    asked: dict[str, Any] | None = None
+    """Of a score that was judged again: the circumstances of its answers."""
     unsafe_sandbox: bool = False
 
     _by_example: dict[str, NDArray[np.float64] | None] = PrivateAttr(default_factory=dict)
@@ -70,6 +73,11 @@ class Score(BaseModel):
         """Whether examples of one id are the same example."""
         mine, others = ({"inputs": score.inputs, "config": score.config} for score in (self, other))
         return asked_same_rows(mine, others)
+
+    @property
+    def answered(self) -> dict[str, Any]:
+        """How the answers came about: engine, batch_size, dtype, quantization, device; {} where the score does not say."""
+        return (self.asked or self.circumstances).get("answering") or {}
 
     @property
     def is_base(self) -> bool:
