@@ -65,6 +65,40 @@ def test_runs_that_were_trained_at_once_are_made_again_at_once(study: Path) -> N
     assert [result.state for result in verified(*fused)] == ["identical"] * 2
 
 
+def test_company_whose_run_file_is_missing_is_named_and_the_run_compared_within_a_tolerance(study: Path) -> None:
+    store = Store()
+    shutil.rmtree("results/adapters")
+    runs = [run for run in load_experiment(Path("experiment.yaml"), store).runs if run.config.peft.method == "lora"]
+    make_adapters(runs, lambda *_: None, quiet=True)
+    shutil.rmtree("results/scores")
+    gone = runs[1].file
+    gone.unlink()
+    (result,) = verified(runs[0].name)
+    assert result.state == "within" and states(result)["company"] == "within"
+    assert states(result)["adapter"] in ("within", "identical")
+    (said,) = [part.said for part in result.parts if part.name == "company"]
+    assert f"{gone} is missing" in said and "trained alone" in said and "within 0.001" in said
+
+
+def test_a_run_whose_memory_ran_out_is_made_again_with_as_many_rows_at_once(study: Path, monkeypatch) -> None:
+    from lora_ns.training import setup
+
+    store = Store()
+    run = next(run for run in load_experiment(Path("experiment.yaml"), store).runs if run.config.peft.method == "lora")
+    record_file = run.adapter / "record.json"
+    reseal(record_file, {"circumstances": {"rows_at_once": 2}})
+    asked: list[int | None] = []
+    prepare = setup.prepare
+
+    def noted(*given, per_device=None, **rest):
+        asked.append(per_device)
+        return prepare(*given, per_device=per_device, **rest)
+
+    monkeypatch.setattr("lora_ns.train.prepare", noted)
+    verified(run.name)
+    assert asked == [2]
+
+
 def test_a_clone_without_adapters_data_and_predictions_is_verified_by_what_git_keeps(study: Path) -> None:
     for place in ("data", "results/adapters", "results/predictions"):
         shutil.rmtree(place)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_ns.chain import make_adapter, make_adapters, make_score
+from lora_ns.chain import make_adapters, make_score
 from lora_ns.comparing import (
     Part,
     compare_curves,
@@ -92,12 +92,13 @@ def _verify(run: str, store: Store, scratch: Store, evaluations: Sequence[str], 
     if again.name != run:
         said = f"this code calls it {again.name}: what a stage means has changed since"
         return Verified(run, "different", [Part("run file", "different", said)], _then_and_now(kept, None))
+    company, parts = _company(kept, store, tolerance)
     with _threads(kept):
         try:
-            adapter = _made_again(again, kept, store)
+            adapter = _made_again(again, kept, company, store)
         except TrainingError as error:
             return _diverged(kept, str(error))
-        parts = _compare_adapters(kept, adapter, tolerance)
+        parts += _compare_adapters(kept, adapter, tolerance)
         for name, score in kept.scores.items():
             parts += _compare_evaluations(again, name, score, store, tolerance)
     state = worst(parts)
@@ -126,14 +127,27 @@ def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = Fal
             shutil.rmtree(root)
 
 
-def _made_again(run: Run, kept: Kept, store: Store) -> Path:
-    """The run's adapter in the scratch store, trained beside the runs that it was trained beside, where it was."""
-    beside = (kept.trained.get("circumstances") or {}).get("fused_with") or []
-    if not all(store.run_file(name).is_file() for name in beside):
-        beside = []
-    group = [Run(load_config(store.run_file(name)), run.store) for name in beside]
-    if run.name not in [other.name for other in group]:
-        return make_adapter(run, quiet=True)
+def _company(kept: Kept, store: Store, tolerance: float) -> tuple[list[str], list[Part]]:
+    """(the runs that this one was trained at once with, itself among them; what is to be said of them).
+
+    Where a run file of theirs is missing the run is made again alone: equal but for rounding, and never called identical.
+    """
+    names = (kept.trained.get("circumstances") or {}).get("fused_with") or []
+    missing = [str(store.run_file(name)) for name in names if not store.run_file(name).is_file()]
+    if not missing:
+        return names, []
+    said = (
+        f"it was trained at once with {len(names) - 1} others, and {', '.join(missing)} is missing: this time it was trained "
+        f"alone, and compared within {tolerance:g}"
+    )
+    return [], [Part("company", "within", said)]
+
+
+def _made_again(run: Run, kept: Kept, company: Sequence[str], store: Store) -> Path:
+    """The run's adapter in the scratch store, with as many rows at once and in the same company as it was trained."""
+    group = [Run(load_config(store.run_file(name)), run.store) for name in company]
+    rows = (kept.trained.get("circumstances") or {}).get("rows_at_once")
+    group = [_with_rows(one, rows) for one in (group if run.name in company else [run])]
     outcomes: dict[str, Path | LoraNsError] = {}
     make_adapters(
         group,
@@ -145,6 +159,14 @@ def _made_again(run: Run, kept: Kept, store: Store) -> Path:
     if isinstance(outcome, LoraNsError):
         raise outcome
     return outcome
+
+
+def _with_rows(run: Run, rows: int | None) -> Run:
+    """The run with so many rows at once on a device: dropout draws by them, and memory may have run out with more."""
+    if rows is None:
+        return run
+    training = run.config.training.model_copy(update={"per_device_train_batch_size": rows})
+    return Run(run.config.model_copy(update={"training": training}), run.store)
 
 
 def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) -> list[Part]:
