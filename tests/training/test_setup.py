@@ -87,7 +87,7 @@ def test_a_run_with_dropout_has_the_same_losses_alone_in_a_group_and_as_it_is_pr
 
 def test_noise_on_embeddings_is_the_trainers_own(workplace: Path, tiny_causal: Path) -> None:
     """NEFTune's runs are padded and trained alone, so that the noise is as strong as transformers' Trainer makes it."""
-    from lora_ns.fusing import why_alone
+    from lora_ns.grouping import why_alone
 
     config = run_config(tiny_causal, 0, training={"neftune_noise_alpha": 5.0})
     assert why_alone(config) == "training.neftune_noise_alpha"

@@ -12,7 +12,6 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED
-from lora_ns.training.entropy import token_entropy
 from lora_ns.training.flat import read_flat
 
 
@@ -79,13 +78,10 @@ class CausalLoss:
             logits = logits.reshape(-1, logits.size(-1))
         else:
             logits = _kept(model(**given, use_cache=False).logits[:, -inputs["input_ids"].size(1) :], keep)
-        logits = logits.float()
-        if not self.label_smoothing:
-            return Losses(*token_entropy(logits, targets))
-        with torch.no_grad():
-            correct = logits.gather(1, targets[:, None])[:, 0] >= logits.amax(-1) if len(targets) else targets
-        smooth: dict[str, Any] = {"reduction": "none", "label_smoothing": self.label_smoothing}
-        return Losses(torch.nn.functional.cross_entropy(logits, targets, **smooth), correct)
+        values = torch.nn.functional.cross_entropy(
+            logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing
+        )
+        return Losses(values, logits.argmax(-1) == targets)
 
 
 def _kept(values: Any, keep: Any) -> Any:
