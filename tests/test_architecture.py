@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
 LAYERS = [
-    {"errors", "gpus", "metric_names", "processes", "units"},
+    {"errors", "gpus", "metric_names", "owner", "processes", "slurm", "units"},
     {"config"},
     {"scoring", "sandbox", "statistics"},
     {"benchmarks", "sources"},
@@ -25,7 +25,6 @@ LAYERS = [
         "machine",
         "launch",
         "node",
-        "slurm",
         "trackers",
         "engines",
         "calibration",

@@ -16,7 +16,7 @@ from support import causal_task
 from lora_ns import progress
 from lora_ns.chain import make_score
 from lora_ns.config import check
-from lora_ns.progress import Progress, read_progress, reporting
+from lora_ns.progress import Progress, reporting
 from lora_ns.run import Run
 from lora_ns.store import Store
 
@@ -37,19 +37,19 @@ def test_the_file_says_the_step_at_most_once_a_second_and_is_gone_at_the_end(
     store = Store(tmp_path)
     path = store.progress("run")
     with reporting(store, "run", "train", steps=10, start=2) as report:
-        assert (first := read_progress(path)) is not None and first.step == 2 and first.seconds_a_step is None
+        assert (first := Progress.read(path)) is not None and first.step == 2 and first.seconds_a_step is None
         clock[0] = 1000.5
         report(3, 1.5)
-        assert read_progress(path) == first  # too soon
+        assert Progress.read(path) == first  # too soon
         clock[0] = 1004.0
         report(4, 1.25)
-        said = read_progress(path)
+        said = Progress.read(path)
         assert said is not None and (said.step, said.steps, said.loss, said.pid) == (4, 10, 1.25, os.getpid())
         assert said.seconds_a_step == 2.0  # two steps in four seconds; the two before this process count for nothing
         assert said.seconds_left(1004.0) == 12.0 and said.seconds_left(1005.0) == 11.0
         clock[0] = 1004.1
         report(10, 1.0)  # the last is always said
-        assert (last := read_progress(path)) is not None and last.step == 10
+        assert (last := Progress.read(path)) is not None and last.step == 10
         assert [p.name for p in path.parent.iterdir()] == ["progress.json"]
     assert not path.exists() and not path.parent.exists()
 
@@ -83,19 +83,21 @@ def test_a_killed_process_is_known_by_its_silence(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"here\n"
     path = Store(tmp_path).progress("run")
-    said = read_progress(path)
+    said = Progress.read(path)
     assert said is not None and said.pid == process.pid and not said.is_silent(time.time())
     process.kill()
     process.wait()
-    left = read_progress(path)
+    left = Progress.read(path)
     assert left == said and left.is_silent(time.time())
 
 
 def test_on_another_host_silence_is_measured_in_time_and_in_steps() -> None:
-    said = Progress("elsewhere", 1, "7", "train", step=4, steps=10, loss=None, time=1000.0, started=800.0, started_at=0)
+    said = Progress(
+        "elsewhere", 1, 0.0, "7", "train", step=4, steps=10, loss=None, time=1000.0, begun=800.0, started_at=0
+    )
     assert not said.is_silent(1100.0)  # a step takes 50 s
     assert not said.is_silent(1499.0) and said.is_silent(1501.0)
-    quick = replace(said, started=999.0)
+    quick = replace(said, begun=999.0)
     assert not quick.is_silent(1119.0) and quick.is_silent(1121.0)
 
 
@@ -103,7 +105,7 @@ def test_on_another_host_silence_is_measured_in_time_and_in_steps() -> None:
 def test_a_file_that_says_nothing_is_none(tmp_path: Path, text: str) -> None:
     path = tmp_path / "progress.json"
     path.write_text(text)
-    assert read_progress(path) is None
+    assert Progress.read(path) is None
 
 
 def test_training_and_evaluation_say_every_step(

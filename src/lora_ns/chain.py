@@ -15,7 +15,7 @@ from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.failure import failure_of, noting
 from lora_ns.processes import Processes
 from lora_ns.run import Run
-from lora_ns.store import Evaluation, date_inputs, exists, read_record
+from lora_ns.store import Evaluation, exists, read_record
 
 if TYPE_CHECKING:
     from lora_ns.answering.bases import Bases
@@ -55,9 +55,7 @@ def make_tokens(run: Run, *, quiet: bool = False) -> Path:
     for dataset in run.training_data:
         fetch(dataset, run.store)
     make_base(run, quiet=quiet)
-    tokenize(run)
-    date_inputs(folder / "record.json", run.tokens_inputs)
-    return folder
+    return tokenize(run)
 
 
 def make_adapter(run: Run, *, quiet: bool = False) -> Path:
@@ -107,8 +105,6 @@ def make_adapters(
                 read_record(outcome, diverged_too=trial)
             except LoraNsError as error:
                 outcome = error
-        if isinstance(outcome, Path):
-            date_inputs(outcome / "record.json", run.adapter_inputs)
         done(run, outcome)
 
     ready = []
@@ -182,8 +178,6 @@ def make_scores(
             fetch(evaluation.dataset, store)
             store.write_evaluation_file(evaluation)
         found |= evaluate_together(trained, evaluation, quiet=quiet, rescore=rescore, bases=bases)
-    for run in runs:
-        date_inputs(run.score(evaluation), run.score_inputs(evaluation))
     return found
 
 

@@ -15,7 +15,7 @@ from lora_ns import metric_names, record
 from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.experiment import Experiment, Trial, chosen_of
 from lora_ns.integrity import intact_score
-from lora_ns.store import Store, date_inputs, replace_text
+from lora_ns.store import Store, replace_text
 
 
 def choose(experiment: Experiment, store: Store) -> Path:
@@ -42,7 +42,6 @@ def choose(experiment: Experiment, store: Store) -> Path:
     for old in store.tables(experiment.name).glob("record-*.json"):
         old.unlink()  # they may speak of another choice
     replace_text(experiment.choice, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    date_inputs(experiment.choice, [trial.score for trial in experiment.trials])
     return experiment.choice
 
 

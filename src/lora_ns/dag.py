@@ -183,11 +183,6 @@ class Dag:
         """The folder of the figures."""
         return str(self.store.figures(self.experiment.name))
 
-    @property
-    def report(self) -> str:
-        """The report's page."""
-        return str(self.store.report(self.experiment.name) / "index.html")
-
     # -- inputs, while the output is missing -----------------------------------------------------------------------
 
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
@@ -218,7 +213,7 @@ class Dag:
     def _for_score(self, run: Run, evaluation: Evaluation) -> list[str]:
         if self.store.score(run.name, evaluation.name).is_file():
             return []
-        return [*self._adapter(run), *map(str, run.score_inputs(evaluation)[1:])]
+        return [*self._adapter(run), _record(self.store.rows(evaluation.dataset)), *map(str, run.base_records)]
 
     def _adapter(self, run: Run) -> list[str]:
         """What to ask for to have a run's adapter: its record, or that the runs of its job are done."""
@@ -340,6 +335,15 @@ class Dag:
     def base_model_of(self, wildcards: Wildcards) -> str:
         """`builtin:<name>` of a base model's folder."""
         return self.base_models[wildcards.base]
+
+
+def missing(inputs: Lookup) -> Lookup:
+    """The inputs without those that are there: a job has to wait for the others alone.
+
+    After a job Snakemake dates its outputs to now, and removes them where an input is newer (its dag.py, check_output_mtime),
+    whatever `ancient` says: a clock that ran ahead when an input was made would cost what was just finished.
+    """
+    return lambda wildcards: [path for path in inputs(wildcards) if not Path(path).exists()]
 
 
 def _each_once(paths: Iterable[str]) -> list[str]:

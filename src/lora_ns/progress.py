@@ -2,30 +2,26 @@
 
 WRITES results/scratch/<run>/progress.json (training), progress-<evaluation>.json (each evaluation)
 
-{"host", "pid", "job", "stage", "step", "steps", "loss", "time", "started", "started_at"}; times in seconds since 1970.
+{"host", "pid", "started", "job", "stage", "step", "steps", "loss", "time", "begun", "started_at"}; times in seconds since
+1970.
 The file is gone once the work has ended, well or not; what is left of a killed process tells by its silence.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil
-
+from lora_ns.owner import SILENT_SECONDS, Owner
 from lora_ns.processes import Processes
 from lora_ns.store import Store
 
 EVERY_SECONDS = 1.0
 """The file is written at most so often."""
-SILENCE_SECONDS = 120.0
-"""Nothing heard for so long, and for ten times as long as a step takes: nobody is there any more."""
 
 Report = Callable[..., None]
 """report(step, loss=None): so many of the steps are done."""
@@ -36,13 +32,9 @@ def silent(step: int, loss: float | None = None) -> None:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a progress file says."""
+class Progress(Owner):
+    """What a progress file says: whose it is, and where its work stands."""
 
-    host: str
-    pid: int
-    job: str | None
-    """SLURM's number of the job."""
     stage: str
     """`train`, or the evaluation's name."""
     step: int
@@ -51,15 +43,16 @@ class Progress:
     loss: float | None
     time: float
     """When this was written."""
-    started: float
+    begun: float
+    """When the process began with this work."""
     started_at: int
-    """The step that this process began after: more than 0 where it went on from a checkpoint."""
+    """The step that it began after: more than 0 where it went on from a checkpoint."""
 
     @property
     def seconds_a_step(self) -> float | None:
-        """Mean since the process began; None before its first step."""
+        """Mean since the work began; None before its first step."""
         done = self.step - self.started_at
-        return (self.time - self.started) / done if done > 0 else None
+        return (self.time - self.begun) / done if done > 0 else None
 
     def seconds_left(self, now: float) -> float | None:
         """Until the last step at the pace so far; None where there is no pace yet."""
@@ -68,17 +61,7 @@ class Progress:
 
     def is_silent(self, now: float) -> bool:
         """Whether the process that wrote it is dead (on this host), or has said nothing for too long (on another)."""
-        if self.host == platform.node():
-            return not _lives(self.pid, self.started)
-        return now - self.time > max(SILENCE_SECONDS, 10 * (self.seconds_a_step or 0.0))
-
-
-def _lives(pid: int, since: float) -> bool:
-    """Whether the process is there, and no later one that was given its number."""
-    try:
-        return psutil.Process(pid).create_time() <= since + 1
-    except psutil.Error:
-        return False
+        return not self.is_alive(now - self.time, max(SILENT_SECONDS, 10 * (self.seconds_a_step or 0.0)))
 
 
 @contextmanager
@@ -92,7 +75,7 @@ def reporting(store: Store, run: str, stage: str, steps: int, start: int = 0) ->
     if not Processes.here().is_first:
         yield silent
         return
-    started, written = time.time(), 0.0
+    owner, begun, written = asdict(Owner.here()), time.time(), 0.0
 
     def report(step: int, loss: float | None = None) -> None:
         nonlocal written
@@ -100,8 +83,9 @@ def reporting(store: Store, run: str, stage: str, steps: int, start: int = 0) ->
         if now - written < EVERY_SECONDS and step < steps:
             return
         written = now
-        job = os.environ.get("SLURM_JOB_ID")
-        said = Progress(platform.node(), os.getpid(), job, stage, step, steps, loss, now, started, start)
+        said = Progress(
+            **owner, stage=stage, step=step, steps=steps, loss=loss, time=now, begun=begun, started_at=start
+        )
         with suppress(OSError):
             _write(path, json.dumps(asdict(said)) + "\n")
 
@@ -120,11 +104,3 @@ def _write(path: Path, text: str) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
-
-
-def read_progress(path: Path) -> Progress | None:
-    """What the file says; None where there is none, or none that can be read."""
-    try:
-        return Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None

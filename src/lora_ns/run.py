@@ -252,11 +252,6 @@ class Run:
         """results/scores/<run>/<benchmark>-<digest>.json"""
         return self.store.score(self.name, evaluation.name)
 
-    def score_inputs(self, evaluation: Evaluation) -> list[Path]:
-        """The records of adapter, rows and base model that a score is made from."""
-        rows = self.store.rows(evaluation.dataset)
-        return [self.adapter / "record.json", rows / "record.json", *self.base_records]
-
     def predictions(self, evaluation: Evaluation) -> Path:
         """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
         return self.store.predictions(self.name, evaluation.name)

@@ -1,4 +1,4 @@
-"""What a process says to SLURM: this job is to go on; and the jobs that a killed workflow left are to end."""
+"""What a process asks of SLURM: whether a job is at work, that this one go on, that those a killed workflow left end."""
 
 from __future__ import annotations
 
@@ -22,13 +22,23 @@ _OF_A_WORKFLOW = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """Names of the jobs that Snakemake submits: a prefix, and what is new for each of its calls."""
 
 
+def is_at_work(job: str) -> bool | None:
+    """Whether a job has begun and has not ended; None where there is no SLURM to ask."""
+    state = _ask(*_squeue(job), absent="Invalid job id")
+    return None if state is None else state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
+
+
+def _squeue(job: str) -> list[str]:
+    return ["squeue", "--noheader", "--format=%T", f"--job={job}"]
+
+
 def requeue() -> bool:
     """Puts the SLURM job that this process is part of back into the queue, to go on later; whether that was done.
 
     Not where the job is being cancelled (or ended by SLURM, which then requeues by itself what it may).
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or _insist("squeue", "--noheader", f"--job={job}", "--format=%T") != "RUNNING":
+    if job is None or _insist(*_squeue(job)) != "RUNNING":
         return False
     return _insist("scontrol", "requeue", job) is not None
 
@@ -70,10 +80,12 @@ def _insist(*words: str) -> str | None:
     return said
 
 
-def _ask(*words: str) -> str | None:
-    """What one of SLURM's tools says; None where it is not there, or fails."""
+def _ask(*words: str, absent: str | None = None) -> str | None:
+    """What one of SLURM's tools says; None where it is not there, or fails.  absent: the complaint that means `nothing`."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
+    if absent is not None and absent in done.stderr:
+        return ""
     return done.stdout.strip() if done.returncode == 0 else None

@@ -13,7 +13,7 @@ from lora_ns.difference import run_of
 from lora_ns.errors import ConfigError
 from lora_ns.experiment import Experiment, load_experiment
 from lora_ns.failure import failure_of
-from lora_ns.progress import Progress, read_progress
+from lora_ns.progress import Progress
 from lora_ns.run import Run
 from lora_ns.store import Store, exists
 
@@ -100,7 +100,7 @@ def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
     scores = [path.is_file() for path in run.scores]
     if scores and all(scores):
         return RunStatus(run, "done")
-    said = [read_progress(store.progress(run.name, stage)) for stage in ("train", *(e.name for e in run.evaluations))]
+    said = [Progress.read(store.progress(run.name, stage)) for stage in ("train", *(e.name for e in run.evaluations))]
     at_work = tuple(progress for progress in said if progress is not None)
     alive = tuple(progress for progress in at_work if not progress.is_silent(now))
     if alive:

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -390,27 +390,10 @@ def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
     return found
 
 
-def date_inputs(output: Path, inputs: Iterable[Path]) -> None:
-    """Dates to now those inputs of a finished output that lie in the future.
-
-    After a job Snakemake dates its outputs to now, and removes them where an input is newer (its dag.py, check_output_mtime),
-    whatever `ancient` says: a clock that ran ahead when an input was made would cost what was just finished.
-    """
-    with suppress(OSError):
-        made = output.stat().st_mtime_ns
-        late = [path for path in inputs if path.exists() and path.stat().st_mtime_ns > made]
-        if late:
-            os.utime(output)
-        now = output.stat().st_mtime_ns  # by the clock of the disk, which may be a server's
-        for path in late:
-            with suppress(OSError):
-                if path.stat().st_mtime_ns > now:
-                    os.utime(path)
-
-
 @contextmanager
 def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
+
     A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.  Where another
     process has made it meanwhile, that one stays: both are the same, and somebody may read it.
     """

@@ -1,14 +1,17 @@
+"""One trainer a run; and `lora_ns.owner`, by which a lock tells whether its process is still at work."""
+
 from __future__ import annotations
 
 import json
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from lora_ns.errors import Busy
-from lora_ns.training import lock
+from lora_ns.owner import SILENT_SECONDS
 from lora_ns.training.lock import holding
 
 
@@ -40,15 +43,31 @@ def test_a_number_that_another_process_has_by_now_is_no_holder(tmp_path: Path) -
         pass
 
 
-@pytest.mark.parametrize(("silent", "alive"), [(1, True), (lock.SILENT_SECONDS + 5, False)])
+@pytest.mark.parametrize(("silent", "alive"), [(1, True), (SILENT_SECONDS + 5, False)])
 def test_on_another_machine_a_holder_lives_as_long_as_it_touches_the_lock(
     tmp_path: Path, silent: int, alive: bool
 ) -> None:
     path = tmp_path / "lock"
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "job": None}))
     os.utime(path, (time.time() - silent,) * 2)
-    holder = lock.holder_of(path)
-    assert holder is not None and lock.is_alive(holder, path) is alive
+    with pytest.raises(Busy, match="by process 1 on elsewhere") if alive else nullcontext(), holding(tmp_path):
+        assert not alive
+
+
+@pytest.mark.parametrize(("state", "alive"), [("RUNNING", True), ("PENDING", False), ("", False)])
+def test_what_slurm_says_of_a_holders_job_counts_more_than_its_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, alive: bool
+) -> None:
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    said = f"echo {state}" if state else "echo 'Invalid job id specified' >&2; exit 1"
+    squeue.write_text(f'#!/bin/sh\n[ "$3" = --job=77 ] || exit 2\n{said}\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=":")
+    (tmp_path / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "job": "77"}))
+    os.utime(tmp_path / "lock", (time.time() - (SILENT_SECONDS + 5 if alive else 1),) * 2)
+    with pytest.raises(Busy, match="SLURM job 77") if alive else nullcontext(), holding(tmp_path):
+        assert not alive
 
 
 def test_a_requeued_job_takes_over_from_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

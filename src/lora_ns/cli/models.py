@@ -19,7 +19,7 @@ from lora_ns.config import merge as overlay
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import ConfigError
 from lora_ns.run import Run
-from lora_ns.store import Store, date_inputs
+from lora_ns.store import Store
 
 app = typer.Typer()
 
@@ -58,7 +58,6 @@ def merge(
     else:
         make_adapter(run, quiet=quiet)
     folder = run_stage(run, output=output)
-    date_inputs(folder / "record.json", [run.adapter / "record.json", *run.base_records])
     _say_parity(json.loads((folder / "record.json").read_text())["parity"])
     typer.echo(folder)
 

@@ -11,7 +11,7 @@ from lora_ns.report.content import overview
 from lora_ns.report.details import details
 from lora_ns.report.page import page
 from lora_ns.report.read import read_runs
-from lora_ns.store import Store, date_inputs, replace_text
+from lora_ns.store import Store, replace_text
 
 
 def report(experiment: Experiment, store: Store) -> Path:
@@ -19,5 +19,4 @@ def report(experiment: Experiment, store: Store) -> Path:
     runs = read_runs(experiment, store)
     path = store.report(experiment.name) / "index.html"
     replace_text(path, page(overview(experiment, runs, store.tables(experiment.name)), details(runs)))
-    date_inputs(path, [experiment.tables_record])
     return path

@@ -20,7 +20,7 @@ from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, read_trials
 from lora_ns.failure import failure_of
 from lora_ns.integrity import intact_score
-from lora_ns.store import Store, date_inputs, replace_text
+from lora_ns.store import Store, replace_text
 from lora_ns.tables.table import Table, from_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
     out = store.tables(experiment.name)
     if not _stands(target, notes, store.root):
         _make(experiment, store, notes, target)
-    date_inputs(target, _inputs(experiment))
     return from_json((out / "tables.json").read_text(encoding="utf-8"))
 
 
