@@ -34,7 +34,7 @@ from lora_ns.models import best_device, load_base, load_tokenizer, make_determin
 from lora_ns.prompts import NoConversation, Prompt, instructed, prompt_of, texts_of
 from lora_ns.record import sha256_file
 from lora_ns.run import Run
-from lora_ns.store import Store, digest_of, exists
+from lora_ns.store import Store, digest_of, exists, view_of
 
 BLOCK = 8
 """So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""
@@ -101,17 +101,11 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
         "task_type": config.task_type,
         "dtype": config.model.dtype,
         "quantization": config.model.quantization,
-        "view": None if raw else config.dataset.model_dump(include=set(_VIEW)),
+        "view": None if raw else view_of(config.dataset),
         "generation": generation.model_dump() if config.task_type == "causal_lm" else None,
     }
     chat = None if raw else chat_of(config.dataset, tokenizer)
     return Subject(model.to(best_device()).eval(), tokenizer, config, generation, chat, raw, identity)
-
-
-_VIEW = (
-    *("columns", "format", "chat_template", "chat_template_options", "prompt_template", "text_columns", "labels"),
-    "max_length",
-)
 
 
 def _refuse_damaged(folder: Path, store: Store) -> None:
