@@ -103,8 +103,7 @@ class _Sitting:
         overlap = _overlap(exam, run)
         isolation = isolation_of(exam, run.store) if Processes.here().is_first else None
         if self._rescore:
-            kept = kept_answers(run, exam)
-            answers, facts = kept.answers, kept.facts
+            answers, facts, meter.figures["answering"] = kept_answers(run, exam)
         else:
             answers, facts = _asked(run, exam, self._bases, meter, self._quiet)
         if Processes.here().is_first:
@@ -187,10 +186,21 @@ def _asked(
         facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
         with meter.part("evaluating"), _progress(run, exam, quiet) as advance:
             answers, how = ask(model, tokenizer, exam, advance, served)
-    asked = run.config.model
-    kind = "cpu" if device == "cpu" and served is None else "cuda"
-    meter.figures["answering"] = {**how, "dtype": asked.dtype, "quantization": asked.quantization, "device": kind}
+    meter.figures["answering"] = {**how, **_conditions(model, run.config, how)}
     return answers, facts
+
+
+def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes the rounding of answers, beside engine and batch: nothing that shows in float32."""
+    import torch
+
+    on_gpu = model.device.type == "cuda" or (how.get("engine") == "vllm" and torch.cuda.is_available())
+    return {
+        "dtype": config.model.dtype,
+        "quantization": config.model.quantization,
+        "device": torch.cuda.get_device_name() if on_gpu else model.device.type,
+        "processes": Processes.here().count,
+    }
 
 
 def _canary(model: Any, run: Run, tokenizer: Any, exam: Exam) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ def answered(dtype: str, quantization: str, batch_size: int, engine: str = "cont
 def test_scores_in_low_precision_that_were_answered_differently_have_a_footnote(tmp_path, precision, said):
     scores = [generation_score(method=m) for m in ("lora", "full")]
     scores[0] |= answered(*precision, 64)
-    scores[1] |= {"asked": answered(*precision, 8, "generate")["circumstances"]}
+    scores[1] |= answered(*precision, 8, "generate")
     result = tables_of(tmp_path, scores)
     for name in ("main.md", "comparison.md", "main.tex"):
         text = read(result, name).replace("\\allowbreak{}", "")

@@ -7,7 +7,6 @@ that asked the same prompts and decoded alike.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +32,12 @@ ANSWER_KEYS = {
 """What of a kept line is the model's answer."""
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Answers of an earlier evaluation, and what its record said of how they came about."""
+def kept_answers(run: Run, exam: Exam) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """(the kept answers to this exam, facts for the record, how they were answered).
 
-    answers: list[dict[str, Any]]
-    facts: dict[str, Any]
-
-
-def kept_answers(run: Run, exam: Exam) -> Kept:
-    """The kept answers to this exam.  Raises EvaluationError where none fit, DamagedError for a score or predictions that were
-    changed since: edited answers would come out with a new seal."""
+    Raises EvaluationError where none fit, DamagedError for a score or predictions that were changed since: edited answers
+    would come out with a new seal.
+    """
     store, evaluation = run.store, exam.evaluation
     own = run.predictions(evaluation)
     others = sorted(own.parent.glob("*.jsonl")) if own.parent.is_dir() else []
@@ -60,16 +54,17 @@ def kept_answers(run: Run, exam: Exam) -> Kept:
         lines = _lines(path)
         if _answers_to(lines, asked, exam):
             answers = [{key: line[key] for key in ANSWER_KEYS[exam.spec.kind]} for line in lines]
-            return Kept(answers, {**_how(before), "rescored_from": path.stem})
+            how = before["circumstances"].get("answering", {})
+            return answers, {**_facts(before), "rescored_from": path.stem}, how
     raise EvaluationError(
         f"no kept predictions of run {run.name} answer {evaluation.name}: none ask the same questions with the same decoding. "
         "Evaluate without --rescore."
     )
 
 
-def _how(before: dict[str, Any]) -> dict[str, Any]:
-    """How the answers came about, which judging them again does not change."""
-    kinds = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes", "answering")
+def _facts(before: dict[str, Any]) -> dict[str, Any]:
+    """What the record said of the answers, which judging them again does not change."""
+    kinds = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")
     figures = before.get("asked") or {kind: before["circumstances"].get(kind, {}) for kind in kinds}
     return {key: before.get(key) for key in ("canary", "prompt_warnings")} | {"asked": figures}
 

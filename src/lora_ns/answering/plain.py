@@ -23,9 +23,14 @@ class Plain:
         """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
         import torch
 
+        config = self._decoder.config
+        if config.num_beams > 1 and (config.do_sample or config.repetition_penalty != 1.0):
+            size = 1  # transformers draws for the whole batch at once, and penalises its padding
         order = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))
         for batch in _batches(order, size, like=_pads_between(self._model)):
             input_ids, attention = _left_padded([a.prompt for a in batch], self._pad, self._model.device)
+            if config.num_beams > 1:
+                torch.manual_seed(int(batch[0].draw(config.seed) * 2**53))
             with torch.inference_mode():
                 output = self._model.generate(
                     input_ids=input_ids,

@@ -58,8 +58,6 @@ class Score(BaseModel):
     inputs: dict[str, Any] = Field(default_factory=dict)
     trained: dict[str, Any] = Field(default_factory=dict)
     circumstances: dict[str, Any] = Field(default_factory=dict)
-    asked: dict[str, Any] | None = None
-    """Of a score that was judged again: the circumstances of its answers."""
     unsafe_sandbox: bool = False
 
     _by_example: dict[str, NDArray[np.float64] | None] = PrivateAttr(default_factory=dict)
@@ -77,7 +75,7 @@ class Score(BaseModel):
     @property
     def answered(self) -> dict[str, Any]:
         """How the answers came about: engine, batch_size, dtype, quantization, device; {} where the score does not say."""
-        return (self.asked or self.circumstances).get("answering") or {}
+        return self.circumstances.get("answering") or {}
 
     @property
     def is_base(self) -> bool:
