@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -285,46 +284,6 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     assert sum(line["bytes"] for line in lines) == characters
     total = -sum(line["log_likelihood"] for line in lines)
     assert score["metrics"]["bits_per_byte"] == pytest.approx(total / math.log(2) / characters)
-
-
-UNEQUAL = ["Add 2 to 3." + " Think." * (number % 4) for number in range(40)]
-"""Prompts of very different lengths."""
-
-
-@pytest.mark.parametrize(
-    "generation",
-    [{}, {"do_sample": True, "temperature": 0.8, "num_samples": 2}, {"stop": ["x"]}],
-    ids=["greedy", "drawn", "stop"],
-)
-def test_in_float32_completions_are_equal_at_any_batch_and_by_either_engine(
-    workplace: Path, tiny_causal: Path, generation: dict[str, Any]
-) -> None:
-    """Which is why batch_size and backend are outside the digest."""
-    write([{**row, "question": question} for row, question in zip(sums(40), UNEQUAL, strict=True)])
-    found, ways = [], []
-    for backend in ("continuous", "generate"):
-        for size in (1, 8, 32):
-            how = {"batch_size": size, "backend": backend, "generation": {"max_new_tokens": 12, **generation}}
-            score, lines = scored(task(tiny_causal, evaluation=how))
-            found.append([line["completions"] for line in lines])
-            ways.append((score["evaluation"], score["circumstances"]["answering"]))
-            shutil.rmtree("results/scores")
-    assert all(completions == found[0] for completions in found[1:])
-    assert len({name for name, _ in ways}) == 1, "one evaluation"
-    assert [(way["engine"], way["batch_size"]) for _, way in ways] == [
-        (engine, size) for engine in ("continuous", "generate") for size in (1, 8, 32)
-    ]
-    assert {(way["dtype"], way["quantization"], way["device"]) for _, way in ways} == {("float32", "none", "cpu")}
-
-
-def test_in_float32_likelihoods_are_equal_but_for_rounding_at_any_batch(workplace: Path, tiny_causal: Path) -> None:
-    write([{**row, "question": question} for row, question in zip(sums(40), UNEQUAL, strict=True)])
-    found = []
-    for size in (1, 8, 32):
-        _, lines = scored(untrained(tiny_causal, "perplexity", evaluation={"batch_size": size}))
-        found.append([line["log_likelihood"] for line in lines])
-        shutil.rmtree("results/scores")
-    assert found[1] == pytest.approx(found[0], rel=1e-5) and found[2] == pytest.approx(found[0], rel=1e-5)
 
 
 def test_prompt_learning_methods_are_measured_behind_their_own_positions(workplace: Path, tiny_causal: Path) -> None:
