@@ -21,6 +21,7 @@ from peft import (
 from torch.testing import assert_close
 
 from lora_ns.training.collate import IGNORED, Batch, with_targets
+from lora_ns.training.entropy import token_entropy
 from lora_ns.training.flat import flatten
 from lora_ns.training.loss import CausalLoss, LabelLoss, sums_by_owner
 
@@ -181,6 +182,20 @@ def test_tokens_see_no_padding_though_no_mask_is_given() -> None:
         read = ("input_ids", "attention_mask", "labels")
         alone = with_targets({name: inputs[name][row : row + 1, :length] for name in read})
         assert_close(loss(model, alone).values.sum(), together[row], rtol=1e-5, atol=1e-5)
+
+
+def test_token_entropy_is_cross_entropy() -> None:
+    torch.manual_seed(0)
+    logits, targets = torch.randn(7, 50, dtype=torch.float64, requires_grad=True), torch.randint(50, (7,))
+    targets[:3] = logits[:3].argmax(-1)
+    wanted = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    weights = torch.randn(7, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((wanted * weights).sum(), logits)
+    found, correct = token_entropy(logits * 1.0, targets)
+    assert correct.tolist() == (logits.argmax(-1) == targets).tolist()
+    assert_close(found, wanted)
+    (found_gradient,) = torch.autograd.grad((found * weights).sum(), logits)
+    assert_close(found_gradient, gradient)
 
 
 @pytest.mark.parametrize(

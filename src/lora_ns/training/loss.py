@@ -12,6 +12,7 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.training.collate import IGNORED
+from lora_ns.training.entropy import token_entropy
 from lora_ns.training.flat import read_flat
 
 
@@ -78,6 +79,8 @@ class CausalLoss:
             logits = logits.reshape(-1, logits.size(-1))
         else:
             logits = _kept(model(**given, use_cache=False).logits[:, -inputs["input_ids"].size(1) :], keep)
+        if not self.label_smoothing:
+            return Losses(*token_entropy(logits.float(), targets))
         values = torch.nn.functional.cross_entropy(
             logits.float(), targets, reduction="none", label_smoothing=self.label_smoothing
         )
