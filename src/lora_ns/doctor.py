@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +80,10 @@ def _needed(root: Path) -> Iterator[Finding]:
 
 def lock_differences(lock: Path) -> dict[str, tuple[str | None, str]]:
     """package -> (installed, locked) where they differ; a local build's mark (+cpu) does not count."""
-    found: dict[str, tuple[str | None, str]] = {}
-    for name, locked in re.findall(
-        r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", lock.read_text() if lock.is_file() else "", re.M
-    ):
-        try:
-            have = version(name)
-        except PackageNotFoundError:
-            found[name] = (None, locked)
-            continue
-        if have.split("+")[0] != locked:
-            found[name] = (have, locked)
-    return found
+    text = lock.read_text() if lock.is_file() else ""
+    pinned = re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", text, re.M)
+    found = {name: (record.version_of(name), locked) for name, locked in pinned}
+    return {name: pair for name, pair in found.items() if (pair[0] or "").split("+")[0] != pair[1]}
 
 
 def _accelerated(torch: Any, engines: Mapping[str, str | None]) -> Iterator[Finding]:

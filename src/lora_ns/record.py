@@ -112,14 +112,16 @@ def _git(root: Path, *words: str) -> str | None:
 
 @cache
 def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that results hang on; null where one is not installed."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    return versions
+    """Versions of the packages that results depend on; null where one is not installed."""
+    return {"python": platform.python_version(), **{package: version_of(package) for package in PACKAGES}}
+
+
+def version_of(package: str) -> str | None:
+    """A package's version; None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def hardware() -> dict[str, Any]:
@@ -128,11 +130,15 @@ def hardware() -> dict[str, Any]:
     gpus, cuda = [], None
     if torch is not None and torch.cuda.is_available():
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        cuda = {"runtime": torch.version.cuda, "driver": _driver(), "cudnn": torch.backends.cudnn.version()}
+        cuda = {
+            "runtime": torch.version.cuda,
+            "driver": _of_system("/sys/module/nvidia/version"),
+            "cudnn": torch.backends.cudnn.version(),
+        }
     return {
         "host": platform.node(),
         "system": platform.platform(),
-        "cpu": of_processor("model name") or platform.processor(),
+        "cpu": _of_system("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads() if torch is not None else None,
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -141,21 +147,13 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _driver() -> str | None:
-    """Version of the NVIDIA kernel driver."""
+def _of_system(file: str, name: str = "") -> str | None:
+    """What a file of the kernel's says, in the first line that begins with the name; None where it says nothing."""
     try:
-        return Path("/sys/module/nvidia/version").read_text().strip()
+        lines = Path(file).read_text().splitlines()
     except OSError:
         return None
-
-
-def of_processor(name: str) -> str | None:
-    """What the system says of the first core under a name (model name, vendor_id …); None where it does not."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return None
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), None)
+    return next((line.split(":", 1)[-1].strip() for line in lines if line.startswith(name)), None)
 
 
 class Meter:
@@ -211,12 +209,8 @@ def _reset_peak() -> bool:
 
 def peak_resident() -> int | None:
     """The most bytes that this process has held; None where the system does not say."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return None
-    found = next((line.split() for line in lines if line.startswith("VmHWM:")), None)
-    return int(found[1]) * 1024 if found else None
+    found = _of_system("/proc/self/status", "VmHWM:")
+    return int(found.split()[0]) * 1024 if found else None
 
 
 def _peak_gpu() -> int | None:
@@ -237,14 +231,13 @@ def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "seal": seal_of(content)}
 
 
-def content_digest(record: Mapping[str, Any]) -> str:
-    """One checksum for all files of an artefact: what a later stage says that it has read."""
-    return seal_of(record["outputs"])
-
-
 def write_json(path: Path, value: Any) -> None:
     """The value as JSON with a stable layout, durable on disk when this returns.  Not-a-number is refused."""
-    text = json.dumps(value, indent=1, sort_keys=False, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as a file, durable on disk when this returns."""
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

@@ -452,10 +452,7 @@ def replace_text(path: Path, text: str) -> None:
     scratch = _scratch_beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with scratch.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        record.write_text(scratch, text)
         scratch.replace(path)
     except OSError as error:
         with suppress(OSError):

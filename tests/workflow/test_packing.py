@@ -265,7 +265,7 @@ def choose_the_first(dag: Dag) -> None:
 
 def answers(dag: Dag) -> Iterator[Any]:
     """Whatever the rules ask, of everything that there is."""
-    yield from (dag.data, dag.tables, dag.untrained, dag.figures, dag.report)
+    yield from (dag.data, dag.tables, dag.untrained, dag.figures)
     yield from (ask(None) for ask in (dag.scores, dag.adapters, dag.every_adapter, dag.merged_records, dag.for_choice))
     for run in dag.runs:
         here = SimpleNamespace(run=run)

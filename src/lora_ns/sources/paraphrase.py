@@ -16,7 +16,6 @@ from typing import Any
 
 VERSION = 1
 COLUMNS = ("sentence1", "sentence2")
-LABEL_NAMES = ("not_equivalent", "equivalent")
 
 Event = dict[str, int]
 """Part of the event -> which of its meanings."""

@@ -60,7 +60,7 @@ def seal(made: Path, scratch: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
     made.rename(target)
     _sync_folder(scratch)
-    for old in [*_by_step(scratch)][KEPT:]:
+    for old in _by_step(scratch)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
@@ -68,7 +68,7 @@ def seal(made: Path, scratch: Path) -> Path:
 def newest(scratch: Path) -> Path | None:
     """The newest checkpoint that verifies; None where there is none.  Removes what was cut short or damaged."""
     shutil.rmtree(saving_place(scratch), ignore_errors=True)
-    for folder in [*_by_step(scratch)]:
+    for folder in _by_step(scratch):
         if is_whole(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
@@ -93,10 +93,10 @@ def step_of(folder: Path) -> int:
     return int(found[1])
 
 
-def _by_step(scratch: Path) -> Iterator[Path]:
+def _by_step(scratch: Path) -> list[Path]:
     """Checkpoints, newest first."""
     folders = [path for path in scratch.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
-    yield from sorted(folders, key=step_of, reverse=True)
+    return sorted(folders, key=step_of, reverse=True)
 
 
 def _sync_folder(folder: Path) -> None:
