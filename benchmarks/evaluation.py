@@ -84,9 +84,7 @@ def show(figures: dict[str, list[dict[str, Any]]], baseline: str) -> None:
         ratios = [a / b for a, b in zip(rates, against, strict=True)]
         peak = statistics.median(one["peak"] for one in runs) / 2**20
         spread = f"{statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f})"
-        print(
-            f"| {name} | {spread} | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {peak:.0f} |"
-        )
+        print(f"| {name} | {spread} | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) | {peak:.0f} |")
 
 
 def prepare(given: argparse.Namespace) -> None:
@@ -152,11 +150,7 @@ def prompts(given: argparse.Namespace, tokenizer: Any) -> Answers:
     solutions = tokenizer([RESPONSE.format(**row) for row in rows], add_special_tokens=False)["input_ids"]
     opening = [draw.randrange(END) for _ in range(given.opening)]
     return [
-        [
-            *opening,
-            *(draw.randrange(END) for _ in range(len(question) - 1)),
-            len(solution) * CHOICES + draw.randrange(CHOICES),
-        ]
+        [*opening, *(draw.randrange(END) for _ in range(len(question) - 1)), len(solution) * CHOICES + draw.randrange(CHOICES)]
         for question, solution in zip(questions, solutions, strict=True)
     ]
 

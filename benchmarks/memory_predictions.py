@@ -103,13 +103,7 @@ METHODS: dict[str, dict[str, Any]] = {
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 WARMING = {
     "warm_lm": {"class": "LlamaForCausalLM", "config": TINY, "vocab": 3100, "batch": 2, "length": 32},
-    "warm_classifier": {
-        "class": "BertForSequenceClassification",
-        "config": TINY,
-        "vocab": 3100,
-        "batch": 2,
-        "length": 32,
-    },
+    "warm_classifier": {"class": "BertForSequenceClassification", "config": TINY, "vocab": 3100, "batch": 2, "length": 32},
 }
 """Trained first, so that what libraries load at their first step is no part of any case."""
 
@@ -129,9 +123,7 @@ def write_case(folder: Path, name: str) -> None:
     kind = getattr(transformers, shape["class"])
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     torch.manual_seed(0)
-    kind(kind.config_class(vocab_size=shape["vocab"], **ids, **shape["config"])).save_pretrained(
-        folder / f"model-{name}"
-    )
+    kind(kind.config_class(vocab_size=shape["vocab"], **ids, **shape["config"])).save_pretrained(folder / f"model-{name}")
     rows = folder / f"rows-{name}"
     rows.mkdir()
     rng = random.Random(0)
@@ -236,9 +228,7 @@ def main() -> None:
                     file.write(json.dumps(line) + "\n")
     print(f"\n{len(errors)} cases: median error {statistics.median(errors):.1%}, greatest {max(errors):.1%}.")
     hardware, versions = record.hardware(), record.package_versions()
-    print(
-        f"{hardware['cpu']}, {hardware['cores']} cores (one thread used), {hardware['memory_bytes'] / 2**30:.0f} GiB; "
-    )
+    print(f"{hardware['cpu']}, {hardware['cores']} cores (one thread used), {hardware['memory_bytes'] / 2**30:.0f} GiB; ")
     print(", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "peft", "trl")))
     print(time.strftime("%Y-%m-%d", time.gmtime()))
 

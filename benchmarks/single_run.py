@@ -60,10 +60,7 @@ def main() -> None:
             for name in given.only:
                 figures[name].append(measured(__file__, name, {key: getattr(given, key) for key in SHARED}))
                 last = figures[name][-1]
-                print(
-                    f"{repeat + 1}/{given.repeats} {name:22} {last['tokens'] / last['cpu']:8.0f} tokens/CPU s",
-                    file=sys.stderr,
-                )
+                print(f"{repeat + 1}/{given.repeats} {name:22} {last['tokens'] / last['cpu']:8.0f} tokens/CPU s", file=sys.stderr)
     baseline = "HF Trainer, random"
     print(f"| loop | real tokens / CPU s, median (range) | × {baseline} | peak MiB |\n|---|---:|---:|---:|")
     for name, runs in figures.items():
@@ -71,9 +68,7 @@ def main() -> None:
         against = [one["tokens"] / one["cpu"] for one in figures.get(baseline, runs)]
         ratio = statistics.median(a / b for a, b in zip(rates, against, strict=True))
         peak = statistics.median(one["peak"] for one in runs) / 2**20
-        print(
-            f"| {name} | {statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f}) | {ratio:.2f} | {peak:.0f} |"
-        )
+        print(f"| {name} | {statistics.median(rates):.0f} ({min(rates):.0f}–{max(rates):.0f}) | {ratio:.2f} | {peak:.0f} |")
 
 
 def compare_by_steps(given: argparse.Namespace) -> None:

@@ -106,10 +106,7 @@ def main() -> None:
             spread = " ".join(f"{value:.0f}" for value, _ in sorted(found))
             print(f"{way:10s}  wall {wall:6.1f} s ({spread})   CPU {cpu:6.1f} s")
         if {"processes", "fused"} <= set(given.ways):
-            far = max(
-                distance(Path(folder) / "kept/processes" / a.name, Path(folder) / "kept/fused" / a.name)
-                for a in adapters
-            )
+            far = max(distance(Path(folder) / "kept/processes" / a.name, Path(folder) / "kept/fused" / a.name) for a in adapters)
             print(f"fused adapters differ from those trained alone by at most {far:.1e} of their norm")
 
 

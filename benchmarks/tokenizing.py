@@ -96,9 +96,7 @@ def train_tokenizer(texts: Any, folder: Path) -> None:
 
     core = Tokenizer(models.BPE(unk_token="<unk>"))
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    core.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=32_000, special_tokens=SPECIALS, show_progress=False)
-    )
+    core.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=32_000, special_tokens=SPECIALS, show_progress=False))
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 2)])
     names = dict(zip(("pad_token", "unk_token", "bos_token", "eos_token"), SPECIALS, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=core, **names).save_pretrained(folder)
@@ -172,8 +170,7 @@ def trl(place: Path, folder: Path) -> Callable[[], int]:
     model = AutoModelForCausalLM.from_pretrained(place / "model")
     rows = load_dataset("parquet", data_files=str(place / "rows/train.parquet"), split="train")
     rows = rows.map(
-        lambda row: {"prompt": PROMPT.format(**row), "completion": RESPONSE.format(**row)},
-        remove_columns=rows.column_names,
+        lambda row: {"prompt": PROMPT.format(**row), "completion": RESPONSE.format(**row)}, remove_columns=rows.column_names
     )
     for path in folder.rglob("*.arrow"):
         path.rename(path.with_suffix(".rows"))

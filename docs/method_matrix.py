@@ -14,16 +14,7 @@ from typing import Any
 
 from lora_ns.config import RunConfig, check, known_methods
 from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.methods import (
-    REFUSALS,
-    attach,
-    initial_factors,
-    load_trained,
-    put_on,
-    reason_of,
-    save_trained,
-    without_adapter,
-)
+from lora_ns.methods import REFUSALS, attach, initial_factors, load_trained, put_on, reason_of, save_trained, without_adapter
 from lora_ns.models import load_base, make_deterministic
 from lora_ns.run import Run
 from lora_ns.store import Store
@@ -227,10 +218,7 @@ def _own_words(error: BaseException) -> str:
 
 def as_markdown(outcomes: list[Outcome]) -> str:
     """The outcomes as a table, one line a method; figures that differ between machines are left out."""
-    lines = [
-        "| method | causal model | encoder | merge |",
-        "|---|---|---|---|",
-    ]
+    lines = ["| method | causal model | encoder | merge |", "|---|---|---|---|"]
     notes: list[str] = []
     by_method: dict[str, dict[str, Outcome]] = {}
     for outcome in outcomes:
@@ -278,8 +266,7 @@ def page(outcomes: list[Outcome], method_files: Path) -> str:
         "|---|---|",
     ]
     lines += [
-        f"| [`{path.stem}`](../configs/methods/{path.name}) | {_comment(path)} |"
-        for path in sorted(method_files.glob("*.yaml"))
+        f"| [`{path.stem}`](../configs/methods/{path.name}) | {_comment(path)} |" for path in sorted(method_files.glob("*.yaml"))
     ]
     lines += [
         "",

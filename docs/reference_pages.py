@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
+from lora_ns.config.meanings import meanings_of
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -22,7 +23,6 @@ from lora_ns.cli import app
 from lora_ns.config import BenchmarkEntry, DatasetConfig, EvaluationConfig, GenerationConfig
 from lora_ns.config.launch import LaunchConfig
 from lora_ns.config.load import type_name
-from lora_ns.config.meanings import meanings_of
 from lora_ns.config.schema import (
     ALIASES,
     OUTSIDE_DIGEST,
@@ -241,10 +241,4 @@ def _stated(default: Any) -> str:
     return "–" if default in (None, False, (), []) else f"`{default}`"
 
 
-PAGES = {
-    "config": task_config,
-    "experiment": experiment_file,
-    "methods": methods,
-    "benchmarks": benchmarks,
-    "commands": commands,
-}
+PAGES = {"config": task_config, "experiment": experiment_file, "methods": methods, "benchmarks": benchmarks, "commands": commands}

@@ -47,9 +47,7 @@ def _tokenizer(folder: Path, *, encoder: bool) -> None:
     specials = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
     core = Tokenizer(models.BPE(unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     core.train_from_iterator(["Question: what is 3 plus 4?\nAnswer: 7 the cat sat on the mat #### 12"] * 20, trainer)
     from tokenizers import decoders
 
@@ -59,13 +57,7 @@ def _tokenizer(folder: Path, *, encoder: bool) -> None:
     core.post_processor = processors.TemplateProcessing(
         single=single, pair="<s> $A </s> $B:1 </s>:1", special_tokens=[first, last]
     )
-    names = {
-        "pad_token": "<pad>",
-        "unk_token": "<unk>",
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "mask_token": "<mask>",
-    }
+    names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "mask_token": "<mask>"}
     extra = {"cls_token": "<s>", "sep_token": "</s>"} if encoder else {}
     inputs = ["input_ids", "token_type_ids", "attention_mask"] if encoder else ["input_ids", "attention_mask"]
     fast = PreTrainedTokenizerFast(tokenizer_object=core, model_input_names=inputs, **names, **extra)

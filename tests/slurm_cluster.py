@@ -167,9 +167,7 @@ def cluster(folder: Path) -> Iterator[Path]:
         for node in NODES:
             start("slurmd", "-D", "-N", node)
         stack.callback(_cancel_everything)
-        _until(
-            "idle nodes", lambda: _said("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * len(NODES)
-        )
+        _until("idle nodes", lambda: _said("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * len(NODES))
         yield folder
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -85,3 +86,13 @@ def run_in(clone: Path, block: str) -> subprocess.CompletedProcess[str]:
         ["bash", "-c", "set -euo pipefail\n" + block],
         cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
+
+
+def evaluate(run: Any, evaluation: Any, **named: Any) -> Path:
+    """The score file of one run, made where it is missing; raises why there is none."""
+    from lora_ns.evaluate import evaluate_together
+
+    (found,) = evaluate_together([run], evaluation, **named).values()
+    if isinstance(found, Exception):
+        raise found
+    return found

@@ -47,12 +47,7 @@ def generation_score(
 
 
 def classification_score(
-    task: str = "paraphrase",
-    method: str = "lora",
-    seed: int = 0,
-    accuracy: float = 0.8,
-    num_examples: int = 150,
-    **changes: Any,
+    task: str = "paraphrase", method: str = "lora", seed: int = 0, accuracy: float = 0.8, num_examples: int = 150, **changes: Any
 ) -> dict[str, Any]:
     """Two classes with probabilities; accuracy is a mean over examples, F1 of class 1 is not."""
     rng = np.random.default_rng([seed, sum(map(ord, method + task))])
@@ -74,9 +69,7 @@ def classification_score(
     return score | changes
 
 
-def general_score(
-    method: str, seed: int, loss: float, evaluation: str = "perplexity-77aa", **changes: Any
-) -> dict[str, Any]:
+def general_score(method: str, seed: int, loss: float, evaluation: str = "perplexity-77aa", **changes: Any) -> dict[str, Any]:
     """General text, by which forgetting is measured: a loss, and nothing of single examples."""
     score = generation_score(method=method, seed=seed, **changes)
     metrics = {"perplexity": float(np.exp(loss)), "loss": loss, "bits_per_byte": loss / 2}
@@ -135,11 +128,7 @@ def history(method: str, seed: int, steps: int = 200) -> list[dict[str, float]]:
     rng = np.random.default_rng([seed, sum(map(ord, method))])
     speed = 10 + sum(map(ord, method)) % 60
     return [
-        {
-            "step": step,
-            "loss": 0.5 + 2.5 * float(np.exp(-step / speed)) + float(rng.normal(0, 0.08)),
-            "learning_rate": 1e-4,
-        }
+        {"step": step, "loss": 0.5 + 2.5 * float(np.exp(-step / speed)) + float(rng.normal(0, 0.08)), "learning_rate": 1e-4}
         for step in range(1, steps + 1)
     ]
 

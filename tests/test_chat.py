@@ -25,8 +25,7 @@ WITH = (
     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 MARKS_WORDS_ONLY = WITH.replace(
-    "{{ m['content'] + '<|im_end|>\n' }}{% endgeneration %}",
-    "{{ m['content'] }}{% endgeneration %}{{ '<|im_end|>\n' }}",
+    "{{ m['content'] + '<|im_end|>\n' }}{% endgeneration %}", "{{ m['content'] }}{% endgeneration %}{{ '<|im_end|>\n' }}"
 )
 MARKS_TOO_MUCH = (  # TRL's template for Qwen 2.5 marks the line end before the words, and that after the end mark
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] }}{% if m['role'] == 'assistant' %}"
@@ -39,9 +38,7 @@ FORGETS_THOUGHTS = (  # as Qwen 3: only the last answer is written with its thou
     "{{ '<think></think>' }}{% endif %}{{ m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-CLOSES_WITH_EOS = WITHOUT.replace(
-    "{% endfor %}", "{% endfor %}{% if not add_generation_prompt %}{{ eos_token }}{% endif %}"
-)
+CLOSES_WITH_EOS = WITHOUT.replace("{% endfor %}", "{% endfor %}{% if not add_generation_prompt %}{{ eos_token }}{% endif %}")
 TEXT_ONLY = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% if m['role'] == 'assistant' %}{{ ' END' }}{% endif %}"
     "{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
@@ -97,9 +94,7 @@ def pieces(example: Encoded) -> list[list[int]]:
     ],
     ids=["plain", "marked", "words marked", "too much marked", "eos at the end", "tulu", "thoughts", "text", "no end"],
 )
-def test_loss_is_on_the_assistants_words_and_their_end_mark(
-    tokenizer: Any, template: str, expected: list[list[str]]
-) -> None:
+def test_loss_is_on_the_assistants_words_and_their_end_mark(tokenizer: Any, template: str, expected: list[list[str]]) -> None:
     assert supervised(tokenizer, template) == expected
 
 
@@ -182,9 +177,7 @@ def test_a_template_that_refuses_a_role_drops_the_row_and_says_so(tokenizer: Any
 
 
 def test_a_template_whose_generation_prompt_is_no_part_of_a_conversation_drops_the_row(tokenizer: Any) -> None:
-    prefilled = WITHOUT.replace(
-        "'<|im_start|>assistant\n' }}{% endif %}", "'<|im_start|>assistant\n<think>' }}{% endif %}"
-    )
+    prefilled = WITHOUT.replace("'<|im_start|>assistant\n' }}{% endif %}", "'<|im_start|>assistant\n<think>' }}{% endif %}")
     with pytest.raises(NoConversation, match="opens an answer differently"):
         Chat(tokenizer, prefilled).answers(TURNS)
 
@@ -250,9 +243,7 @@ def test_options_reach_the_template_and_the_names_of_tokens_and_scores(
     plain, loud = dated(tiny_causal, template), dated(tiny_causal, template, loud=True)
     chats = [chat_of(config.dataset, tokenizer) for config in (plain, loud)]
     assert [chat.text(TURNS[1:3]).startswith("loudly") for chat in chats if chat] == [False, True]
-    runs = [
-        Run(config, Store()) for config in (plain, loud, dated(tiny_causal, template, loud=True, date="2026-01-31"))
-    ]
+    runs = [Run(config, Store()) for config in (plain, loud, dated(tiny_causal, template, loud=True, date="2026-01-31"))]
     assert len({run.tokens for run in runs}) == 3 == len({run.evaluations[0].name for run in runs})
 
 

@@ -41,10 +41,7 @@ def test_a_version_that_differs_from_the_lock_is_named(tmp_path: Path) -> None:
     lock = tmp_path / "requirements.lock"
     lock.write_text("torch==1.0\nno-such-package==3.1\nnumpy==" + doctor.version("numpy") + "\n")
     differing = doctor.lock_differences(lock)
-    assert differing == {
-        "torch": (doctor.version("torch"), "1.0"),
-        "no-such-package": (None, "3.1"),
-    }
+    assert differing == {"torch": (doctor.version("torch"), "1.0"), "no-such-package": (None, "3.1")}
     assert not doctor.lock_differences(REPOSITORY / "requirements.lock").get("numpy")
 
 

@@ -12,10 +12,7 @@ from support import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 LOCK = (REPOSITORY / "requirements.lock").read_text()
-LOCKED = {
-    canonicalize_name(name): version
-    for name, version in re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;+]+)", LOCK, re.M)
-}
+LOCKED = {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;+]+)", LOCK, re.M)}
 
 
 def test_every_dependency_is_locked_to_a_version_that_it_allows() -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import causal_task, sums
+from support import causal_task, evaluate, sums
 
 from lora_ns.chain import make_tokens
 from lora_ns.config import BenchmarkEntry, RunConfig, check, merge
 from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
-from lora_ns.evaluate import evaluate
 from lora_ns.fetch import fetch
 from lora_ns.record import sealed, sha256_file
 from lora_ns.run import Run
@@ -66,9 +65,7 @@ def test_score_and_predictions_are_complete_and_in_the_order_of_the_rows(workpla
     assert [line["reference"] for line in lines] == [row["answer"] for row in sums(10, 45)]
     assert all(len(line["completions"]) == 1 and set(line["scores"]) == set(score["metrics"]) for line in lines)
     for metric, value in score["metrics"].items():
-        assert (
-            value == sum(score["examples"]["scores"][metric]) / 10 == sum(line["scores"][metric] for line in lines) / 10
-        )
+        assert value == sum(score["examples"]["scores"][metric]) / 10 == sum(line["scores"][metric] for line in lines) / 10
     assert (score["num_examples"], score["main_metric"], score["task_type"]) == (10, "gsm8k_flexible", "causal_lm")
     assert score["config"]["generation"]["do_sample"] is False and score["canary"]["max_logit_difference_from_base"] > 0
     assert score["cost"]["trainable_parameters"] > 0 and score["cost"]["evaluate_seconds"] > 0
@@ -154,10 +151,7 @@ def test_prompts_longer_than_the_models_positions_are_said_of_the_score(workplac
         ({"name": "regex", "settings": {"pattern": "("}}, "is no regular expression"),
         ({"name": "python_functions", "settings": {"pass_at": [1, 10]}}, "whole numbers from 1 to 1"),
         ({"name": "multiple_choice", "settings": {"choices": ["a"]}}, "a list of two or more"),
-        (
-            {"name": "gsm8k", "dataset": {"format": "alpaca"}},
-            "gsm8k: dataset.prompt_template: format alpaca has its own",
-        ),
+        ({"name": "gsm8k", "dataset": {"format": "alpaca"}}, "gsm8k: dataset.prompt_template: format alpaca has its own"),
     ],
 )
 def test_a_benchmark_that_cannot_be_asked_so_is_refused_before_anything_is_computed(
@@ -209,9 +203,7 @@ def test_rescore_finds_the_answers_of_another_way_of_scoring(workplace: Path, ti
     after, again = scored(other, rescore=True)
     assert after["rescored_from"] == before["evaluation"] != after["evaluation"]
     assert [line["completions"] for line in again] == [line["completions"] for line in lines]
-    longer = untrained(
-        tiny_causal, {"name": "regex", "settings": {"pattern": "b"}, "generation": {"max_new_tokens": 9}}
-    )
+    longer = untrained(tiny_causal, {"name": "regex", "settings": {"pattern": "b"}, "generation": {"max_new_tokens": 9}})
     with pytest.raises(EvaluationError, match="Evaluate without --rescore"):
         scored(longer, rescore=True)
 
@@ -317,9 +309,7 @@ def head_task(model: Path, task_type: str, benchmark: str, **dataset: Any) -> Ru
     )
 
 
-def test_classification_predicts_the_likeliest_class_in_the_order_of_the_rows(
-    workplace: Path, tiny_encoder: Path
-) -> None:
+def test_classification_predicts_the_likeliest_class_in_the_order_of_the_rows(workplace: Path, tiny_encoder: Path) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
     for path, count in (("sums/train.jsonl", 16), ("sums/test.jsonl", 10)):

@@ -79,9 +79,7 @@ def test_each_run_scores_as_if_it_were_alone_whoever_was_on_the_base_before(work
 def test_a_base_is_read_once_for_all_runs_that_leave_it_as_it_was(workplace: Path, tiny_causal: Path) -> None:
     configs = [run_of(tiny_causal, method, seed) for seed in (0, 1) for method in ("lora", "dora", "ia3", "none")]
     bases = Bases(Store())
-    found = make_scores(
-        [Run(config, Store()) for config in configs], evaluation_of(configs[0]), quiet=True, bases=bases
-    )
+    found = make_scores([Run(config, Store()) for config in configs], evaluation_of(configs[0]), quiet=True, bases=bases)
     assert len(found) == 8 and bases.loads == 1
 
 

@@ -53,13 +53,8 @@ def test_later_layers_win_task_method_experiment_entry(workplace: Path) -> None:
 
 def test_settings_of_a_method_on_one_task_win_there_and_only_there(workplace: Path) -> None:
     entry = {"config": "lora.yaml", "overrides": {"peft.r": 4}, "per_task": {"sums": {"peft.r": 8}}}
-    path = experiment(
-        workplace, tasks=["task.yaml", {"config": "task.yaml", "name": "other"}], methods=[entry], seeds=[0]
-    )
-    assert {run.config.task_name: run.config.peft.fields["r"] for run in load_experiment(path).runs} == {
-        "sums": 8,
-        "other": 4,
-    }
+    path = experiment(workplace, tasks=["task.yaml", {"config": "task.yaml", "name": "other"}], methods=[entry], seeds=[0])
+    assert {run.config.task_name: run.config.peft.fields["r"] for run in load_experiment(path).runs} == {"sums": 8, "other": 4}
     entry["per_task"] = {"smus": {}}
     assert "no task is called 'smus'. Did you mean 'sums'?" in problems(experiment(workplace, methods=[entry]))
 
@@ -129,12 +124,7 @@ def test_the_choice_names_the_runs_and_the_trial_with_its_seed_is_one_of_them(wo
     found.choice.parent.mkdir(parents=True)
     found.choice.write_text(json.dumps({"trials": [{**line, "chosen": i == 1} for i, line in enumerate(lines)]}))
     settled = load_experiment(path)
-    assert [(r.config.method, r.config.seed) for r in settled.runs] == [
-        ("lora", 0),
-        ("lora", 1),
-        ("none", 0),
-        ("none", 1),
-    ]
+    assert [(r.config.method, r.config.seed) for r in settled.runs] == [("lora", 0), ("lora", 1), ("none", 0), ("none", 1)]
     assert {r.config.training.learning_rate for r in settled.runs if r.config.method == "lora"} == {3e-3}
     assert settled.trials[1].run.name == settled.runs[0].name
     assert settled.trials[1].score != settled.runs[0].scores[0]
@@ -160,10 +150,7 @@ def test_a_method_may_have_a_grid_of_its_own_of_the_same_size(workplace: Path) -
         ({"tune": {"training.learning_rat": [1e-3]}}, "Did you mean 'learning_rate'"),
         ({"tune": {"training.learning_rate": [1e-3, -1]}}, "training.learning_rate"),
         (
-            {
-                "methods": ["lora.yaml", {"config": "lora.yaml", "name": "more", "tune": {"peft.r": [1, 2, 4]}}],
-                "tune": RATES,
-            },
+            {"methods": ["lora.yaml", {"config": "lora.yaml", "name": "more", "tune": {"peft.r": [1, 2, 4]}}], "tune": RATES},
             "every method must have the same number of settings to try, for the choice to be fair; here: lora 2, more 3",
         ),
         ({"methods": [{"config": "lora.yaml", "tune": RATES}, "full.yaml"]}, "here: lora 2, full 0"),
@@ -219,10 +206,7 @@ def test_trials_and_runs_leave_out_the_same_rows_whatever_else_they_are_asked(wo
         Path(name).write_text('{"question": "New?", "answer": "1", "text": "New?"}\n')
     other = {"name": "exact_match", "dataset": {"name": "other.jsonl"}}
     path = experiment(
-        workplace,
-        methods=["lora.yaml"],
-        forgetting={"name": "text.jsonl"},
-        tune={"training.learning_rate": [1e-3, 1e-2]},
+        workplace, methods=["lora.yaml"], forgetting={"name": "text.jsonl"}, tune={"training.learning_rate": [1e-3, 1e-2]}
     )
     task = on_builtin(evaluation={"benchmarks": ["gsm8k", other]})
     write_config(workplace / "task.yaml", {**task, "dataset": {**task["dataset"], "overlap": "drop"}})  # type: ignore[dict-item]

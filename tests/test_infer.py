@@ -61,8 +61,7 @@ def test_a_file_is_answered_in_the_order_of_its_rows_each_as_if_asked_alone(subj
     found = read(Path("out.jsonl"))
     assert [{k: row[k] for k in ("id", "question")} for row in found] == rows
     alone = [
-        answer(subject.model, subject.tokenizer, prompt_from(row, subject, ""), subject.generation, None)
-        for row in rows[:3]
+        answer(subject.model, subject.tokenizer, prompt_from(row, subject, ""), subject.generation, None) for row in rows[:3]
     ]
     assert [[row["completion"]] for row in found[:3]] == alone
     assert not list(Path().glob("*.part"))
@@ -138,9 +137,7 @@ def test_a_file_that_cannot_be_asked_says_where(subject: Subject, name: str, con
     assert expected in str(caught.value) and not list(Path().glob("out*"))
 
 
-def test_an_interrupted_file_of_1000_rows_continues_without_repeating_or_losing_a_row(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_an_interrupted_file_of_1000_rows_continues_without_repeating_or_losing_a_row(workplace: Path, tiny_causal: Path) -> None:
     config = causal_task(tiny_causal)
     config["evaluation"] = {"generation": {"max_new_tokens": 12}}
     write_config(Path("task.yaml"), config)
@@ -213,9 +210,7 @@ def test_columns_are_called_anew_in_a_file_and_not_in_what_is_given_by_the_confi
     Path("rows.jsonl").write_text('{"question": "T", "title": "Q"}\n')
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(
-            "lora_ns.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}]
-        )
+        patched.setattr("lora_ns.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}])
         infer_file(swapped, Path("rows.jsonl"), Path("out.jsonl"), batch_size=1)
     assert asked == ["T: Q"]
 
@@ -298,11 +293,7 @@ def labelled(workplace: Path, tiny_encoder: Path) -> RunConfig:
         "task_type": "classification",
         "model": {"name_or_path": str(tiny_encoder)},
         "peft": {"method": "lora", "r": 2, "target_modules": ["query", "value"]},
-        "dataset": {
-            "name": {"train": "rows.jsonl", "test": "rows.jsonl"},
-            "text_columns": ["a", "b"],
-            "labels": ["no", "yes"],
-        },
+        "dataset": {"name": {"train": "rows.jsonl", "test": "rows.jsonl"}, "text_columns": ["a", "b"], "labels": ["no", "yes"]},
         "training": {"max_steps": 2, "global_batch_size": 8},
     }
     write_config(Path("pairs.yaml"), content)

@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support import lora_ns
+from support import evaluate, lora_ns
 
 from lora_ns import record
 from lora_ns.config import load_config
 from lora_ns.errors import DamagedError
-from lora_ns.evaluate import evaluate
 from lora_ns.experiment import load_experiment
 from lora_ns.integrity import faults, intact, intact_score
 from lora_ns.merge import merge
@@ -60,9 +59,7 @@ def test_one_flipped_bit_of_an_adapter_is_named_and_no_score_comes_of_it(run: Ru
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_truncated_parquet_is_named_and_neither_tokens_nor_scores_come_of_it(
-    run: Run, store: Store, split: str
-) -> None:
+def test_a_truncated_parquet_is_named_and_neither_tokens_nor_scores_come_of_it(run: Run, store: Store, split: str) -> None:
     path = store.rows(run.config.dataset) / f"{split}.parquet"
     path.write_bytes(path.read_bytes()[:-100])
     run.scores[0].unlink()

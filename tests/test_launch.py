@@ -13,15 +13,7 @@ from support import causal_task, write_config
 
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
-from lora_ns.launch import (
-    RESOURCES,
-    START_MINUTES,
-    Cost,
-    evaluation_resources,
-    is_plain,
-    training_command,
-    training_resources,
-)
+from lora_ns.launch import RESOURCES, START_MINUTES, Cost, evaluation_resources, is_plain, training_command, training_resources
 from lora_ns.node import command
 
 
@@ -69,12 +61,7 @@ def test_several_machines_are_started_by_srun_one_launcher_on_each() -> None:
 
 
 def test_each_machine_joins_with_its_own_rank_at_a_port_of_the_job() -> None:
-    step = {
-        "SLURM_NODEID": "1",
-        "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7",
-        "SLURM_STEP_NUM_NODES": "2",
-        "SLURM_JOB_ID": "123456",
-    }
+    step = {"SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7", "SLURM_STEP_NUM_NODES": "2", "SLURM_JOB_ID": "123456"}
     words = command(["--num_processes", "8", "--", "train", "--config", "r u n.yaml"], step)
     assert words == [
         sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "8", "--machine_rank", "1",

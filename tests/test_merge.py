@@ -95,9 +95,7 @@ def test_a_linear_merge_is_the_weighted_sum_of_the_updates(two_runs: Any, tiny_c
     config, store, names = two_runs
     folder = merge(Run(with_adapters(config, names), store))
     assert "linear_of_2" in folder.name
-    model = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(tiny_causal), str(store.adapter(names[0])), "a"
-    )
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_causal), str(store.adapter(names[0])), "a")
     model.load_adapter(str(store.adapter(names[1])), "b")
     model.add_weighted_adapter(["a", "b"], [0.7, 0.4], "both", combination_type="cat")
     model.set_adapter("both")
@@ -116,9 +114,7 @@ def test_a_linear_merge_is_the_weighted_sum_of_the_updates(two_runs: Any, tiny_c
 
 
 @pytest.mark.parametrize("combination", ["ties", "dare_linear", "dare_ties", "magnitude_prune"])
-def test_other_combinations_keep_the_share_that_density_says(
-    two_runs: Any, tiny_causal: Path, combination: str
-) -> None:
+def test_other_combinations_keep_the_share_that_density_says(two_runs: Any, tiny_causal: Path, combination: str) -> None:
     from safetensors.torch import load_file
 
     config, store, names = two_runs
@@ -195,9 +191,7 @@ def test_an_adapter_of_another_base_is_the_users_mistake(two_runs: Any) -> None:
 # -- what is exported --------------------------------------------------------------------------------------------------
 
 
-def test_the_folder_has_tokenizer_generation_config_and_a_card_that_says_what_made_it(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_the_folder_has_tokenizer_generation_config_and_a_card_that_says_what_made_it(workplace: Path, tiny_causal: Path) -> None:
     import yaml
     from transformers import AutoTokenizer, GenerationConfig
 

@@ -89,11 +89,7 @@ def labelled_task(model: Path) -> dict[str, Any]:
         "task_name": "odd",
         "task_type": "classification",
         "model": {"name_or_path": str(model)},
-        "dataset": {
-            "name": {"train": "rows.jsonl", "test": "rows.jsonl"},
-            "text_columns": ["text"],
-            "labels": ["a", "b"],
-        },
+        "dataset": {"name": {"train": "rows.jsonl", "test": "rows.jsonl"}, "text_columns": ["text"], "labels": ["a", "b"]},
         "training": {"global_batch_size": 8, "learning_rate": 1e-2},
     }
 
@@ -157,9 +153,7 @@ def test_a_method_file_says_what_it_is_its_paper_and_when_to_choose_it(name: str
 
 
 @pytest.mark.parametrize("name", ["eva", "corda", "lora_ga"])
-def test_a_data_driven_start_is_the_same_each_time_and_hangs_on_the_rows(
-    workplace: Path, tiny_causal: Path, name: str
-) -> None:
+def test_a_data_driven_start_is_the_same_each_time_and_hangs_on_the_rows(workplace: Path, tiny_causal: Path, name: str) -> None:
     import shutil
 
     def checksum(**peft: Any) -> str:
@@ -182,9 +176,7 @@ def test_the_number_of_calibration_rows_is_in_the_digest(workplace: Path, tiny_c
     assert len(names) == 2  # 64 is what holds where nothing is said
 
 
-def test_what_was_taken_out_of_the_base_is_saved_as_an_adapter_of_the_base_as_it_is(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_what_was_taken_out_of_the_base_is_saved_as_an_adapter_of_the_base_as_it_is(workplace: Path, tiny_causal: Path) -> None:
     """Also by a randomised start, which PEFT would draw anew at loading."""
     import json
 

@@ -34,10 +34,7 @@ def made(tmp_path_factory):
     return folders, facts
 
 
-RECORDED = {
-    "tiny-bert": (3, "aa58fc366283d99a"),
-    "tiny-llama": (2, "4955d04e55b8459c"),
-}
+RECORDED = {"tiny-bert": (3, "aa58fc366283d99a"), "tiny-llama": (2, "4955d04e55b8459c")}
 
 
 @pytest.mark.parametrize("name", NAMES)

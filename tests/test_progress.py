@@ -31,9 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_file_says_the_step_at_most_once_a_second_and_is_gone_at_the_end(
-    tmp_path: Path, clock: list[float]
-) -> None:
+def test_the_file_says_the_step_at_most_once_a_second_and_is_gone_at_the_end(tmp_path: Path, clock: list[float]) -> None:
     store = Store(tmp_path)
     path = store.progress("run")
     with reporting(store, "run", "train", steps=10, start=2) as report:
@@ -92,9 +90,7 @@ def test_a_killed_process_is_known_by_its_silence(tmp_path: Path) -> None:
 
 
 def test_on_another_host_silence_is_measured_in_time_and_in_steps() -> None:
-    said = Progress(
-        "elsewhere", 1, 0.0, "7", "train", step=4, steps=10, loss=None, time=1000.0, begun=800.0, started_at=0
-    )
+    said = Progress("elsewhere", 1, 0.0, "7", "train", step=4, steps=10, loss=None, time=1000.0, begun=800.0, started_at=0)
     assert not said.is_silent(1100.0)  # a step takes 50 s
     assert not said.is_silent(1499.0) and said.is_silent(1501.0)
     quick = replace(said, begun=999.0)
@@ -108,9 +104,7 @@ def test_a_file_that_says_nothing_is_none(tmp_path: Path, text: str) -> None:
     assert Progress.read(path) is None
 
 
-def test_training_and_evaluation_say_every_step(
-    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_and_evaluation_say_every_step(workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[dict[str, object]] = []
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
     monkeypatch.setattr(progress, "_write", lambda path, text: said.append({"file": path.name, **json.loads(text)}))

@@ -53,9 +53,7 @@ def test_with_a_chat_template_prompt_and_response_are_turns() -> None:
 def test_an_instruction_takes_the_wording_that_the_model_was_trained_on() -> None:
     assert instructed("Add.", data()) == "Add."
     assert instructed("Add.", data(format="alpaca")) == ALPACA.format(instruction="Add.")
-    assert instructed("Add.", data(format="messages", chat_template="tokenizer")) == [
-        {"role": "user", "content": "Add."}
-    ]
+    assert instructed("Add.", data(format="messages", chat_template="tokenizer")) == [{"role": "user", "content": "Add."}]
 
 
 def test_solved_examples_stand_before_the_question() -> None:
@@ -69,14 +67,8 @@ def test_solved_examples_stand_before_the_question() -> None:
     [
         ({"messages": TURNS}, {"format": "messages"}),
         ({"messages": [*TURNS, {"role": "user", "content": "thanks"}]}, {"format": "messages"}),
-        (
-            {"conversations": [{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}]},
-            {"format": "sharegpt"},
-        ),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "2+3?"}]}, TURNS[1]]},
-            {"format": "messages"},
-        ),
+        ({"conversations": [{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}]}, {"format": "sharegpt"}),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "2+3?"}]}, TURNS[1]]}, {"format": "messages"}),
     ],
     ids=["messages", "a last turn without answer", "sharegpt", "parts"],
 )
@@ -94,10 +86,7 @@ def test_conversations_of_every_shape_are_turns_up_to_the_last_answer(row: dict,
         (TURNS[1:], "the assistant speaks first"),
         ([TURNS[0], {"role": "assistant", "content": " "}], "an empty turn"),
         (
-            [
-                {"role": "user", "content": [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "?"}]},
-                TURNS[1],
-            ],
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "?"}]}, TURNS[1]],
             "a part of the kind 'image_url', which is no text",
         ),
         ([{"role": "wizard", "content": "?"}], "a turn by 'wizard'"),
@@ -135,10 +124,7 @@ def test_a_question_is_what_the_row_asks_without_the_templates_words() -> None:
     assert question_of({"a": "x", "b": None}, data(text_columns=["a", "b"]), "classification") == "x\n"
 
 
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [("no", 0), ("1", 1), ("1.0", 1), (1.0, 1), (True, 1), ("False", 0), (0, 0)],
-)
+@pytest.mark.parametrize(("value", "number"), [("no", 0), ("1", 1), ("1.0", 1), (1.0, 1), (True, 1), ("False", 0), (0, 0)])
 def test_a_label_is_a_name_or_a_number(value: object, number: int) -> None:
     assert label_of({"label": value}, data(labels=["no", "yes"]), 0) == number
     with pytest.raises(DataError, match=r"row 7: label is 1\.5, .* 0 no, 1 yes"):
@@ -147,11 +133,7 @@ def test_a_label_is_a_name_or_a_number(value: object, number: int) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "values"),
-    [
-        (["1", "0"], (1, "1", 1.0, "1.0", True)),
-        (["true", "false"], (True, "true")),
-        (["True", "False"], (True, "True")),
-    ],
+    [(["1", "0"], (1, "1", 1.0, "1.0", True)), (["true", "false"], (True, "true")), (["True", "False"], (True, "True"))],
 )
 def test_a_class_that_is_named_like_a_value_is_found_by_its_name(labels: list[str], values: tuple[object, ...]) -> None:
     assert [label_of({"label": value}, data(labels=labels), 0) for value in values] == [0] * len(values)

@@ -55,9 +55,7 @@ def test_a_quantised_base_trains_evaluates_and_merges(workplace: Path, tiny_caus
     assert merged.returncode == 0, merged.stderr
     record = read_record(Path(merged.stdout.strip()))
     parity = record["parity"]
-    assert 0 < parity["max_logit_difference"] < parity["adapter_effect"], (
-        "the merge is nearer to the adapter than its base"
-    )
+    assert 0 < parity["max_logit_difference"] < parity["adapter_effect"], "the merge is nearer to the adapter than its base"
     assert f"{parity['max_logit_difference']:.3g}" in merged.stderr
     card = (Path(merged.stdout.strip()) / "README.md").read_text()
     assert "dequantised" in card and f"{parity['max_logit_difference']:.3g}" in card
@@ -65,9 +63,7 @@ def test_a_quantised_base_trains_evaluates_and_merges(workplace: Path, tiny_caus
     assert "quantization_config" not in settings, "it loads without bitsandbytes"
 
 
-def test_the_merged_model_of_a_quantised_base_can_be_asked_without_bitsandbytes(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_the_merged_model_of_a_quantised_base_can_be_asked_without_bitsandbytes(workplace: Path, tiny_causal: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     file = task_file("qlora", tiny_causal)
@@ -77,9 +73,7 @@ def test_the_merged_model_of_a_quantised_base_can_be_asked_without_bitsandbytes(
     assert {str(parameter.dtype) for parameter in model.parameters()} == {"torch.float32"}
 
 
-def test_loftq_starts_nearer_to_the_unquantised_base_than_the_quantised_one_is(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_loftq_starts_nearer_to_the_unquantised_base_than_the_quantised_one_is(workplace: Path, tiny_causal: Path) -> None:
     """In a process of its own; prints both distances of the logits."""
     import subprocess
     import sys

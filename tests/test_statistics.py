@@ -65,8 +65,7 @@ def test_bca_interval_of_a_mean_is_scipys_with_the_same_generator():
 def test_bca_interval_depends_on_its_generator_alone(rng):
     prediction, reference = rng.integers(0, 2, 60), rng.integers(0, 2, 60)
     first, again, other = (
-        st.bca_interval(metrics.f1, prediction, reference, rng=np.random.default_rng(seed), resamples=999)
-        for seed in (5, 5, 6)
+        st.bca_interval(metrics.f1, prediction, reference, rng=np.random.default_rng(seed), resamples=999) for seed in (5, 5, 6)
     )
     assert first == again
     assert first != other
@@ -104,9 +103,7 @@ def test_binary_metrics_are_scikit_learns_along_any_axis(rng, name, reference_me
 
 def test_metrics_of_several_classes_are_scikit_learns(rng):
     prediction, reference = rng.integers(0, 4, 200), rng.integers(0, 4, 200)
-    assert metrics.matthews(prediction, reference) == pytest.approx(
-        sklearn_metrics.matthews_corrcoef(reference, prediction)
-    )
+    assert metrics.matthews(prediction, reference) == pytest.approx(sklearn_metrics.matthews_corrcoef(reference, prediction))
     assert metrics.macro_f1(prediction, reference) == pytest.approx(
         sklearn_metrics.f1_score(reference, prediction, average="macro")
     )
@@ -126,9 +123,7 @@ def test_metrics_of_one_class_are_zero_not_nan():
 
 def test_pseudo_values_of_a_mean_are_the_examples_scores(rng):
     prediction, reference = rng.integers(0, 2, 30), rng.integers(0, 2, 30)
-    assert st.pseudo_values(metrics.accuracy, prediction, reference) == pytest.approx(
-        (prediction == reference).astype(float)
-    )
+    assert st.pseudo_values(metrics.accuracy, prediction, reference) == pytest.approx((prediction == reference).astype(float))
 
 
 @pytest.mark.parametrize("name", ["f1", "matthews", "pearson", "spearman"])
@@ -149,9 +144,7 @@ def test_pseudo_values_are_the_jackknife_done_example_by_example(rng, name):
 
 def test_two_way_difference_has_the_mean_squares_of_statsmodels(rng):
     d = rng.normal(size=(4, 1)) + rng.normal(size=(1, 12)) + rng.normal(size=(4, 12)) + 0.3
-    long = pd.DataFrame(
-        [(s, e, d[s, e]) for s, e in itertools.product(range(4), range(12))], columns=["seed", "example", "d"]
-    )
+    long = pd.DataFrame([(s, e, d[s, e]) for s, e in itertools.product(range(4), range(12))], columns=["seed", "example", "d"])
     table = anova_lm(ols("d ~ C(seed) + C(example)", data=long).fit())
     ms_seed, ms_example, ms_rest = table["mean_sq"]
     total = ms_seed + ms_example - ms_rest

@@ -114,12 +114,7 @@ def test_two_way_interval_of_f1_by_its_pseudo_values_covers_95_percent():
         reference = (rng.random(150) < 0.6).astype(int)
         right = draw_methods(rng, 1, 3, 150)
         scores = [
-            np.stack(
-                [
-                    st.pseudo_values(metrics.f1, np.where(seed > 0, reference, 1 - reference), reference)
-                    for seed in of[0]
-                ]
-            )
+            np.stack([st.pseudo_values(metrics.f1, np.where(seed > 0, reference, 1 - reference), reference) for seed in of[0]])
             for of in right
         ]
         found = st.two_way_difference(*scores)

@@ -54,9 +54,7 @@ def task(**changes: object) -> RunConfig:
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_a_digest_covers_what_determines_the_content_and_nothing_else(
-    workplace: Path, change: dict, renamed: set[str]
-) -> None:
+def test_a_digest_covers_what_determines_the_content_and_nothing_else(workplace: Path, change: dict, renamed: set[str]) -> None:
     before, after = names(task()), names(task(**change))
     assert {key for key in before if before[key] != after[key]} == renamed
 
@@ -71,9 +69,7 @@ def test_the_bytes_of_local_files_are_in_the_digest_and_their_place_is_not(workp
     assert names(task(dataset={"name": "./moved"}))["adapter"] != before["adapter"]
 
 
-@pytest.mark.parametrize(
-    "name", [{"train": "./sums/train.jsonl", "test": "sums/test.jsonl"}, "./sums"], ids=["files", "folder"]
-)
+@pytest.mark.parametrize("name", [{"train": "./sums/train.jsonl", "test": "sums/test.jsonl"}, "./sums"], ids=["files", "folder"])
 def test_digests_survive_the_loss_of_local_data_and_models_once_a_run_file_was_written(
     workplace: Path, tiny_causal: Path, name: object
 ) -> None:

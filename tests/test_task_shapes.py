@@ -8,12 +8,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from support import REPOSITORY, causal_task
+from support import REPOSITORY, causal_task, evaluate
 
 from lora_ns import sources
 from lora_ns.config import DatasetConfig, RunConfig, check, load_config, merge
 from lora_ns.errors import DataError
-from lora_ns.evaluate import evaluate
 from lora_ns.fetch import fetch
 from lora_ns.models import load_tokenizer
 from lora_ns.run import Run
@@ -96,11 +95,7 @@ def test_messages_train_and_evaluate_with_loss_on_the_assistants_words_and_end_m
 ) -> None:
     write("sums/train.jsonl", conversations(8))
     write("sums/test.jsonl", conversations(3))
-    config = task(
-        tiny_causal,
-        {"name": "./sums", "format": "messages", "chat_template": template},
-        ["exact_match", "perplexity"],
-    )
+    config = task(tiny_causal, {"name": "./sums", "format": "messages", "chat_template": template}, ["exact_match", "perplexity"])
     (exact, perplexity), (lines, _) = run(config)
     assert supervised(config) == [[f"{i + 1}</s>", f"the cat sat on mat {i}</s>"] for i in range(8)]
     assert lines[0]["prompt"] == (
@@ -161,10 +156,7 @@ def test_gsm8ks_whole_test_set_is_asked_and_scored(workplace: Path, tiny_causal:
     base = task(tiny_causal, {"name": "./sums", **templates}, [entry])
     settings = {"generation": {"max_new_tokens": 2}, "batch_size": 128}
     config = base.model_copy(
-        update={
-            "peft": base.peft.model_validate({"method": "none"}),
-            "evaluation": base.evaluation.model_copy(update=settings),
-        }
+        update={"peft": base.peft.model_validate({"method": "none"}), "evaluation": base.evaluation.model_copy(update=settings)}
     )
     (score,), (lines,) = run(config)
     assert score["num_examples"] == len(lines) == len({line["id"] for line in lines}) == 1319
@@ -172,25 +164,16 @@ def test_gsm8ks_whole_test_set_is_asked_and_scored(workplace: Path, tiny_causal:
 
 
 @needs_sandbox
-def test_mbpp_asks_its_test_set_after_the_papers_three_examples(
-    workplace: Path, tiny_causal: Path, shared_data: Path
-) -> None:
+def test_mbpp_asks_its_test_set_after_the_papers_three_examples(workplace: Path, tiny_causal: Path, shared_data: Path) -> None:
     entry = {"name": "mbpp", "dataset": {"name": str(shared_data / "mbpp/mbpp.jsonl")}, "limit": 6}
-    base = task(
-        tiny_causal, {"name": "./sums", "prompt_template": "{question}", "response_template": "{answer}"}, [entry]
-    )
+    base = task(tiny_causal, {"name": "./sums", "prompt_template": "{question}", "response_template": "{answer}"}, [entry])
     config = base.model_copy(update={"peft": base.peft.model_validate({"method": "none"})})
     (score,), (lines,) = run(config)
     assert all(11 <= int(line["id"]) <= 510 for line in lines) and len(lines) == 6
     for line in lines:
         assert line["prompt"].count("[BEGIN]") == 4 and line["prompt"].count("[DONE]") == 3
-        assert (
-            line["prompt"].endswith("[BEGIN]\n")
-            and "write a function to find the similar elements" in line["prompt"].lower()
-        )
-    assert score["sandbox"]["tier"] in ("bubblewrap", "landlock") and set(score["sandbox"]["attacks"].values()) == {
-        "blocked"
-    }
+        assert line["prompt"].endswith("[BEGIN]\n") and "write a function to find the similar elements" in line["prompt"].lower()
+    assert score["sandbox"]["tier"] in ("bubblewrap", "landlock") and set(score["sandbox"]["attacks"].values()) == {"blocked"}
     assert score["sandbox"]["golds"]["total"] == 6 and score["metrics"] == {"pass@1": 0.0}
 
 
@@ -206,9 +189,7 @@ def test_humaneval_is_asked_as_a_request_of_a_model_that_is_spoken_to(
         "generation": {"do_sample": True, "num_samples": 4},
         "settings": {"pass_at": [1, 2]},
     }
-    config = task(
-        tiny_causal, {"name": "./sums", "format": "messages", "chat_template": "tulu", "eval_size": 2}, [entry]
-    )
+    config = task(tiny_causal, {"name": "./sums", "format": "messages", "chat_template": "tulu", "eval_size": 2}, [entry])
     Path("sums/test.jsonl").unlink()
     (score,), (lines,) = run(config)
     assert all(line["prompt"].startswith("<s><|user|>\nComplete this Python function.") for line in lines)
@@ -240,17 +221,10 @@ def test_glues_own_files_train_and_evaluate_by_their_ready_config(
     assert read_record(Run(config, Store()).tokens)["ledger"]["train"]["rows_out"] == 60
 
 
-@pytest.mark.parametrize(
-    ("folder", "expected"),
-    [("MRPC", (3668, 408)), ("CoLA", (8551, 1043)), ("SST-2", (67349, 872))],
-)
-def test_glues_own_files_have_their_published_number_of_rows(
-    shared_data: Path, folder: str, expected: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("folder", "expected"), [("MRPC", (3668, 408)), ("CoLA", (8551, 1043)), ("SST-2", (67349, 872))])
+def test_glues_own_files_have_their_published_number_of_rows(shared_data: Path, folder: str, expected: tuple[int, int]) -> None:
     name = {"MRPC": "mrpc", "CoLA": "cola", "SST-2": "sst2"}[folder]
-    dataset = load_config(
-        REPOSITORY / f"configs/glue_{name}.yaml", {"dataset.name": str(shared_data / "glue" / folder)}
-    ).dataset
+    dataset = load_config(REPOSITORY / f"configs/glue_{name}.yaml", {"dataset.name": str(shared_data / "glue" / folder)}).dataset
     tables = sources.load(dataset).tables
     assert (tables["train"].num_rows, tables["test"].num_rows) == expected
 
@@ -356,11 +330,7 @@ def test_a_hub_sets_validation_split_is_used_though_nobody_names_it(hub_like: Pa
     assert streamed(hub_like, max_samples=20)["validation"] == list(range(30))
     assert len(streamed(hub_like, max_samples=20, max_validation_samples=5)["validation"]) == 5
     dataset = DatasetConfig.model_validate({"name": str(hub_like)})
-    assert {split: table.num_rows for split, table in hub.load(dataset).items()} == {
-        "train": 500,
-        "validation": 30,
-        "test": 9,
-    }
+    assert {split: table.num_rows for split, table in hub.load(dataset).items()} == {"train": 500, "validation": 30, "test": 9}
     assert set(hub.load(dataset.model_copy(update={"eval_split": "validation"}))) == {"train", "validation"}
 
 

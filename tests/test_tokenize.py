@@ -149,9 +149,7 @@ def test_losing_more_rows_than_allowed_fails_and_names_them(workplace: Path, tin
     ],
     ids=["template", "columns unused", "columns", "format"],
 )
-def test_a_column_that_the_data_lacks_is_named(
-    workplace: Path, tiny_causal: Path, dataset: dict, expected: str
-) -> None:
+def test_a_column_that_the_data_lacks_is_named(workplace: Path, tiny_causal: Path, dataset: dict, expected: str) -> None:
     with pytest.raises(DataError, match=expected):
         tokens(task(tiny_causal, dataset=dataset))
 
@@ -180,9 +178,7 @@ def labelled(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("label", "expected"), [(2, "row 3: label is 2"), ("evne", "label is 'evne'"), (-1, "-1 marks the hidden labels")]
 )
-def test_a_label_outside_the_classes_names_its_row(
-    workplace: Path, tiny_encoder: Path, label: object, expected: str
-) -> None:
+def test_a_label_outside_the_classes_names_its_row(workplace: Path, tiny_encoder: Path, label: object, expected: str) -> None:
     write([*labelled(3), {"question": "?", "label": label}])
     with pytest.raises(DataError, match=expected):
         tokens(classes(tiny_encoder))
@@ -237,10 +233,7 @@ def test_alpaca_rows_have_the_fields_standard_prompt(workplace: Path, tiny_causa
 
 def overlapping(model: Path, policy: str) -> RunConfig:
     train = sums(40)
-    write(
-        [*sums(8), {"question": "  what is 1 PLUS 1 ", "answer": "2"}, {"question": "New?", "answer": "1"}],
-        "sums/test.jsonl",
-    )
+    write([*sums(8), {"question": "  what is 1 PLUS 1 ", "answer": "2"}, {"question": "New?", "answer": "1"}], "sums/test.jsonl")
     write(train)
     return task(model, dataset={"overlap": policy})
 
@@ -281,9 +274,7 @@ def test_overlap_drop_leaves_out_what_a_benchmark_with_data_of_its_own_asks(work
     assert len(np.load(Run(config, Store()).tokens / "questions.npy")) == 38, "what was left out was not trained on"
 
 
-def test_every_data_set_counts_also_two_of_one_benchmark_and_one_that_needs_settings(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_every_data_set_counts_also_two_of_one_benchmark_and_one_that_needs_settings(workplace: Path, tiny_causal: Path) -> None:
     benchmarks = []
     for number, name, settings in ((3, "exact_match", {}), (4, "exact_match", {}), (5, "regex", {"pattern": "(.*)"})):
         write([{"question": sums(40)[number]["question"], "answer": "1"}], f"{number}.jsonl")
@@ -300,15 +291,11 @@ def test_every_data_set_counts_also_two_of_one_benchmark_and_one_that_needs_sett
 def test_more_of_the_same_questions_name_no_other_tokens(workplace: Path, tiny_causal: Path) -> None:
     config = asked_elsewhere(tiny_causal, "drop")
     once = config.evaluation.benchmarks[0].model_dump(exclude={"generation"})
-    twice = task(
-        tiny_causal, dataset={"overlap": "drop"}, evaluation={"benchmarks": [once, {**once, "num_fewshot": 1}]}
-    )
+    twice = task(tiny_causal, dataset={"overlap": "drop"}, evaluation={"benchmarks": [once, {**once, "num_fewshot": 1}]})
     assert Run(twice, Store()).tokens == Run(config, Store()).tokens
 
 
-def test_overlap_fail_fails_before_training_for_a_benchmark_with_data_of_its_own(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_overlap_fail_fails_before_training_for_a_benchmark_with_data_of_its_own(workplace: Path, tiny_causal: Path) -> None:
     with pytest.raises(DataError, match=r"1 training rows of \./sums ask what a gsm8k validation row asks \(rows 5\)"):
         tokens(asked_elsewhere(tiny_causal, "fail"))
 
@@ -318,9 +305,7 @@ def test_benchmark_rows_that_cannot_be_read_are_named(workplace: Path, tiny_caus
         tokens(asked_elsewhere(tiny_causal, "drop", columns="z"))
 
 
-def test_benchmark_rows_name_the_tokens_where_they_decide_what_is_trained_on(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_benchmark_rows_name_the_tokens_where_they_decide_what_is_trained_on(workplace: Path, tiny_causal: Path) -> None:
     dropped, reported = (asked_elsewhere(tiny_causal, policy) for policy in ("drop", "report"))
     before = [Run(config, Store()).tokens for config in (dropped, reported)]
     write([{"q": "Something else?", "answer": "2"}], "other/test.jsonl")

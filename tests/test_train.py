@@ -116,9 +116,7 @@ def test_the_same_global_batch_split_otherwise_is_the_same_training(workplace: P
     ("batch", "processes", "per_device", "expected"),
     [(32, 1, None, (8, 4)), (32, 4, None, (8, 1)), (6, 1, None, (6, 1)), (32, 1, 64, (32, 1)), (24, 2, 4, (4, 3))],
 )
-def test_accumulation_is_derived_from_the_global_batch(
-    batch: int, processes: int, per_device: int | None, expected
-) -> None:
+def test_accumulation_is_derived_from_the_global_batch(batch: int, processes: int, per_device: int | None, expected) -> None:
     assert split_batch(batch, processes, per_device) == expected
 
 
@@ -173,11 +171,7 @@ def test_a_classifiers_head_is_trained_and_saved(workplace: Path, tiny_encoder: 
         "task_type": "classification",
         "model": {"name_or_path": str(tiny_encoder)},
         "peft": {"method": "lora", "r": 2, "target_modules": ["query", "value"]},
-        "dataset": {
-            "name": {"train": "train.jsonl", "test": "test.jsonl"},
-            "text_columns": ["a", "b"],
-            "labels": ["no", "yes"],
-        },
+        "dataset": {"name": {"train": "train.jsonl", "test": "test.jsonl"}, "text_columns": ["a", "b"], "labels": ["no", "yes"]},
         "training": {"max_steps": 2, "global_batch_size": 8},
     }
     write_config(workplace / "t.yaml", content)

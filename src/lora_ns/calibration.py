@@ -68,11 +68,7 @@ def attach_eva(model: Any, peft_config: Any, calibration: Calibration) -> Any:
 
     def layer_inputs(given: Any, indices: Any, name: str) -> Any:
         tensor = given if not isinstance(given, (tuple, list)) else given[0]
-        return (
-            tensor.contiguous()
-            if tensor.dim() == 2
-            else prepare_layer_inputs_fn_language_modeling(given, indices, name)
-        )
+        return tensor.contiguous() if tensor.dim() == 2 else prepare_layer_inputs_fn_language_modeling(given, indices, name)
 
     with redirect_stdout(sys.stderr):
         initialize_lora_eva_weights(

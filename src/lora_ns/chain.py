@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_ns import record
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.experiment_file import MAX_MEMBERS
 from lora_ns.failure import failure_of, noting
 from lora_ns.processes import Processes
 from lora_ns.run import Run
-from lora_ns.store import Evaluation, exists, read_record
+from lora_ns.store import Evaluation, Store, base_model_spec, exists, making, read_record
 
 if TYPE_CHECKING:
     from lora_ns.answering.bases import Bases
@@ -23,14 +24,32 @@ if TYPE_CHECKING:
 WAIT_SECONDS = 0.2
 
 
+def make_base_model(name: str, store: Store) -> Path:
+    """Pretrains `builtin:<name>` where it is missing; returns its folder.  Raises ConfigError for an unknown name."""
+    target = store.base_model(name)
+    if exists(target):
+        return target
+    spec = base_model_spec(name)
+    from lora_ns.pretrain import pretrain
+
+    meter = record.Meter()
+    with making(target) as (folder, notes):
+        with meter.part("training"):
+            facts = pretrain(name.removeprefix("builtin:"), folder)
+        seconds, hardware = facts.pop("seconds", None), facts.pop("hardware")
+        notes |= record.describe(
+            "pretrain", store.base_digest(name), {"name": name, "spec": spec}, inputs={}, facts=facts, meter=meter
+        )
+        notes["circumstances"] |= {"pretraining_seconds": seconds, "hardware": hardware}
+    return target
+
+
 def make_base(run: Run, *, quiet: bool = False) -> None:
     """The base model, where it is one of the project's own."""
     if run.base_folder is None:
         return
     if Processes.here().is_first:
-        from lora_ns.base_model import make_base_model
-
-        make_base_model(run.config.model.name_or_path, run.store, quiet=quiet)
+        make_base_model(run.config.model.name_or_path, run.store)
     else:
         _await(run.base_folder)
 

@@ -53,9 +53,7 @@ def _check_adds_up(folder: Path, config: Any) -> None:
     if getattr(config, "bias", "none") != "none":
         more.append("bias")
     if more:
-        raise ConfigError(
-            f"merge.adapters: {folder} does more than add to the weights ({', '.join(more)}); merge it alone."
-        )
+        raise ConfigError(f"merge.adapters: {folder} does more than add to the weights ({', '.join(more)}); merge it alone.")
 
 
 def weighted_sum(model: Any, weights: Sequence[float]) -> Any:
@@ -83,9 +81,7 @@ def fold(model: Any, weights: Sequence[float], settings: MergeConfig, seed: int)
         for layer in _layers(model):
             names = layer._all_available_adapter_names()
             updates = [_unscaled_delta(layer, name) for name in names]
-            chosen = torch.tensor(
-                [weights[int(name)] for name in names], dtype=updates[0].dtype, device=updates[0].device
-            )
+            chosen = torch.tensor([weights[int(name)] for name in names], dtype=updates[0].dtype, device=updates[0].device)
             base = layer.get_base_layer()
             base.weight.data += _combined(updates, chosen, settings).to(base.weight)
     torch.random.set_rng_state(generator_state)
@@ -100,9 +96,7 @@ def _layers(model: Any) -> Iterator[Any]:
         if not isinstance(module, BaseTunerLayer) or not module._all_available_adapter_names():
             continue
         if not hasattr(module, "get_delta_weight"):
-            raise ConfigError(
-                f"merge.adapters: PEFT's {type(module).__module__.split('.')[2]} has no update to add up."
-            )
+            raise ConfigError(f"merge.adapters: PEFT's {type(module).__module__.split('.')[2]} has no update to add up.")
         yield module
 
 

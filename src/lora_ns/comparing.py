@@ -50,11 +50,7 @@ def worst(parts: Sequence[Part]) -> str:
 
 
 def compare_weights(
-    stated: Mapping[str, Mapping[str, Any]],
-    made: Mapping[str, Mapping[str, Any]],
-    old: Path | None,
-    new: Path,
-    tolerance: float,
+    stated: Mapping[str, Mapping[str, Any]], made: Mapping[str, Mapping[str, Any]], old: Path | None, new: Path, tolerance: float
 ) -> Part:
     """Safetensors files by checksum; where those differ, tensor by tensor.
 
@@ -107,9 +103,7 @@ def compare_curves(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, 
         return Part("loss curve", "identical", f"{len(a)} steps")
     if [step for step, _ in a] != [step for step, _ in b]:
         return Part("loss curve", "different", f"{len(a)} logged steps → {len(b)}")
-    gaps = [
-        (abs(x - y) if math.isfinite(x) and math.isfinite(y) else math.inf) for (_, x), (_, y) in zip(a, b, strict=True)
-    ]
+    gaps = [(abs(x - y) if math.isfinite(x) and math.isfinite(y) else math.inf) for (_, x), (_, y) in zip(a, b, strict=True)]
     at = next(i for i, gap in enumerate(gaps) if gap > 0)
     within = all(gap <= tolerance * max(1.0, abs(x)) for gap, (_, x) in zip(gaps, a, strict=True))
     said = (
@@ -131,14 +125,9 @@ def compare_predictions(old: Path | None, new: Path, stated_sha256: str, made_sh
         if a == b:
             continue
         key = "example" if a is None or b is None else next(k for k in {**a, **b} if a.get(k) != b.get(k))
-        first = (
-            first
-            or f"example {(a or b or {}).get('id')}: {key} {_short((a or {}).get(key))} → {_short((b or {}).get(key))}"
-        )
+        first = first or f"example {(a or b or {}).get('id')}: {key} {_short((a or {}).get(key))} → {_short((b or {}).get(key))}"
         worded += 1
-        judged += (
-            a is None or b is None or any(_apart(a.get(k), b.get(k)) > tolerance for k in {**a, **b} if k not in WORDS)
-        )
+        judged += a is None or b is None or any(_apart(a.get(k), b.get(k)) > tolerance for k in {**a, **b} if k not in WORDS)
     if not worded:
         return Part("predictions", "identical", f"{total} examples (their layout differs)")
     said = f"{worded} of {total} examples differ, {judged} of them in what they came to; first {first}"
@@ -153,18 +142,14 @@ def compare_scores(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: fl
         return Part("score", "identical", ", ".join(f"{name} {_short(value)}" for name, value in b.items()))
     name = next(name for name, gap in gaps.items() if gap > 0)
     state = "within" if all(gap <= tolerance for gap in gaps.values()) else "different"
-    return Part(
-        "score", state, f"{name} {_short(a.get(name))} → {_short(b.get(name))}; at most {max(gaps.values()):.3g} apart"
-    )
+    return Part("score", state, f"{name} {_short(a.get(name))} → {_short(b.get(name))}; at most {max(gaps.values()):.3g} apart")
 
 
 def environment_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
     """name -> [then, now] of code, package versions and hardware that differ.  old, new: records, or parts of them."""
     flat = [dict(_flat_environment(side)) for side in (old, new)]
     return {
-        name: [flat[0].get(name), flat[1].get(name)]
-        for name in {**flat[0], **flat[1]}
-        if flat[0].get(name) != flat[1].get(name)
+        name: [flat[0].get(name), flat[1].get(name)] for name in {**flat[0], **flat[1]} if flat[0].get(name) != flat[1].get(name)
     }
 
 

@@ -21,15 +21,7 @@ from lora_ns.config.rules import why_not_merged
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment import Experiment, load_experiment
 from lora_ns.grouping import Job, training_jobs
-from lora_ns.launch import (
-    PROGRAM,
-    Resources,
-    each_of,
-    evaluation_resources,
-    is_plain,
-    training_command,
-    training_resources,
-)
+from lora_ns.launch import PROGRAM, Resources, each_of, evaluation_resources, is_plain, training_command, training_resources
 from lora_ns.prediction.costs import KnownCosts
 from lora_ns.run import Run
 from lora_ns.store import Evaluation, Store, exists
@@ -145,9 +137,7 @@ class Dag:
     def scores(self, wildcards: Wildcards) -> list[str]:
         """Every score file that the tables are made from."""
         runs = [*self._compared(), *self.experiment.bases]
-        return _each_once(
-            path for run in runs for evaluation in run.evaluations for path in self._score(run, evaluation)
-        )
+        return _each_once(path for run in runs for evaluation in run.evaluations for path in self._score(run, evaluation))
 
     def adapters(self, wildcards: Wildcards) -> list[str]:
         """The record of every adapter that is compared."""
@@ -299,9 +289,7 @@ class Dag:
             return evaluation_resources([run.config for run in runs], costs, attempt)
 
         return each_of(
-            lambda wildcards, attempt: of(
-                getattr(wildcards, "job", None) or wildcards.run, wildcards.evaluation, attempt
-            )
+            lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, wildcards.evaluation, attempt)
         )
 
     def run_files_of(self, wildcards: Wildcards) -> str:

@@ -29,9 +29,7 @@ def difference(first: str, second: str, store: Store) -> dict[str, Any]:
     return {
         "runs": runs,
         "config": _differing(*(flat(read_mapping(store.run_file(run))) for run in runs)),
-        "data": _differing(
-            *({k: t["inputs"].get(k) for k in DATA_INPUTS if k in t.get("inputs", {})} for t in trained)
-        ),
+        "data": _differing(*({k: t["inputs"].get(k) for k in DATA_INPUTS if k in t.get("inputs", {})} for t in trained)),
         "environment": environment_differences(*trained) if all(trained) else {},
         "curve": _curve(*(side["history"] for side in kept)),
         "scores": _scores(kept[0]["scores"], kept[1]["scores"], store),
@@ -85,9 +83,7 @@ def _scores(a: Mapping[str, Any], b: Mapping[str, Any], store: Store) -> dict[st
             found[name] = {"only": "second" if one is None else "first"}
             continue
         found[name] = {
-            "metrics": {
-                m: [one["metrics"].get(m), other["metrics"].get(m)] for m in {**one["metrics"], **other["metrics"]}
-            },
+            "metrics": {m: [one["metrics"].get(m), other["metrics"].get(m)] for m in {**one["metrics"], **other["metrics"]}},
             "asked": _differing(_request(one, store), _request(other, store)),
             "examples": _examples(one, other),
         }

@@ -57,9 +57,7 @@ def examine(root: Path = Path()) -> dict[str, Any]:
 def _needed(root: Path) -> Iterator[Finding]:
     """What every run needs."""
     here = ".".join(map(str, sys.version_info[:3]))
-    yield Finding(
-        "python", "ok" if sys.version_info >= (3, 11) else "missing", here, "lora-ns needs Python 3.11 or newer"
-    )
+    yield Finding("python", "ok" if sys.version_info >= (3, 11) else "missing", here, "lora-ns needs Python 3.11 or newer")
     lock = REPOSITORY / "requirements.lock"
     differing = lock_differences(lock)
     if not lock.is_file():
@@ -94,9 +92,7 @@ def _accelerated(torch: Any, engines: Mapping[str, str | None]) -> Iterator[Find
         yield Finding("GPU", "ok", f"{', '.join(gpus)}, CUDA {torch.version.cuda}")
     elif driver:
         why = "torch is built without CUDA" if torch.version.cuda is None else "torch finds no device"
-        yield Finding(
-            "GPU", "missing", f"there is a driver, but {why}", "install torch's CUDA build of the locked version"
-        )
+        yield Finding("GPU", "missing", f"there is a driver, but {why}", "install torch's CUDA build of the locked version")
     else:
         yield Finding("GPU", "note", "none: everything runs on the CPU", "")
     fault = engines["bitsandbytes"]
@@ -134,9 +130,7 @@ def _around(root: Path) -> Iterator[Finding]:
     best = next((tier for tier in ("bubblewrap", "landlock") if unavailable(tier) is None), None)
     why = unavailable("bubblewrap")
     if best is None:
-        yield Finding(
-            "code benchmarks", "missing", f"no sandbox: {why}; {unavailable('landlock')}", "install bubblewrap"
-        )
+        yield Finding("code benchmarks", "missing", f"no sandbox: {why}; {unavailable('landlock')}", "install bubblewrap")
     else:
         yield Finding("code benchmarks", "ok" if why is None else "note", f"sandbox {best}{f' ({why})' if why else ''}")
     plugin = importlib.util.find_spec("snakemake_executor_plugin_slurm") is not None
@@ -145,17 +139,13 @@ def _around(root: Path) -> Iterator[Finding]:
     else:
         lacking = [] if shutil.which("sbatch") else ["no sbatch on the PATH"]
         lacking += [] if plugin else ["no snakemake-executor-plugin-slurm"]
-        yield Finding(
-            "SLURM", "missing", "; ".join(lacking), "only for --profile slurm: log in to a cluster's head node"
-        )
+        yield Finding("SLURM", "missing", "; ".join(lacking), "only for --profile slurm: log in to a cluster's head node")
     yield _dvc(root)
     offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "")
     home = os.environ.get("HF_HOME", "~/.cache/huggingface")
     yield Finding("hub models and data", "note" if offline else "ok", f"cache {home}{', offline' if offline else ''}")
     tex = next((name for name in LATEX if shutil.which(name)), None)
-    yield Finding(
-        "paper.tex as PDF", "ok" if tex else "missing", tex or f"none of {', '.join(LATEX)}", "only to compile it"
-    )
+    yield Finding("paper.tex as PDF", "ok" if tex else "missing", tex or f"none of {', '.join(LATEX)}", "only to compile it")
 
 
 def _dvc(root: Path) -> Finding:

@@ -67,11 +67,7 @@ def experiment_schema() -> Schema:
     return _file("Experiment file of lora-ns", keys, required=["name", "tasks", "methods"])
 
 
-SCHEMAS: dict[str, Callable[[], Schema]] = {
-    "task": task_schema,
-    "method": method_schema,
-    "experiment": experiment_schema,
-}
+SCHEMAS: dict[str, Callable[[], Schema]] = {"task": task_schema, "method": method_schema, "experiment": experiment_schema}
 
 _WITHIN: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (HeldOut, LaunchConfig, SweepConfig)}
 """Sections within a section, or within a file."""
@@ -189,10 +185,7 @@ def _peft() -> Schema:
         known = {"properties": {"method": True, "adapter_config": True, **fields}, **_CLOSED}
         cases.append({"if": named, "then": known})
     keys = {
-        "method": {
-            "enum": methods,
-            "description": "Any of PEFT's methods, none (the base model) or full (all weights).",
-        },
+        "method": {"enum": methods, "description": "Any of PEFT's methods, none (the base model) or full (all weights)."},
         "adapter_config": {"type": "string", "description": "PEFT's own adapter_config.json, read as it is."},
     }
     return {"type": "object", "description": "The method and its settings.", "properties": keys, "allOf": cases}
@@ -202,10 +195,7 @@ def _with_aliases(section: str, made: Schema) -> Schema:
     """The section with the names that people know from elsewhere beside ours."""
     keys = made["properties"]
     for theirs, ours in ALIASES[section].items():
-        keys[theirs] = {
-            **{k: v for k, v in keys[ours].items() if k != "default"},
-            "description": f"The same as {ours}.",
-        }
+        keys[theirs] = {**{k: v for k, v in keys[ours].items() if k != "default"}, "description": f"The same as {ours}."}
     return made
 
 

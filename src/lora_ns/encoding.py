@@ -161,9 +161,7 @@ def _encode_conversations(rows: Sequence[Row], dataset: DatasetConfig, chat: Cha
         yield _within([_encode_answers(text, spans, chat.tokenizer) for text, spans in texts], dataset.max_length)
 
 
-def _encode_answers(
-    text: str, spans: list[tuple[int, int]], tokenizer: Any
-) -> tuple[list[int], list[tuple[int, int]], bool]:
+def _encode_answers(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> tuple[list[int], list[tuple[int, int]], bool]:
     """(ids, token spans, whether the text had to be tokenised in pieces) of a text and its supervised characters."""
     cuts = [place for span in spans for place in span]
     encoded = tokenizer(text, add_special_tokens=False)
@@ -206,9 +204,7 @@ def _within(examples: Sequence[tuple[list[int], list[tuple[int, int]], bool]], m
     return kept or Dropped(f"prompt alone fills max_length ({max_length} tokens)")
 
 
-def encode_labelled(
-    rows: Sequence[Row], first: int, dataset: DatasetConfig, task_type: str, tokenizer: Any
-) -> Iterator[Result]:
+def encode_labelled(rows: Sequence[Row], first: int, dataset: DatasetConfig, task_type: str, tokenizer: Any) -> Iterator[Result]:
     """Texts of each row as input_ids (and token_type_ids), with its class or number.  first: the first row's number."""
     texts = [texts_of(row, dataset) for row in rows]
     pairs = [[text[column] for text in texts] for column in range(len(texts[0]))]

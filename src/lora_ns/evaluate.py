@@ -37,29 +37,13 @@ TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "out
 """What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
 
 
-def evaluate(run: Run, evaluation: Evaluation, *, quiet: bool = False, rescore: bool = False) -> Path:
-    """Makes the score file where it is missing; returns its path.
-
-    rescore: judges kept predictions again, without the model, whether the score is there or not.
-    In several processes each row is answered in one of them, and the first one judges and writes.
-    Raises EvaluationError where the trained model computes the same as its base or no predictions are kept, InputError
-    where rows do not fit.
-    """
-    return _Sitting(evaluation, run.store, quiet, rescore).score(run)
-
-
 def evaluate_together(
-    runs: Sequence[Run],
-    evaluation: Evaluation,
-    *,
-    quiet: bool = False,
-    rescore: bool = False,
-    bases: Bases | None = None,
+    runs: Sequence[Run], evaluation: Evaluation, *, quiet: bool = False, rescore: bool = False, bases: Bases | None = None
 ) -> dict[str, Path | Exception]:
     """Run -> its score file, or why it has none, in the order of the runs: one evaluation put to several runs.
 
     Rows and prompts are read once, and each base model once for all runs that share it, whose adapters are put on and
-    taken off in turn; every run's score is what `evaluate` alone makes.  One that fails does not stop the others; why it
+    taken off in turn; every run's score is what it would be alone.  One that fails does not stop the others; why it
     did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
     """
     sitting = _Sitting(evaluation, runs[0].store, quiet, rescore, bases)
@@ -137,11 +121,7 @@ def _write_score(
         "evaluate",
         evaluation.digest,
         {**evaluation.plain(), "task_type": config.task_type},
-        inputs={
-            "adapter": run.name,
-            "rows": store.rows(evaluation.dataset).name,
-            "asked": _asked_rows(evaluation, store),
-        },
+        inputs={"adapter": run.name, "rows": store.rows(evaluation.dataset).name, "asked": _asked_rows(evaluation, store)},
         **facts,
         fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
         sandbox=isolation and outcome_of(isolation),
@@ -159,9 +139,7 @@ def _write_score(
     if isolation is not None:
         content["circumstances"]["sandbox"] = {"versions": isolation["versions"], **isolation["golds"]["seconds"]}
     content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], run.adapter)
-    replace_text(
-        run.score(evaluation), json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    )
+    replace_text(run.score(evaluation), json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _asked_rows(evaluation: Evaluation, store: Store) -> str:
@@ -169,9 +147,7 @@ def _asked_rows(evaluation: Evaluation, store: Store) -> str:
     return read_record(store.rows(evaluation.dataset))["outputs"][f"{evaluation.split}.parquet"]["sha256"]
 
 
-def _asked(
-    run: Run, exam: Exam, bases: Bases, meter: record.Meter, quiet: bool
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _asked(run: Run, exam: Exam, bases: Bases, meter: record.Meter, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
     served = None
     if exam.evaluation.backend == "vllm" and exam.spec.kind == "generation":
@@ -319,9 +295,6 @@ def _progress(run: Run, exam: Exam, quiet: bool) -> Iterator[Any]:
         report(asked)
 
     name = exam.evaluation.name
-    with (
-        Progress(console=Console(stderr=True), disable=not shown) as bar,
-        reporting(run.store, run.name, name, rows) as report,
-    ):
+    with Progress(console=Console(stderr=True), disable=not shown) as bar, reporting(run.store, run.name, name, rows) as report:
         job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=rows)
         yield advance

@@ -16,15 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_ns.config import (
-    check,
-    expand_dotted,
-    merge,
-    nearest,
-    read_method,
-    read_task,
-    with_method,
-)
+from lora_ns.config import check, expand_dotted, merge, nearest, read_method, read_task, with_method
 from lora_ns.config.evaluation import BenchmarkEntry
 from lora_ns.errors import ConfigError, DataError, InputError
 from lora_ns.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig, read_experiment_file
@@ -77,9 +69,7 @@ class Cell:
         runs = [Run(config.model_copy(update={"seed": seed}), self.store) for seed in seeds]
         if self.text is not None and config.task_type == "causal_lm":
             runs = [run.asked([*config.evaluation.benchmarks, self.text]) for run in runs]
-        _ = [
-            (run.name, run.evaluations) for run in runs
-        ]  # digests now, so that what cannot be found is said with the rest
+        _ = [(run.name, run.evaluations) for run in runs]  # digests now, so that what cannot be found is said with the rest
         return runs
 
     def trial(self, seed: int, setting: Setting) -> Trial:
@@ -251,9 +241,7 @@ def _said_once(problems: Sequence[str], cells: Sequence[Cell]) -> list[str]:
     """The problems, each once; one that a task has with every method is the task's own."""
     tasks = [cell.where.partition(" with ")[0] for cell in cells]
     found = list(dict.fromkeys(problems))
-    faults = Counter(
-        (where.partition(" with ")[0], fault) for where, _, fault in (one.partition(": ") for one in found)
-    )
+    faults = Counter((where.partition(" with ")[0], fault) for where, _, fault in (one.partition(": ") for one in found))
     said = []
     for problem in found:
         where, _, fault = problem.partition(": ")
@@ -281,10 +269,7 @@ def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[st
 
 
 def _cell(
-    given: ExperimentFile,
-    task: tuple[Entry, Mapping[str, Any]],
-    method: tuple[MethodEntry, Mapping[str, Any]],
-    store: Store,
+    given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], method: tuple[MethodEntry, Mapping[str, Any]], store: Store
 ) -> Cell:
     """Task, method, the experiment's overrides, the entries' own, later ones winning."""
     (task_entry, raw_task), (method_entry, raw_method) = task, method

@@ -122,9 +122,7 @@ class ExperimentFile(Section):
         if self.forgetting is None:
             return None
         wording = dict.fromkeys(("prompt_template", "response_template", "chat_template", "text_columns"))
-        return BenchmarkEntry(
-            name="perplexity", dataset={**wording, "columns": {}, "format": "text", **self.forgetting}
-        )
+        return BenchmarkEntry(name="perplexity", dataset={**wording, "columns": {}, "format": "text", **self.forgetting})
 
 
 def read_experiment_file(path: Path) -> ExperimentFile:

@@ -48,9 +48,7 @@ def fetch_model(model: ModelConfig, store: Store) -> Path:
 
     note = store.download(model)
     if note is None:
-        raise ConfigError(
-            f"model.name_or_path: {model.name_or_path} is not a model of the hub; there is nothing to fetch."
-        )
+        raise ConfigError(f"model.name_or_path: {model.name_or_path} is not a model of the hub; there is nothing to fetch.")
     content = {"model": model.name_or_path, "revision": model.revision, "folder": str(download(model))}
     replace_text(note, json.dumps(content, indent=1) + "\n")
     return note

@@ -30,9 +30,7 @@ PEFT_FIELDS = frozenset(
 )
 """Settings of method lora that a sweep takes each member's own of."""
 
-OWN_TRAINING = frozenset(
-    "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay max_grad_norm".split()
-)
+OWN_TRAINING = frozenset("learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay max_grad_norm".split())
 """Training settings that members may differ in."""
 
 SHARED_TRAINING = frozenset(
@@ -170,8 +168,6 @@ def groups_of(runs: Sequence[Run], largest: int, max_memory: int | None = None) 
         groups += _evenly(sorted(members, key=lambda run: run.config.seed), _count(members, largest))
     if max_memory is None:
         return groups
-    from lora_ns.prediction.members import parts_within
-
     return [part for group in groups for part in parts_within(group, max_memory)]
 
 
@@ -185,3 +181,35 @@ def _evenly(members: Sequence[Run], count: int) -> list[list[Run]]:
     each, more = divmod(len(members), count)
     ends = list(accumulate(each + (number < more) for number in range(count)))
     return [list(members[start:end]) for start, end in pairwise([0, *ends])]
+
+
+def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
+    """The group in as few parts, in its order, as are each predicted to take so many bytes at most, or are one run.
+
+    A run that cannot be predicted is by itself.
+    """
+    if len(group) < 2:
+        return [list(group)]
+    from lora_ns.models import best_device
+    from lora_ns.prediction import memory
+    from lora_ns.prediction.devices import GPUS, PROCESSOR
+    from lora_ns.prediction.predictor import Predictor
+    from lora_ns.prediction.workload import workload_of
+
+    # which GPU it is makes no difference to memory
+    device = PROCESSOR if best_device() == "cpu" else next(iter(GPUS.values()))
+    predictor = Predictor(group[0].store)
+    parts: list[list[Run]] = []
+    steps: list[Any] = []
+    for run in group:
+        shape = workload_of(run, []).shape
+        step = predictor.step(run, shape) if shape else None
+        known = [one for one in [*steps, step] if one is not None]
+        fits = len(known) > len(steps) and memory.of_sweep(known, device) <= max_memory
+        if parts and fits:
+            parts[-1].append(run)
+        else:
+            parts.append([run])
+            steps = []
+        steps.append(step)
+    return parts

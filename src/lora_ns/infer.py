@@ -16,15 +16,7 @@ from lora_ns.answering.asking import head_logits
 from lora_ns.answering.decoding import with_stops
 from lora_ns.answering.generation import Generator
 from lora_ns.chat import Chat, chat_of
-from lora_ns.config import (
-    CHAT_FORMATS,
-    DatasetConfig,
-    GenerationConfig,
-    ModelConfig,
-    RunConfig,
-    nearest,
-    template_columns,
-)
+from lora_ns.config import CHAT_FORMATS, DatasetConfig, GenerationConfig, ModelConfig, RunConfig, nearest, template_columns
 from lora_ns.encoding import encode_prompts
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.integrity import intact
@@ -79,9 +71,7 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
         model = load_base(run)
     elif adapter is None:
         if not run.is_trained:
-            raise DataError(
-                f"run {run.name} has no adapter yet: `lora-ns train` makes it, --adapter DIR names another."
-            )
+            raise DataError(f"run {run.name} has no adapter yet: `lora-ns train` makes it, --adapter DIR names another.")
         model, source["run"] = load_trained(run, run.adapter), run.name
     elif (adapter / "adapter_config.json").is_file():
         _refuse_damaged(adapter, store)
@@ -139,9 +129,7 @@ def row_of(texts: Sequence[str], config: RunConfig) -> Row:
     columns = columns_read(config)
     if len(texts) != len(columns):
         what = ", ".join(columns) if columns else "one text"
-        raise ConfigError(
-            f"--text: {len(texts)} given, and the config reads {what}; give --text once for each, in that order."
-        )
+        raise ConfigError(f"--text: {len(texts)} given, and the config reads {what}; give --text once for each, in that order.")
     return dict(zip(columns, texts, strict=True))
 
 
@@ -182,9 +170,7 @@ def _renamed(row: Row, data: DatasetConfig) -> Row:
 
 def _column(row: Row, name: str, where: str) -> Any:
     if name not in row:
-        raise DataError(
-            f"{where}: the column {name!r} is missing.{nearest(name, row)} It has: {', '.join(row) or 'nothing'}."
-        )
+        raise DataError(f"{where}: the column {name!r} is missing.{nearest(name, row)} It has: {', '.join(row) or 'nothing'}.")
     return row[name]
 
 
@@ -195,9 +181,7 @@ def _turns(row: Row, data: DatasetConfig) -> Any:
 def _asking(row: Row, data: DatasetConfig) -> Row:
     """The conversation with an answer to come, where its last turn is the user's."""
     column, role, content, name = (
-        ("conversations", "from", "value", "gpt")
-        if data.format == "sharegpt"
-        else ("messages", "role", "content", "assistant")
+        ("conversations", "from", "value", "gpt") if data.format == "sharegpt" else ("messages", "role", "content", "assistant")
     )
     turns = list(_turns(row, data))
     if turns and isinstance(turns[-1], Mapping) and turns[-1].get(role) in ("user", "human"):
@@ -226,9 +210,7 @@ def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
     answers = []
     for row in logits.softmax(-1).tolist():
         best = max(range(len(row)), key=row.__getitem__)
-        answers.append(
-            {"label": labels[best], "probabilities": {k: round(p, 6) for k, p in zip(labels, row, strict=True)}}
-        )
+        answers.append({"label": labels[best], "probabilities": {k: round(p, 6) for k, p in zip(labels, row, strict=True)}})
     return answers
 
 

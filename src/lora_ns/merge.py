@@ -68,12 +68,7 @@ def merge(run: Run, *, output: Path | None = None) -> Path:
             del merged
         with meter.part("comparing"):
             found = parity.probe(load_base(_plain(run), place=str(folder)).eval(), tokenizer)
-        figures = {
-            **parity.compare(expected, found),
-            "probes": len(parity.PROBES),
-            "against": against,
-            "adapter_effect": effect,
-        }
+        figures = {**parity.compare(expected, found), "probes": len(parity.PROBES), "against": against, "adapter_effect": effect}
         _check_same(figures, config)
         facts = _facts(run, parts, figures)
         (folder / "README.md").write_text(model_card(config, facts), encoding="utf-8")

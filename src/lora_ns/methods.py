@@ -79,9 +79,7 @@ def attach(
         else:
             attached = get_peft_model(model, peft_config)
     except REFUSALS as error:
-        raise ConfigError(
-            f"peft.method {method} does not fit {config.model.name_or_path}: {reason_of(error)}"
-        ) from error
+        raise ConfigError(f"peft.method {method} does not fit {config.model.name_or_path}: {reason_of(error)}") from error
     return _prepared(attached)
 
 
@@ -174,9 +172,7 @@ def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
     return {name: tensor.detach().cpu().clone() for name, tensor in get_peft_model_state_dict(model).items()}
 
 
-def save_trained(
-    model: Any, folder: Path, initial: dict[str, Any] | None = None, weights: dict[str, Any] | None = None
-) -> None:
+def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None, weights: dict[str, Any] | None = None) -> None:
     """The trained weights as safetensors, without the empty model card that PEFT adds.
 
     weights: of all the model, where the model itself holds a part of them only.

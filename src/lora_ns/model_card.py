@@ -13,9 +13,7 @@ def model_card(config: RunConfig, facts: Mapping[str, Any]) -> str:
 
     facts: adapters [(name, weight)], rows (name of the rows artefact), commit, dirty, packages, parity, dtype.
     """
-    return "\n".join(
-        [*_front_matter(config), *_what(config, facts), *_how_made(config, facts), *_parity(config, facts)]
-    )
+    return "\n".join([*_front_matter(config), *_what(config, facts), *_how_made(config, facts), *_parity(config, facts)])
 
 
 def _front_matter(config: RunConfig) -> list[str]:
@@ -52,9 +50,7 @@ def _how_made(config: RunConfig, facts: Mapping[str, Any]) -> list[str]:
         f"| base model | `{config.model.name_or_path}`, revision {revision}, {config.model.quantization} quantisation |",
     ]
     for name, weight in facts["adapters"]:
-        lines.append(
-            f"| {'adapter, weight ' + format(weight, 'g') if len(facts['adapters']) > 1 else 'run'} | `{name}` |"
-        )
+        lines.append(f"| {'adapter, weight ' + format(weight, 'g') if len(facts['adapters']) > 1 else 'run'} | `{name}` |")
     if len(facts["adapters"]) > 1:
         density = f", density {config.merge.density:g}" if config.merge.density else ""
         lines.append(f"| combination | {config.merge.combination}{density} |")

@@ -211,9 +211,7 @@ def weights_folder(model: ModelConfig, store: Store) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
-            place, revision=model.revision, allow_patterns=_hub_files(model), local_files_only=True
-        )
+        found = snapshot_download(place, revision=model.revision, allow_patterns=_hub_files(model), local_files_only=True)
         return Path(found)
     except LocalEntryNotFoundError as error:
         raise DataError(f"the weights of {place} are not on this disk: {error}") from error
@@ -249,9 +247,7 @@ def _not_loaded(what: str, model: ModelConfig, error: Exception) -> ConfigError:
     revision = f" at revision {model.revision}" if model.revision else ""
     gated = any(word in str(error).lower() for word in ("gated repo", "401 client error", "restricted"))
     hint = " Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN." if gated else ""
-    return ConfigError(
-        f"model.name_or_path: the {what} {model.name_or_path!r}{revision} cannot be loaded: {reason}{hint}"
-    )
+    return ConfigError(f"model.name_or_path: the {what} {model.name_or_path!r}{revision} cannot be loaded: {reason}{hint}")
 
 
 def best_device() -> str:

@@ -30,9 +30,7 @@ def main() -> None:
     try:
         words = command(sys.argv[1:], os.environ)
     except KeyError as missing:
-        sys.exit(
-            f"Failed: several machines are started by srun, inside a SLURM job, which would set {missing.args[0]}."
-        )
+        sys.exit(f"Failed: several machines are started by srun, inside a SLURM job, which would set {missing.args[0]}.")
     os.execv(words[0], words)
 
 

@@ -39,15 +39,10 @@ def lora_optimizer(model: Any, config: RunConfig) -> Any | None:
             weight_decay=training.weight_decay,
         )  # fmt: skip
     stated = training.arguments
-    adam = {
-        "betas": (stated.get("adam_beta1", 0.9), stated.get("adam_beta2", 0.999)),
-        "eps": stated.get("adam_epsilon", 1e-8),
-    }
+    adam = {"betas": (stated.get("adam_beta1", 0.9), stated.get("adam_beta2", 0.999)), "eps": stated.get("adam_epsilon", 1e-8)}
     if optim == "loraplus":
         decay = {"loraplus_weight_decay": training.weight_decay}
-        return create_loraplus_optimizer(
-            model, torch.optim.AdamW, lr=training.learning_rate, **settings, **decay, **adam
-        )
+        return create_loraplus_optimizer(model, torch.optim.AdamW, lr=training.learning_rate, **settings, **decay, **adam)
     return create_riemannian_optimizer(
         model, torch.optim.AdamW, lr=training.learning_rate, weight_decay=training.weight_decay, **settings, **adam
     )

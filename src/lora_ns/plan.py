@@ -172,9 +172,7 @@ def _this_machine(store: Store) -> Device:
 def make_plan(experiment: Experiment, store: Store, device: Device, predictor: Predictor) -> Plan:
     """The plan of every run whose settings are known, for one device."""
     now = time.time()
-    runs = tuple(
-        _planned(status_of_run(run, store, now), store, predictor) for run in all_runs(experiment, provisional=True)
-    )
+    runs = tuple(_planned(status_of_run(run, store, now), store, predictor) for run in all_runs(experiment, provisional=True))
     misfits = tuple(_misfits(runs, store, device, predictor))
     return Plan(experiment, device, runs, misfits, predictor.failures, predictor, _factor(runs, device))
 

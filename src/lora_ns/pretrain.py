@@ -49,9 +49,7 @@ def pretrain(name: str, out: Path, *, threads: int = 1, progress: Progress | Non
     return pretrain_spec(pretraining.BASE_MODELS[name], out, threads=threads, progress=progress)
 
 
-def pretrain_spec(
-    spec: Mapping[str, Any], out: Path, *, threads: int = 1, progress: Progress | None = None
-) -> dict[str, Any]:
+def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:
     """`pretrain` for any specification of the form of those in `BASE_MODELS`."""
     started = time.perf_counter()
     threads_before = torch.get_num_threads()
@@ -131,13 +129,7 @@ def _encoder(spec: Mapping[str, Any]) -> tuple[PreTrainedTokenizerFast, PreTrain
     def pairs() -> Iterator[tuple[str, str, int]]:
         return getattr(pretraining, spec["corpus"])(spec["seed"])
 
-    specials = {
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "pad_token": "[PAD]",
-        "mask_token": "[MASK]",
-    }
+    specials = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
     texts = (f"{first} {second}" for first, second, _ in itertools.islice(pairs(), spec["tokenizer_documents"]))
     core = _byte_level_bpe(texts, spec, list(specials.values()), lowercase=True)
     core.post_processor = processors.TemplateProcessing(
@@ -170,9 +162,7 @@ def _masked_batches(
     shifts = shape["largest_shift"]
     while True:
         first, second, follows = zip(*itertools.islice(pairs, shape["batch_size"]), strict=True)
-        batch = tokenizer(
-            list(first), list(second), padding=True, truncation=True, max_length=length, return_tensors="pt"
-        )
+        batch = tokenizer(list(first), list(second), padding=True, truncation=True, max_length=length, return_tensors="pt")
         input_ids = batch["input_ids"]
         ordinary = input_ids >= len(tokenizer.all_special_ids)
         chosen = ordinary & (torch.rand(input_ids.shape) < shape["mask_rate"])
@@ -194,9 +184,7 @@ def _masked_batches(
 # ---- shared ----------------------------------------------------------------------------------------------------------
 
 
-def _byte_level_bpe(
-    texts: Iterator[str], spec: Mapping[str, Any], specials: list[str], lowercase: bool = False
-) -> Tokenizer:
+def _byte_level_bpe(texts: Iterator[str], spec: Mapping[str, Any], specials: list[str], lowercase: bool = False) -> Tokenizer:
     """Byte-level BPE whose digits stand alone; the special tokens have the first ids."""
     tokenizer = Tokenizer(models.BPE(unk_token=specials[0]))
     if lowercase:

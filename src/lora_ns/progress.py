@@ -83,9 +83,7 @@ def reporting(store: Store, run: str, stage: str, steps: int, start: int = 0) ->
         if now - written < EVERY_SECONDS and step < steps:
             return
         written = now
-        said = Progress(
-            **owner, stage=stage, step=step, steps=steps, loss=loss, time=now, begun=begun, started_at=start
-        )
+        said = Progress(**owner, stage=stage, step=step, steps=steps, loss=loss, time=now, begun=begun, started_at=start)
         with suppress(OSError):
             _write(path, json.dumps(asdict(said)) + "\n")
 

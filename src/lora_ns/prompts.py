@@ -153,8 +153,7 @@ def render(template: str, row: Row) -> str:
         return text.format(**values)
     except (ValueError, TypeError) as error:
         raise DataError(
-            f"the template {template!r} cannot be filled in with {', '.join(f'{k}: {v!r}' for k, v in values.items())}: "
-            f"{error}."
+            f"the template {template!r} cannot be filled in with {', '.join(f'{k}: {v!r}' for k, v in values.items())}: {error}."
         ) from None
 
 
@@ -265,9 +264,7 @@ def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
     hidden = " (-1 marks the hidden labels of a public test set: choose a labelled split)" if whole == -1 else ""
     hint = nearest(value.strip(), labels) if isinstance(value, str) else ""
     known = ", ".join(name if by_name_only else f"{i} {name}" for i, name in enumerate(labels))
-    raise DataError(
-        f"row {number}: {dataset.label_column} is {value!r}{hidden}, which is none of dataset.labels: {known}.{hint}"
-    )
+    raise DataError(f"row {number}: {dataset.label_column} is {value!r}{hidden}, which is none of dataset.labels: {known}.{hint}")
 
 
 def _whole(value: Any) -> int | None:

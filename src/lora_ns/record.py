@@ -43,10 +43,7 @@ def sha256_file(path: Path) -> str:
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
     """{relative path: {sha256, bytes}} of every file in the folder except its record."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "record.json")
-    return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
-        for path in files
-    }
+    return {path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files}
 
 
 def describe(
@@ -90,11 +87,7 @@ def code_state() -> dict[str, Any]:
     """Commit of the code, whether it was changed since, and the lock file's checksum; null where it is not known."""
     root = Path(__file__).resolve().parents[2]
     lock = root / "requirements.lock"
-    state: dict[str, Any] = {
-        "commit": None,
-        "dirty": None,
-        "lock_sha256": sha256_file(lock) if lock.is_file() else None,
-    }
+    state: dict[str, Any] = {"commit": None, "dirty": None, "lock_sha256": sha256_file(lock) if lock.is_file() else None}
     if (root / ".git").exists():
         state["commit"] = _git(root, "rev-parse", "HEAD")
         changed = _git(root, "status", "--porcelain", "--", "src", "workflow", "Snakefile", "requirements.lock")

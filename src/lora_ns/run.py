@@ -134,10 +134,7 @@ class Run:
                 "stage": "train",
                 "protocol": PROTOCOL["train"],
                 "tokens": self.tokens_digest,
-                "model": {
-                    **self.model_identity,
-                    **config.model.model_dump(exclude={"name_or_path", "revision"}),
-                },
+                "model": {**self.model_identity, **config.model.model_dump(exclude={"name_or_path", "revision"})},
                 "peft": config.peft.model_dump(),
                 "training": None if config.peft.method == "none" else training,
                 "seed": config.seed,

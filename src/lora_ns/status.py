@@ -126,8 +126,7 @@ def run_named(words: str, store: Store) -> str:
         return run_of(words, store)
     path = Path(file) if Path(file).is_file() else EXPERIMENTS / f"{file}.yaml"
     runs = {
-        f"{run.config.task_name}/{run.config.method}/{run.config.seed}": run.name
-        for run in load_experiment(path, store).runs
+        f"{run.config.task_name}/{run.config.method}/{run.config.seed}": run.name for run in load_experiment(path, store).runs
     }
     if cell not in runs:
         raise ConfigError(f"{path}: there is no run {cell!r} (task/method/seed).{nearest(cell, runs)}")

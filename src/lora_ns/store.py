@@ -24,14 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from lora_ns import record, sources
 from lora_ns.benchmarks import benchmark
-from lora_ns.config import (
-    DatasetConfig,
-    GenerationConfig,
-    ModelConfig,
-    nearest,
-    read_mapping,
-    write_yaml,
-)
+from lora_ns.config import DatasetConfig, GenerationConfig, ModelConfig, nearest, read_mapping, write_yaml
 from lora_ns.config.faults import lines_of
 from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, TrainingError
@@ -135,15 +128,14 @@ class Store:
 
     def rows(self, dataset: DatasetConfig) -> Path:
         """data/raw/<dataset>-<digest>/"""
-        name = dataset.name if isinstance(dataset.name, str) else next(iter(_flat(dataset.name)))
+        files = [dataset.name] if isinstance(dataset.name, str) else dataset.name
+        name = files[0] if isinstance(files, list) else next(iter(files.values()))[0]
         stem = slug(Path(name).parent.name + "-" + Path(name).name.split(".")[0] if "." in Path(name).name else name)
         return self.root / "data/raw" / f"{stem}-{self.rows_digest(dataset)}"
 
     def rows_digest(self, dataset: DatasetConfig) -> str:
         """Covers source, splits and limits; of local files their bytes."""
-        return digest_of(
-            {"stage": "fetch", "protocol": PROTOCOL["fetch"], **sources.identity(dataset, self.remembered)}
-        )
+        return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **sources.identity(dataset, self.remembered)})
 
     def base_model(self, name: str) -> Path:
         """data/models/<name>-<digest>/ of a builtin base model."""
@@ -365,10 +357,6 @@ def base_model_spec(name: str) -> dict[str, Any]:
     return BASE_MODELS[short]
 
 
-def _flat(name: list[str] | dict[str, list[str]]) -> list[str]:
-    return name if isinstance(name, list) else [file for files in name.values() for file in files]
-
-
 def exists(folder: Path) -> bool:
     """Whether the artefact is there: exactly when its record is."""
     return (folder / "record.json").is_file()
@@ -425,9 +413,7 @@ def _ledger_at(path: Path) -> dict[str, str]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise DamagedError(
-            f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept."
-        )
+        raise DamagedError(f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept.")
     return found
 
 

@@ -39,12 +39,7 @@ MEMBERS = "runs.json"
 
 
 def train_all(
-    runs: Sequence[Run],
-    done: Done,
-    *,
-    max_members: int = MAX_MEMBERS,
-    max_memory: int | None = None,
-    quiet: bool = False,
+    runs: Sequence[Run], done: Done, *, max_members: int = MAX_MEMBERS, max_memory: int | None = None, quiet: bool = False
 ) -> None:
     """Makes the adapters that are missing.  done: told of every run, its adapter's folder or why there is none.
 
@@ -242,10 +237,7 @@ def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], 
 def _share_of(meter: record.Meter, members: int) -> record.Meter:
     """What one of so many members took: its share of the seconds, and the memory of all."""
     share = record.Meter()
-    share.figures = {
-        **meter.figures,
-        "seconds": {k: round(v / members, 3) for k, v in meter.figures["seconds"].items()},
-    }
+    share.figures = {**meter.figures, "seconds": {k: round(v / members, 3) for k, v in meter.figures["seconds"].items()}}
     share.not_deterministic = meter.not_deterministic
     return share
 

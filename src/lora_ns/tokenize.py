@@ -128,9 +128,7 @@ def _held_out(run: Run) -> dict[str, str]:
     return {f"held out {number}": name for number, name in enumerate(names, 1)}
 
 
-def _tokenize_split(
-    rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Overlap
-) -> Ledger:
+def _tokenize_split(rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Overlap) -> Ledger:
     data = config.dataset
     ledger, questions, writer = Ledger(), list[NDArray[np.uint64]](), None
     with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink:
@@ -140,7 +138,10 @@ def _tokenize_split(
             batch_rows = batch.to_pylist()
             hashed = hashes_of(batch_rows, data, config.task_type)
             left_out = overlap.left_out(hashed, ledger.rows_in) if split == "train" else set()
-            results = _encode(batch_rows, ledger.rows_in, config, tokenizer)
+            if config.task_type == "causal_lm":
+                results = encode_rows(batch_rows, data, tokenizer)
+            else:
+                results = encode_labelled(batch_rows, ledger.rows_in, data, config.task_type, tokenizer)
             examples = list(_kept(results, left_out, ledger))
             questions.append(np.delete(hashed, sorted(left_out)))
             ledger.rows_in += batch.num_rows
@@ -156,12 +157,6 @@ def _tokenize_split(
         overlap.fail_if_asked(str(data.name))
         np.save(folder / QUESTIONS, np.unique(np.concatenate(questions)))
     return ledger
-
-
-def _encode(rows: list[dict[str, Any]], first: int, config: RunConfig, tokenizer: Any) -> Iterator[Result]:
-    if config.task_type == "causal_lm":
-        return encode_rows(rows, config.dataset, tokenizer)
-    return encode_labelled(rows, first, config.dataset, config.task_type, tokenizer)
 
 
 def _kept(results: Iterator[Result], left_out: set[int], ledger: Ledger) -> Iterator[dict[str, Any]]:

@@ -95,12 +95,7 @@ def described(run: Run, meter: record.Meter, facts: dict[str, Any]) -> dict[str,
 
 
 def _train_into(
-    folder: Path,
-    run: Run,
-    meter: record.Meter,
-    processes: Processes,
-    interruption: Interruption,
-    quiet: bool,
+    folder: Path, run: Run, meter: record.Meter, processes: Processes, interruption: Interruption, quiet: bool
 ) -> dict[str, Any]:
     """Trains, saves into the folder, and returns what the record says of it."""
     config = run.config
@@ -126,9 +121,7 @@ def _train_into(
     state = ready.trainer.state
     if state.global_step < state.max_steps:
         kept = f"step {state.global_step} of {state.max_steps} is kept as a checkpoint"
-        raise interruption.raised(
-            kept if ready.trainer.can_resume else "AdaMSS with use_asa begins anew; nothing is kept"
-        )
+        raise interruption.raised(kept if ready.trainer.can_resume else "AdaMSS with use_asa begins anew; nothing is kept")
     with meter.part("saving"):
         _save(ready, folder, processes)
     order = list(ready.batches.steps(state.global_step))

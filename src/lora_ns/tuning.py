@@ -35,9 +35,7 @@ def _dotted(grid: Any, prefix: str = "") -> Any:
 def _checked(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
     for key, values in grid.items():
         if not key.startswith(SEARCHABLE):
-            raise ValueError(
-                f"{key}: only settings of `training` and `peft` can be searched, as training.learning_rate"
-            )
+            raise ValueError(f"{key}: only settings of `training` and `peft` can be searched, as training.learning_rate")
         if not values:
             raise ValueError(f"{key}: names no value")
         if len({repr(value) for value in values}) < len(values):
@@ -60,9 +58,7 @@ def unequal_budgets(budgets: Mapping[str, int]) -> list[str]:
     if len(set(budgets.values())) < 2:
         return []
     said = ", ".join(f"{method} {count}" for method, count in budgets.items())
-    return [
-        f"tune: every method must have the same number of settings to try, for the choice to be fair; here: {said}."
-    ]
+    return [f"tune: every method must have the same number of settings to try, for the choice to be fair; here: {said}."]
 
 
 def without_validation_rows(data: DatasetConfig, remembered: Mapping[str, str]) -> str | None:

@@ -88,9 +88,7 @@ def same_decisions(first: list[dict[str, Any]], other: list[dict[str, Any]], key
         assert [b.get(word) for word in ("parsed", "prediction")] == [a.get(word) for word in ("parsed", "prediction")]
 
 
-@pytest.mark.parametrize(
-    ("benchmark", "key"), [("perplexity", "log_likelihood"), ("multiple_choice", "log_likelihoods")]
-)
+@pytest.mark.parametrize(("benchmark", "key"), [("perplexity", "log_likelihood"), ("multiple_choice", "log_likelihoods")])
 def test_likelihoods_are_equal_up_to_rounding_and_decide_alike(
     workplace: Path, tiny_causal: Path, benchmark: str, key: str
 ) -> None:
@@ -112,10 +110,7 @@ def test_classes_are_equal_up_to_rounding_and_decide_alike(workplace: Path, tiny
         Path(f"sums/{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = {"text_columns": ["sentence1", "sentence2"], "label_column": "label", "labels": ["no", "yes"]}
     run = run_asked(
-        tiny_encoder,
-        "glue_mrpc",
-        task_type="classification",
-        dataset={"name": "./sums", "max_length": 96, **columns},
+        tiny_encoder, "glue_mrpc", task_type="classification", dataset={"name": "./sums", "max_length": 96, **columns}
     )
     first, *others = (answered(run, "auto", size)[0] for size in SIZES)
     for lines in others:

@@ -48,9 +48,7 @@ def opt() -> Any:
     """Learned positions that are counted from the mask."""
     from transformers import OPTConfig, OPTForCausalLM
 
-    config = OPTConfig(
-        **SIZES, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32
-    )
+    config = OPTConfig(**SIZES, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32)
     return OPTForCausalLM(config)
 
 
@@ -274,8 +272,6 @@ def test_the_longest_prompt_is_asked_first(tokenizer: Any, monkeypatch: pytest.M
     model, asked = made(llama), prompts()
     done: list[int] = []
     generator = Generator(model, tokenizer, GenerationConfig(max_new_tokens=1), size=2)
-    monkeypatch.setattr(
-        "lora_ns.answering.generation._counting", lambda samples, progress: lambda a: done.append(len(a.prompt))
-    )
+    monkeypatch.setattr("lora_ns.answering.generation._counting", lambda samples, progress: lambda a: done.append(len(a.prompt)))
     generator.texts(asked, [str(number) for number in range(11)])
     assert sorted(done, reverse=True)[:2] == sorted(done[:2], reverse=True)

@@ -21,13 +21,7 @@ def tokenizer(tiny_causal: Path) -> Any:
 @pytest.mark.parametrize("stop", ["Question:", "e cat sat", "#", "####", "\n\n", "t ", "é", "12\nA"])
 def test_a_stop_text_is_found_at_the_token_that_completes_it(stop: str, tokenizer: Any) -> None:
     """Wherever the borders of the tokens lie: behind openings of many lengths, whole words and single bytes."""
-    for opening in (
-        "",
-        "a",
-        " the mat",
-        "12 ####"[: 0 if "#" in stop else None],
-        "on the é mat"[: 3 if stop in "té " else None],
-    ):
+    for opening in ("", "a", " the mat", "12 ####"[: 0 if "#" in stop else None], "on the é mat"[: 3 if stop in "té " else None]):
         said = tokenizer(f"{opening}{stop} and more", add_special_tokens=False)["input_ids"]
         texts = [tokenizer.decode(said[: n + 1], clean_up_tokenization_spaces=False) for n in range(len(said))]
         stops = StopTexts([stop], tokenizer)

@@ -65,9 +65,7 @@ def test_it_is_told_base_adapter_prompts_and_every_decoding_setting(
 ) -> None:
     config, store = task(tiny_causal), Store()
     run = Run(config, store).name
-    path = make_scores(
-        [Run(config, store)], Run(config, store).evaluation(config.evaluation.benchmarks[0]), quiet=True
-    )[run]
+    path = make_scores([Run(config, store)], Run(config, store).evaluation(config.evaluation.benchmarks[0]), quiet=True)[run]
     assert isinstance(path, Path), path
     assert json.loads(path.read_text())["circumstances"]["answering"]["engine"] == "vllm"
     engine, settings = told["engine"], told["settings"]
@@ -85,14 +83,10 @@ def test_it_is_told_base_adapter_prompts_and_every_decoding_setting(
     assert {line["completions"][0] for line in lines} == {lines[0]["completions"][0]}
 
 
-def test_what_it_cannot_take_is_answered_here_and_said(
-    workplace: Path, tiny_causal: Path, told: dict[str, Any]
-) -> None:
+def test_what_it_cannot_take_is_answered_here_and_said(workplace: Path, tiny_causal: Path, told: dict[str, Any]) -> None:
     config, store = task(tiny_causal, peft={"method": "prompt_tuning", "num_virtual_tokens": 2}), Store()
     run = Run(config, store).name
-    path = make_scores(
-        [Run(config, store)], Run(config, store).evaluation(config.evaluation.benchmarks[0]), quiet=True
-    )[run]
+    path = make_scores([Run(config, store)], Run(config, store).evaluation(config.evaluation.benchmarks[0]), quiet=True)[run]
     assert isinstance(path, Path), path
     how = json.loads(path.read_text())["circumstances"]["answering"]
     assert how["engine"] == "continuous" and how["because"] == "not by vllm: an adapter of prompt_tuning" and not told

@@ -132,11 +132,7 @@ def test_a_choice_is_right_by_its_own_label_before_anything_else(choices, answer
 
 
 def test_choices_of_numbers_are_shown_as_they_were_written():
-    assert benchmark("multiple_choice").choices({"choices": [1.0, 2.0, 2.5], "answer": "2.5"}, {})[0] == [
-        " 1",
-        " 2",
-        " 2.5",
-    ]
+    assert benchmark("multiple_choice").choices({"choices": [1.0, 2.0, 2.5], "answer": "2.5"}, {})[0] == [" 1", " 2", " 2.5"]
 
 
 @pytest.mark.parametrize("choices", ["['Rome', 'Paris']", "ab", [None, "x"], [["x"], ["y"]], ["x"], 3])

@@ -253,23 +253,14 @@ def test_pass_at_k_counts_the_samples_of_each_row():
     verdicts = benchmark("python_functions").judge(
         [ADD, ADD], [[bad, ADD["output"], bad, ADD["output"], bad], [bad] * 5], {"pass_at": [1, 2, 5]}
     )
-    assert verdicts[0].scores == {
-        "pass@1": pytest.approx(0.4),
-        "pass@2": pytest.approx(0.7),
-        "pass@5": pytest.approx(1.0),
-    }
+    assert verdicts[0].scores == {"pass@1": pytest.approx(0.4), "pass@2": pytest.approx(0.7), "pass@5": pytest.approx(1.0)}
     assert verdicts[0].detail["outcomes"] == ["wrong", "pass", "wrong", "pass", "wrong"]
     assert set(verdicts[1].scores.values()) == {0.0}
 
 
 @needs_sandbox
 def test_outcomes_of_programs_that_fail_in_different_ways():
-    samples = [
-        "def add(a, b):\n    while True: pass",
-        "def add(a, b):\n    raise ValueError('no')",
-        "nothing",
-        ADD["output"],
-    ]
+    samples = ["def add(a, b):\n    while True: pass", "def add(a, b):\n    raise ValueError('no')", "nothing", ADD["output"]]
     verdict = judged("python_functions", ADD, samples, timeout_seconds=1.0)
     assert verdict.detail["outcomes"][0] == "timeout"
     assert verdict.detail["outcomes"][1] == "exception"

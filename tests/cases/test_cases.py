@@ -35,9 +35,7 @@ from lora_ns.config import expand_dotted, merge, read_mapping
 HERE = Path(__file__).parent
 CASES = sorted(HERE.glob("*/*.yaml"))
 VERBS = "evaluate fetch import infer merge plan score tables tokenize trace train validate verify".split()
-NOTES = [
-    {"note": f"{word} number {i}", "mood": mood} for i in range(12) for word, mood in (("good", "glad"), ("bad", "sad"))
-]
+NOTES = [{"note": f"{word} number {i}", "mood": mood} for i in range(12) for word, mood in (("good", "glad"), ("bad", "sad"))]
 
 
 @pytest.fixture

@@ -69,9 +69,7 @@ def test_an_unwritable_place_fails_with_status_1(task: Path) -> None:
 def test_a_killed_training_leaves_nothing_that_counts_and_can_be_started_again(task: Path) -> None:
     long = ["train", "--config", str(task), "training.max_steps=400"]
     assert lora_ns("tokenize", "--config", str(task)).returncode == 0
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lora_ns", *long], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "-m", "lora_ns", *long], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(Path().glob("results/adapters/.*tmp*")) and time.monotonic() < deadline:
         time.sleep(0.05)

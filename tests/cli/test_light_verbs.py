@@ -33,12 +33,7 @@ def test_nothing_that_computes_is_imported(program: str, tmp_path: Path) -> None
 
 def test_what_a_plan_has_predicted_once_is_read(tmp_path: Path) -> None:
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
-    study = {
-        "name": "e",
-        "tasks": ["configs/demo/paraphrase.yaml"],
-        "methods": ["configs/methods/lora.yaml"],
-        "seeds": [0],
-    }
+    study = {"name": "e", "tasks": ["configs/demo/paraphrase.yaml"], "methods": ["configs/methods/lora.yaml"], "seeds": [0]}
     write_config(tmp_path / "e.yaml", study)
     program = "from lora_ns.cli import app; app(['plan', sys.argv[1]], standalone_mode=False)"
     first, second = (run(program, ["e.yaml"], tmp_path) for _ in range(2))

@@ -22,28 +22,19 @@ HEAD = {"text_columns": ["a"], "labels": ["no", "yes"]}
     ("raw", "expected"),
     [
         (task({}), "dataset.response_template: is missing; .* set dataset.format to alpaca"),
-        (
-            task({"format": "alpaca", "prompt_template": "{q}"}),
-            "dataset.prompt_template: format alpaca has its own wording",
-        ),
+        (task({"format": "alpaca", "prompt_template": "{q}"}), "dataset.prompt_template: format alpaca has its own wording"),
         (task({"format": "text", "chat_template": "tulu"}), "format text is learned as it is"),
         (task({"format": "text", "text_columns": ["a", "b"]}), "format text reads one column"),
         (task({"format": "messages", "text_columns": ["a"]}), "belongs to classification, regression and format text"),
         (task({"format": "chat"}), "dataset.format: expected 'plain'"),
-        (
-            task({"format": "messages", "chat_template": "tuluu"}),
-            "expected tokenizer, tulu or a .jinja file, found 'tuluu'",
-        ),
+        (task({"format": "messages", "chat_template": "tuluu"}), "expected tokenizer, tulu or a .jinja file, found 'tuluu'"),
         (task({"response_template": "{a}", "chat_template": "tulu"}), "with a chat template it is what the user says"),
         (task({"response_template": "{a}", "streaming": True}), "dataset.streaming: needs dataset.max_samples"),
         (task({"text_columns": ["a"]}, task_type="classification"), "dataset.labels: is missing"),
         (task({"labels": ["a", "b"]}, task_type="regression"), "dataset.text_columns: is missing; regression reads"),
         (task(HEAD, task_type="regression"), "dataset.labels: regression predicts a number"),
         (task({**HEAD, "format": "messages"}, task_type="classification"), "its format is plain"),
-        (
-            task({**HEAD, "prompt_template": "{a}"}, task_type="classification"),
-            "reads dataset.text_columns as they are",
-        ),
+        (task({**HEAD, "prompt_template": "{a}"}, task_type="classification"), "reads dataset.text_columns as they are"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(raw: dict[str, Any], expected: str) -> None:

@@ -43,9 +43,7 @@ def test_the_files_are_what_the_installed_peft_and_transformers_take(kind: str) 
     assert json.loads((FOLDER / f"{kind}.json").read_text()) == made, "run `make schemas`"
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in CONFIGS if p not in OTHERS], ids=lambda p: p.relative_to(REPOSITORY).as_posix()
-)
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p not in OTHERS], ids=lambda p: p.relative_to(REPOSITORY).as_posix())
 def test_a_ready_config_names_its_schema_and_is_valid_by_it(path: Path) -> None:
     named = re.match(r"# yaml-language-server: \$schema=(\S+)\n", path.read_text(encoding="utf-8"))
     assert named, "its first line names no schema"

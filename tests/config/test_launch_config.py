@@ -51,9 +51,7 @@ def test_a_launch_file_of_the_project_is_one_that_accelerate_reads(path: Path, m
         ({"nodes": 2, "gpus_per_node": 4, "config": "ddp.yaml"}, (2, 4, 8)),
     ],
 )
-def test_a_launch_comes_to_nodes_gpus_and_processes(
-    files: Path, launch: dict[str, Any], expected: tuple[int, ...]
-) -> None:
+def test_a_launch_comes_to_nodes_gpus_and_processes(files: Path, launch: dict[str, Any], expected: tuple[int, ...]) -> None:
     assert configured(launch=launch).topology == expected
 
 
@@ -73,15 +71,9 @@ def test_a_run_is_the_same_on_a_laptop_and_on_sixteen_gpus(files: Path) -> None:
 
 
 WRONG = {
-    "nodes without GPUs": (
-        {"nodes": 2, "gpus_per_node": 0, "config": "ddp.yaml"},
-        "launch.nodes: 2 nodes without GPUs",
-    ),
+    "nodes without GPUs": ({"nodes": 2, "gpus_per_node": 0, "config": "ddp.yaml"}, "launch.nodes: 2 nodes without GPUs"),
     "uneven nodes": ({"nodes": 2, "gpus_per_node": 1, "processes": 3, "config": "ddp.yaml"}, "cannot be spread evenly"),
-    "too few": (
-        {"gpus_per_node": 4, "processes": 2, "config": "ddp.yaml"},
-        r"launch.processes: 2 for 4 GPUs \(1 x 4\)",
-    ),
+    "too few": ({"gpus_per_node": 4, "processes": 2, "config": "ddp.yaml"}, r"launch.processes: 2 for 4 GPUs \(1 x 4\)"),
     "batch": ({"gpus_per_node": 3, "config": "ddp.yaml"}, "global_batch_size 8 .* over 3 processes; .* can: 6, 9"),
     "no file": ({"gpus_per_node": 2}, "launch.config: is missing; 2 processes"),
     "lost file": ({"config": "ddp.yml"}, "launch.config: ddp.yml: there is no such file. Did you mean 'ddp.yaml'"),
@@ -150,9 +142,7 @@ def test_quantised_weights_are_not_sharded_and_deepspeed_is_named_once(files: Pa
 
 def test_validate_reads_launch_files_and_names_every_fault_of_a_launch(files: Path) -> None:
     write_config(files / "wrong.yaml", {"distributed_type": "MULTI_GPU", "num_process": 2})
-    write_config(
-        files / "task.yaml", {**causal_task("builtin:tiny-llama"), "launch": {"nodes": 2, "config": "wrong.yaml"}}
-    )
+    write_config(files / "task.yaml", {**causal_task("builtin:tiny-llama"), "launch": {"nodes": 2, "config": "wrong.yaml"}})
     content = yaml.safe_load((files / "task.yaml").read_text())
     content["dataset"]["name"] = "builtin:word_problems"
     write_config(files / "task.yaml", content)

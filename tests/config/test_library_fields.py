@@ -36,9 +36,7 @@ def test_every_registered_method_and_every_field_of_it_is_there() -> None:
         assert set(described("peft")[kind.value.lower()]) == {field.name for field in dataclasses.fields(config)}
 
 
-def test_a_version_that_is_not_shipped_is_imported_once_and_kept(
-    own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_that_is_not_shipped_is_imported_once_and_kept(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def collected() -> dict[str, Any]:

@@ -35,9 +35,7 @@ def faults(path: Path) -> list[str]:
 
 def test_a_number_written_2e_4_is_a_number(tmp_path: Path) -> None:
     path = tmp_path / "task.yaml"
-    path.write_text(
-        yaml.safe_dump({**TASK, "training": None}).replace("training: null", "training: {learning_rate: 2e-4}")
-    )
+    path.write_text(yaml.safe_dump({**TASK, "training": None}).replace("training: null", "training: {learning_rate: 2e-4}"))
     assert "2e-4" in path.read_text()
     assert load_config(path).training.learning_rate == 0.0002
 
@@ -102,9 +100,7 @@ def test_a_key_given_twice_names_its_line(tmp_path: Path) -> None:
     assert faults(path) == [f"{path}, line 3: not valid YAML: the key 'task_name' is given twice"]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("", "found empty"), ("- a", "found a list"), ("a: [", "not valid YAML")]
-)
+@pytest.mark.parametrize(("text", "expected"), [("", "found empty"), ("- a", "found a list"), ("a: [", "not valid YAML")])
 def test_a_file_without_keys_says_so(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "task.yaml"
     path.write_text(text)
@@ -191,15 +187,7 @@ def test_the_training_arguments_are_those_of_transformers() -> None:
 
 
 def test_a_written_config_reads_back_equal() -> None:
-    value = {
-        "a": 2e-5,
-        "b": "1e-4",
-        "c": " padded",
-        "d": "line\nline",
-        "e": [True, None, 0.1],
-        "f": "no",
-        "g": "{x}: y",
-    }
+    value = {"a": 2e-5, "b": "1e-4", "c": " padded", "d": "line\nline", "e": [True, None, 0.1], "f": "no", "g": "{x}: y"}
     assert parse_yaml(write_yaml(value)) == value
 
 

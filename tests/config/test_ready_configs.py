@@ -30,10 +30,7 @@ def test_every_hub_name_is_pinned_but_the_one_that_says_why_not() -> None:
     loose = []
     for path in READY:
         config = load_config(path)
-        data = [
-            config.dataset,
-            *(Run(config, Store()).evaluation(entry).dataset for entry in config.evaluation.benchmarks),
-        ]
+        data = [config.dataset, *(Run(config, Store()).evaluation(entry).dataset for entry in config.evaluation.benchmarks)]
         loose += [f"{path.stem} {each.name}" for each in data if each.is_hub and each.revision is None]
         if not config.model.name_or_path.startswith("builtin:") and config.model.revision is None:
             loose.append(f"{path.stem} {config.model.name_or_path}")

@@ -156,11 +156,7 @@ def test_quantisation_without_bitsandbytes_is_said(monkeypatch: pytest.MonkeyPat
 
 
 def test_bitsandbytes_is_loaded_for_runs_that_use_it_alone() -> None:
-    used = [
-        base(quantization="8bit"),
-        {"training": {"optim": "paged_adamw_32bit"}},
-        {"training": {"optim": "lion_32bit"}},
-    ]
+    used = [base(quantization="8bit"), {"training": {"optim": "paged_adamw_32bit"}}, {"training": {"optim": "lion_32bit"}}]
     used.append(peft(init_lora_weights="loftq", loftq_config={"loftq_bits": 4}))
     assert all(uses_bitsandbytes(config(**sections)) for sections in used)
     assert not uses_bitsandbytes(config())

@@ -79,9 +79,7 @@ def run_command(clone: Path, command: str) -> Done:
 
 def _words(clone: Path, text: str) -> list[str]:
     """The words of a command as the shell would hand them over: quotes taken off, patterns filled in."""
-    said = subprocess.run(
-        ["bash", "-c", f"printf '%s\\0' {text}"], cwd=clone, capture_output=True, text=True, check=True
-    ).stdout
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {text}"], cwd=clone, capture_output=True, text=True, check=True).stdout
     return said.split("\0")[:-1]
 
 

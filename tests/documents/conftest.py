@@ -18,7 +18,7 @@ from support import REPOSITORY, Run, run_in
 @pytest.fixture(scope="session")
 def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/models with tiny-llama and tiny-bert: the repository's own where they are made already."""
-    from lora_ns.base_model import make_base_model
+    from lora_ns.chain import make_base_model
     from lora_ns.store import Store, exists
 
     root = tmp_path_factory.getbasetemp().parent / "base_models"
@@ -32,7 +32,7 @@ def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder, made = store.base_model(name), Store(REPOSITORY).base_model(name)
             if exists(made) and not folder.exists():
                 shutil.copytree(made, folder)
-            make_base_model(name, store, quiet=True)
+            make_base_model(name, store)
     return root / "data/models"
 
 

@@ -83,9 +83,7 @@ def test_what_the_tutorial_shows_is_what_comes_out(tutorial: list[Done]) -> None
     assert validated and not any("Note:" in said for said in validated), validated
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if blocks(p) and p not in (TUTORIAL, CLUSTER)], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p) and p not in (TUTORIAL, CLUSTER)], ids=lambda page: page.stem)
 def test_a_pages_commands_run(tutorial: list[Done], clone: Path, page: Path) -> None:
     assert run_page(clone, page)
 

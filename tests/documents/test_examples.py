@@ -94,10 +94,7 @@ def test_run_inference_answers_a_question_and_a_file(run: Run, clone: Path) -> N
 def test_the_own_task_is_a_valid_experiment_of_two_methods(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     runs = load_experiment(Path("examples/own_task/experiment.yaml")).runs
-    assert {(run.config.task_name, run.config.method) for run in runs} == {
-        ("own_task", "lora"),
-        ("own_task", "prefix_tuning"),
-    }
+    assert {(run.config.task_name, run.config.method) for run in runs} == {("own_task", "lora"), ("own_task", "prefix_tuning")}
     assert {run.config.seed for run in runs} == {0, 1, 2}
 
 

@@ -54,12 +54,7 @@ PROMPT = {"prompt_tuning_init": "SAMPLE_VOCAB", "prompt_tuning_init_text": None,
 SHAPES: dict[str, dict[str, Any]] = {
     "LORA": LORA,
     "DORA": {**LORA, "peft_type": "LORA", "use_dora": True},
-    "PREFIX_TUNING": {
-        **OF_A_3B_MODEL,
-        "encoder_hidden_size": 3072,
-        "num_virtual_tokens": 200,
-        "prefix_projection": False,
-    },
+    "PREFIX_TUNING": {**OF_A_3B_MODEL, "encoder_hidden_size": 3072, "num_virtual_tokens": 200, "prefix_projection": False},
     "PROMPT_TUNING": {**OF_A_3B_MODEL, **PROMPT, "num_virtual_tokens": 200, "tokenizer_name_or_path": None},
     "IA3": {
         "exclude_modules": None,

@@ -160,9 +160,7 @@ def test_what_axolotl_puts_otherwise_is_said(workplace: Path) -> None:
 
 
 def test_axolotls_settings_that_mean_another_word_here(workplace: Path) -> None:
-    config, _ = axolotl(
-        adapter="lora", load_in_4bit=False, load_in_8bit=True, loraplus_lr_ratio=16, optimizer="adamw_torch"
-    )
+    config, _ = axolotl(adapter="lora", load_in_4bit=False, load_in_8bit=True, loraplus_lr_ratio=16, optimizer="adamw_torch")
     assert (config.model.quantization, config.training.optim) == ("8bit", "loraplus")
     assert config.training.arguments["optim_args"] == "loraplus_lr_ratio=16"
     config, notes = axolotl(optimizer="came_pytorch", lr_scheduler="rex", lora_target_linear=None)
@@ -204,11 +202,7 @@ def test_what_cannot_be_taken_over_is_refused(workplace: Path, changes: dict[str
 def test_a_llama_factory_config_is_carried_key_by_key(workplace: Path) -> None:
     config, notes = factory()
     model, data, training = config.model, config.dataset, config.training
-    assert (model.name_or_path, model.dtype, model.trust_remote_code) == (
-        "Qwen/Qwen2.5-1.5B-Instruct",
-        "bfloat16",
-        False,
-    )
+    assert (model.name_or_path, model.dtype, model.trust_remote_code) == ("Qwen/Qwen2.5-1.5B-Instruct", "bfloat16", False)
     wanted = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": ["q_proj", "v_proj"]}
     assert wanted.items() <= config.peft.fields.items(), "alpha is twice the rank where they say nothing"
     assert (data.name, data.format, data.chat_template) == ("data/mine.json", "alpaca", "tokenizer")
@@ -244,10 +238,7 @@ def test_llama_factorys_other_ways_to_train(workplace: Path) -> None:
     info = {"mine": {"file_name": "mine.json", "columns": {"prompt": "text"}}}
     config, _ = factory(info, stage="pt", lora_target="all", pissa_init=True, disable_gradient_checkpointing=True)
     assert (config.dataset.format, config.dataset.text_columns) == ("text", ["text"])
-    assert (config.peft.fields["target_modules"], config.peft.fields["init_lora_weights"]) == (
-        "all-linear",
-        "pissa_niter_16",
-    )
+    assert (config.peft.fields["target_modules"], config.peft.fields["init_lora_weights"]) == ("all-linear", "pissa_niter_16")
     assert "gradient_checkpointing" not in config.training.arguments
     assert factory(finetuning_type="full")[0].peft.method == "full"
     assert factory(quantization_bit=4)[0].model.quantization == "4bit"

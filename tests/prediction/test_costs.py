@@ -11,12 +11,12 @@ from support import causal_task, write_config, write_study
 from lora_ns.config import RunConfig, check, read_mapping
 from lora_ns.dag import Dag
 from lora_ns.experiment import load_experiment
+from lora_ns.grouping import parts_within
 from lora_ns.launch import START_MINUTES
 from lora_ns.plan import Plan, make_plan
 from lora_ns.prediction import memory
 from lora_ns.prediction.costs import MEMORY_MARGIN, KnownCosts
 from lora_ns.prediction.devices import PROCESSOR
-from lora_ns.prediction.members import parts_within
 from lora_ns.prediction.predictor import Predictor
 from lora_ns.prediction.workload import workload_of
 from lora_ns.run import Run
@@ -84,14 +84,7 @@ def test_a_damaged_prediction_is_made_anew_and_read_back_the_same(workplace: Pat
 def small_run(**peft: int) -> RunConfig:
     task = causal_task("builtin:tiny-llama", peft={"method": "lora", **peft})
     return check(
-        {
-            **task,
-            "dataset": {
-                "name": "builtin:word_problems",
-                "prompt_template": "{question}",
-                "response_template": "{answer}",
-            },
-        },
+        {**task, "dataset": {"name": "builtin:word_problems", "prompt_template": "{question}", "response_template": "{answer}"}},
         "t",
     )
 

@@ -66,9 +66,7 @@ def test_keys_and_values_of_all_that_is_generated_are_held() -> None:
     asked = Questions("gsm8k-x", "generation", 30, Shape(10, 20), 10.0, new_tokens=30, copies=2)
     assert memory.cache_bytes(answer, asked) == 100 * 10 * 2 * 50
     gpu = replace(DEVICE, is_gpu=True)
-    assert memory.of_answering(answer, asked, gpu) == memory.CONTEXT_BYTES + int(
-        memory.BLOCK_OVERHEAD * (1000 + 100_000)
-    )
+    assert memory.of_answering(answer, asked, gpu) == memory.CONTEXT_BYTES + int(memory.BLOCK_OVERHEAD * (1000 + 100_000))
     assert memory.of_answering(answer, replace(asked, new_tokens=0), gpu) < memory.of_answering(answer, asked, gpu)
 
 

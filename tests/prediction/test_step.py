@@ -99,9 +99,7 @@ def test_what_makes_a_step_smaller_and_larger(architecture: Path) -> None:
     assert _step(_config(architecture), Shape(8, 32, 80)).activations > 1.8 * plain.activations
     assert _step(_config(architecture), Shape(4, 32, 120)).activations > plain.activations
     assert _step(_config(architecture, optim="lion_32bit")).optimizer < plain.optimizer
-    quantized = check(
-        {**causal_task(architecture), "model": {"name_or_path": str(architecture), "quantization": "4bit"}}, "task"
-    )
+    quantized = check({**causal_task(architecture), "model": {"name_or_path": str(architecture), "quantization": "4bit"}}, "task")
     assert _step(quantized).weights < plain.weights
 
 

@@ -58,9 +58,7 @@ def test_rows_that_are_often_cut_are_worth_a_word(workplace: Path, tiny_causal: 
 
 
 def test_a_class_that_no_row_has_is_worth_a_word(workplace: Path, tiny_encoder: Path) -> None:
-    write_rows(
-        workplace / "notes/train.jsonl", [{"text": f"{w} {i}", "label": w} for i in range(9) for w in ("a", "b")]
-    )
+    write_rows(workplace / "notes/train.jsonl", [{"text": f"{w} {i}", "label": w} for i in range(9) for w in ("a", "b")])
     labelled = {
         "task_name": "t",
         "task_type": "classification",
@@ -75,10 +73,7 @@ def test_a_template_that_would_print_a_list_is_worth_a_word(workplace: Path, tin
     write_rows(workplace / "sums/train.jsonl", [{**row, "question": ["2", "3"]} for row in sums(20)])
     write_rows(workplace / "sums/test.jsonl", [{**row, "question": ["2", "3"]} for row in sums(5)])
     said = advice(look_ahead([config(tiny_causal)], Store()))
-    assert (
-        "the column 'question' of ./sums (train) holds lists or objects, which become text as Python prints them"
-        in said
-    )
+    assert "the column 'question' of ./sums (train) holds lists or objects, which become text as Python prints them" in said
 
 
 def test_a_pattern_of_ranks_that_matches_nothing_is_worth_a_word(workplace: Path, tiny_causal: Path) -> None:
@@ -107,9 +102,7 @@ def test_of_a_large_data_set_the_first_rows_are_looked_at(
     assert finding.fatal and "1 of the first 30 train rows of ./sums carry nothing to learn from" in finding.text
 
 
-def test_rows_that_were_fetched_before_are_looked_at_where_the_source_is_gone(
-    workplace: Path, tiny_causal: Path
-) -> None:
+def test_rows_that_were_fetched_before_are_looked_at_where_the_source_is_gone(workplace: Path, tiny_causal: Path) -> None:
     from lora_ns.fetch import fetch
 
     settings, store = config(tiny_causal), Store()

@@ -141,11 +141,7 @@ def test_a_damaged_record_is_said_and_a_path_with_dots_is_followed(study: Path) 
         path.write_text("a\n")
     found = traced("results/report/sums/index.html")
     assert found["kind"] == "report" and found["made_again_by"].startswith("lora-ns report ")
-    assert (
-        found["state"]
-        == traced("results/tables/sums/mine.csv")["state"]
-        == "unknown: the tables' record does not speak of it"
-    )
+    assert found["state"] == traced("results/tables/sums/mine.csv")["state"] == "unknown: the tables' record does not speak of it"
     next(study.glob("results/tables/sums/record-*.json")).write_text("{")
     with pytest.raises(DamagedError, match="is no JSON"):
         traced("results/tables/sums/main.md:lora")
@@ -166,9 +162,7 @@ def test_a_score_of_an_adapter_that_was_made_again_with_other_bits_says_so(runs:
     facts = json.loads((folder / "record.json").read_text())
     (folder / "history.jsonl").write_text("{}\n")
     stated = {"sha256": record.sha256_file(folder / "history.jsonl"), "bytes": 3}
-    (folder / "record.json").write_text(
-        json.dumps(record.sealed(merged(facts, {"outputs": {"history.jsonl": stated}})))
-    )
+    (folder / "record.json").write_text(json.dumps(record.sealed(merged(facts, {"outputs": {"history.jsonl": stated}}))))
     found = traced(str(runs[0].scores[0]))
     assert found["adapter"]["is_the_one_scored"] is False
     assert "NOT the adapter that the score is of" in as_text(found)
@@ -220,11 +214,7 @@ def test_mixed_commits_and_dirty_trees_are_footnotes_of_the_tables(runs: list[Ru
 
 def test_a_column_is_named_by_its_end_where_sections_have_different_ones(tmp_path: Path) -> None:
     def section(metric: str) -> Section:
-        columns = (
-            Column("Method"),
-            Column("difference", "number", metric, alone=f"{metric} difference"),
-            Column("p", "number"),
-        )
+        columns = (Column("Method"), Column("difference", "number", metric, alone=f"{metric} difference"), Column("p", "number"))
         return Section(f"task of {metric}", columns, ((Cell("lora"), Cell(f"{len(metric)}.0"), Cell("0.5")),))
 
     table = Table("comparison", "t", "c", "l", (section("accuracy"), section("f1")), ())

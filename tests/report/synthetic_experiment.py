@@ -88,16 +88,12 @@ def _generated(score: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "id": identity,
             "prompt": f"Question: What is {i} plus {i + 1}?\nAnswer:",
-            "completions": [
-                f" {i} + {i + 1} = {2 * i + right}\n#### {2 * i + right} {HOSTILE + chr(0x2028) if i == 3 else ''}"
-            ],
+            "completions": [f" {i} + {i + 1} = {2 * i + right}\n#### {2 * i + right} {HOSTILE + chr(0x2028) if i == 3 else ''}"],
             "parsed": str(2 * i + right),
             "reference": str(2 * i + 1),
             "scores": {name: values[i] for name, values in examples["scores"].items()},
         }
-        for i, (identity, right) in enumerate(
-            zip(examples["id"], examples["scores"][score["main_metric"]], strict=True)
-        )
+        for i, (identity, right) in enumerate(zip(examples["id"], examples["scores"][score["main_metric"]], strict=True))
     ]
 
 

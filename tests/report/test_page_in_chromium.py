@@ -211,9 +211,7 @@ def test_a_screen_reader_finds_names_for_everything(reader: Reader, address: str
     assert nameless == []
     assert reader.script("return document.documentElement.lang") == "en"
     assert len(reader.all("h1")) == len(reader.all("main")) == len(reader.all("nav")) == 1
-    levels = [
-        int(tag[1]) for tag in reader.script("return [...document.querySelectorAll('h1,h2,h3')].map((e) => e.tagName)")
-    ]
+    levels = [int(tag[1]) for tag in reader.script("return [...document.querySelectorAll('h1,h2,h3')].map((e) => e.tagName)")]
     assert all(after <= before + 1 for before, after in pairwise(levels))
     assert all(head.get_attribute("scope") == "col" for head in reader.all("thead th"))
     assert all(head.get_attribute("scope") == "row" for head in reader.all("tbody th"))

@@ -49,8 +49,7 @@ def test_a_question_compares_as_python_does():
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["assert f(1) != 2", "assert f(1)", "assert abs(f(1) - 2) < 1e-6", "assert f(1) == f(2)", "assert f(1) is 3"],
+    "line", ["assert f(1) != 2", "assert f(1)", "assert abs(f(1) - 2) < 1e-6", "assert f(1) == f(2)", "assert f(1) is 3"]
 )
 def test_any_other_assertion_is_a_harness_that_only_calls_the_program(line):
     assert checks_of((line,), "") == [Harness(line, ("f",))]

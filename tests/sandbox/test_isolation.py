@@ -133,10 +133,7 @@ def test_nothing_remains_running(tier, adopting):
         Program(endless + "while True: pass", timeout_seconds=0.3),
         Program(endless + IDENTITY, ("assert f(1) == 1",), timeout_seconds=20),
         Program(endless + IDENTITY, ("assert f(1) != 2",), timeout_seconds=20),  # with a judge of its own
-        Program(
-            "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\nwhile True: pass",
-            timeout_seconds=0.3,
-        ),
+        Program("import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, range(1, 64))\nwhile True: pass", timeout_seconds=0.3),
     ]
     statuses = [got.status for got in run_checks(programs, {"sandbox": tier, "workers": 2})]
     assert statuses == ["timeout", "pass", "pass", "timeout"]
@@ -242,17 +239,14 @@ class All(str):
     __hash__ = str.__hash__
 def f(x): return All("x")
 """
-    programs = [
-        Program(code, (check,)) for code in (forged, f"{forged}\nf = lambda x: [All()]", f"def f(x): return {right}")
-    ]
+    programs = [Program(code, (check,)) for code in (forged, f"{forged}\nf = lambda x: [All()]", f"def f(x): return {right}")]
     statuses = [got.status for got in run_checks(programs, {"sandbox": tier})]
     assert statuses[2] == "pass" and not set(statuses[:2]) & {"pass"}, statuses
 
 
 @in_every_tier
 @pytest.mark.parametrize(
-    "code",
-    ["raise ValueError(chr(0xd800))", "def f(x): return chr(0xd800)", "raise type(chr(0xd800), (Exception,), {})"],
+    "code", ["raise ValueError(chr(0xd800))", "def f(x): return chr(0xd800)", "raise type(chr(0xd800), (Exception,), {})"]
 )
 def test_half_a_character_in_a_message_can_be_written_down(tier, code):
     got = outcome(tier, code, ("assert f(2) == 2",))
@@ -414,10 +408,7 @@ def test_a_harness_of_the_programs_objects_is_judged_beside_it(tier):
     got = outcome(tier, right.replace("append(x)", "append(2)"), harness=harness)
     assert (got.status, got.message) == ("wrong", "one item")
     assert outcome(tier, right.replace("append(x)", "add(x)"), harness=harness).status == "exception"
-    assert (
-        outcome(tier, "import sys\nclass Stack:\n    def __init__(self): sys.exit(0)", harness=harness).status
-        == "exception"
-    )
+    assert outcome(tier, "import sys\nclass Stack:\n    def __init__(self): sys.exit(0)", harness=harness).status == "exception"
 
 
 # The way in
@@ -455,9 +446,7 @@ def test_an_unknown_tier_is_refused():
 
 @in_every_tier
 def test_a_sandbox_that_does_not_start_is_never_the_models_failure(tier):
-    broken = dataclasses.replace(
-        tier_of(tier), command=(sys.executable, "-c", "raise SystemExit('broken')"), seccomp=None
-    )
+    broken = dataclasses.replace(tier_of(tier), command=(sys.executable, "-c", "raise SystemExit('broken')"), seccomp=None)
     with pytest.raises(SandboxError, match="did not start: broken"):
         outcome_of(Program(IDENTITY), broken, Limits())
 

@@ -13,9 +13,7 @@ from lora_ns.sandbox.wire import MEMBERS_PER_TABLE, Opaque, Unreadable, message_
 
 numbers = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
 scalars = st.none() | numbers | st.text() | st.binary()
-hashables = st.recursive(
-    scalars, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=6
-)
+hashables = st.recursive(scalars, lambda inner: st.tuples(inner, inner) | st.frozensets(inner, max_size=3), max_leaves=6)
 values = st.recursive(
     hashables,
     lambda inner: st.lists(inner) | st.tuples(inner) | st.sets(hashables) | st.dictionaries(hashables, inner),

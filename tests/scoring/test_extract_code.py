@@ -41,11 +41,7 @@ ANSWERS = [
     ("an example of use after it", f"```python\n{ADD}```\nUse it:\n```python\nprint(add(1, 2))\n```", ADD),
     ("its output after it", f"```python\n{ADD}```\nOutput:\n```\n3\n```", ADD),
     ("a shell block before it", f"```bash\npip install numpy\n```\n```python\n{ADD}```", ADD),
-    (
-        "a helper in a block before it",
-        f"```python\nimport math\n```\nthen\n```python\n{ADD}```",
-        f"import math\n\n\n{ADD}",
-    ),
+    ("a helper in a block before it", f"```python\nimport math\n```\nthen\n```python\n{ADD}```", f"import math\n\n\n{ADD}"),
     ("a trial run in a block before it", f"```python\nprint(1 + 2)\n```\nso\n```python\n{ADD}```", ADD),
     ("a helper in a block after it", f"```python\n{USES}```\nwhere\n```python\n{HELPER}```", f"{USES}\n\n{HELPER}"),
     ("a use with a result after it", f"```python\n{ADD}```\n```python\nresult = add(1, 2)\n```", ADD),
@@ -71,11 +67,7 @@ ANSWERS = [
     ("an invalid escape", 'import re\ndef add(a, b):\n    re.compile("\\d")\n    return a + b\n', None),
     ("a call at the end", f"{ADD}\nprint(add(1, 2))\n", f"{ADD}\nprint(add(1, 2))\n"),
     ("a main guard", f'{ADD}\nif __name__ == "__main__":\n    print(add(1, 2))\n', None),
-    (
-        "an async function",
-        "```python\nasync def add(a, b):\n    return a + b\n```",
-        "async def add(a, b):\n    return a + b\n",
-    ),
+    ("an async function", "```python\nasync def add(a, b):\n    return a + b\n```", "async def add(a, b):\n    return a + b\n"),
 ]
 
 
@@ -177,8 +169,4 @@ def test_every_humaneval_gold_continues_its_prompt_unchanged():
         assert function_program(row["prompt"], row["canonical_solution"], row["entry_point"]) == whole
         trailing = f"{row['canonical_solution']}\n\ndef unrelated():\n    pass\n"
         assert function_program(row["prompt"], trailing, row["entry_point"]).rstrip() == whole.rstrip()
-        assert (
-            function_program(row["prompt"], f"```python\n{whole}\n```", row["entry_point"])
-            .rstrip()
-            .endswith(whole.rstrip())
-        )
+        assert function_program(row["prompt"], f"```python\n{whole}\n```", row["entry_point"]).rstrip().endswith(whole.rstrip())

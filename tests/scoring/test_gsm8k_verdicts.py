@@ -162,9 +162,7 @@ def test_a_bare_reference_counts_like_a_whole_answer(letter):
 def test_measured_edge_cases(column, name):
     with EDGE_CASES.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    differing = [
-        row["case"] for row in rows if SCORERS[name](row["completion"], row["gold"]).correct != (row[column] == "True")
-    ]
+    differing = [row["case"] for row in rows if SCORERS[name](row["completion"], row["gold"]).correct != (row[column] == "True")]
     assert differing == []
     assert len(rows) == 44
 

@@ -20,10 +20,7 @@ from lora_ns.scoring.label_metrics import (
 
 EXPECTED = {
     "cola": {"matthews_correlation": lambda p, r: sk.matthews_corrcoef(r, p)},
-    "stsb": {
-        "pearson": lambda p, r: stats.pearsonr(p, r).statistic,
-        "spearman": lambda p, r: stats.spearmanr(p, r).statistic,
-    },
+    "stsb": {"pearson": lambda p, r: stats.pearsonr(p, r).statistic, "spearman": lambda p, r: stats.spearmanr(p, r).statistic},
     "mrpc": {"accuracy": lambda p, r: sk.accuracy_score(r, p), "f1": lambda p, r: sk.f1_score(r, p)},
     "qqp": {"accuracy": lambda p, r: sk.accuracy_score(r, p), "f1": lambda p, r: sk.f1_score(r, p)},
     **{

@@ -382,13 +382,7 @@ def test_the_commands_of_the_page_run_on_the_cluster(finished: Path, tmp_path: P
     for line in "".join(BLOCKS).splitlines():
         if not line.startswith(ONCE):
             done = subprocess.run(
-                ["bash", "-c", line],
-                cwd=project,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
+                ["bash", "-c", line], cwd=project, env=environment, capture_output=True, text=True, timeout=300, check=False
             )
             assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
             said[line.split()[0]] = done.stdout + done.stderr

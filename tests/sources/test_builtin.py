@@ -40,9 +40,7 @@ def test_rows_are_those_recorded_for_this_version(name):
 
 
 def test_rows_are_the_same_in_another_process_with_another_hash_seed(name):
-    program = (
-        f"import json; from lora_ns.sources import builtin; print(json.dumps(builtin.generate({name!r}, {SIZES!r})))"
-    )
+    program = f"import json; from lora_ns.sources import builtin; print(json.dumps(builtin.generate({name!r}, {SIZES!r})))"
     done = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )
@@ -130,11 +128,7 @@ def test_paraphrase_labels_are_balanced_and_follow_the_meaning():
         return {meanings[word] for word in re.findall(r"\w+", sentence) if word in meanings}
 
     rows = builtin.generate("paraphrase", SIZES)
-    assert {split: sum(row["label"] for row in rows[split]) for split in rows} == {
-        "train": 150,
-        "validation": 25,
-        "test": 30,
-    }
+    assert {split: sum(row["label"] for row in rows[split]) for split in rows} == {"train": 150, "validation": 25, "test": 30}
     for row in (row for split in rows.values() for row in split):
         assert (event(row["sentence1"]) == event(row["sentence2"])) == bool(row["label"])
     assert [row["idx"] for row in rows["train"]] == list(range(300))

@@ -115,9 +115,7 @@ def test_a_limit_takes_a_seeded_sample_and_not_the_first_rows(tmp_path: Path) ->
 
 def test_a_headerless_file_takes_its_column_names_from_the_config(tmp_path: Path) -> None:
     (tmp_path / "train.tsv").write_text('gj04\t1\t\tThe "sailors rode.\n')
-    read = dataset(
-        name={"train": str(tmp_path / "train.tsv"), "test": str(tmp_path / "train.tsv")}, column_names=list("abcd")
-    )
+    read = dataset(name={"train": str(tmp_path / "train.tsv"), "test": str(tmp_path / "train.tsv")}, column_names=list("abcd"))
     assert sources.load(read).tables["train"].to_pylist()[0]["d"] == 'The "sailors rode.'
 
 

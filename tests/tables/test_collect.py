@@ -35,12 +35,7 @@ def test_all_files_are_written_and_the_same_bytes_again_from_another_folder(tmp_
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{\n", "line 2 is not JSON"),
-        ("[]", "holds a list"),
-        ('{"task": "t"}', "Field required"),
-    ],
+    ("content", "said"), [("{\n", "line 2 is not JSON"), ("[]", "holds a list"), ('{"task": "t"}', "Field required")]
 )
 def test_a_file_that_is_no_score_file_is_named(tmp_path, content, said):
     path = tmp_path / "bad.json"

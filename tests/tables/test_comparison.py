@@ -58,18 +58,14 @@ def test_examples_of_other_rows_are_not_paired_by_their_numbers(tmp_path):
 
 
 def test_a_base_model_scored_once_is_compared_with_every_seed(tmp_path):
-    scores = [generation_score(method="lora", seed=s) for s in (0, 1, 2)] + [
-        generation_score(method="none", accuracy=0.2)
-    ]
+    scores = [generation_score(method="lora", seed=s) for s in (0, 1, 2)] + [generation_score(method="none", accuracy=0.2)]
     result = tables_of(tmp_path, scores, methods=["none", "lora"])
     row = result.frames["comparison"].iloc[0]
     assert (row.num_seeds, row.sources, row.verdict) == (3, "seeds and examples", "worse")
 
 
 def test_only_shared_seeds_are_compared(tmp_path):
-    scores = [
-        generation_score(method=m, seed=s) for m, seeds in (("lora", (0, 1, 2)), ("full", (1, 2, 3))) for s in seeds
-    ]
+    scores = [generation_score(method=m, seed=s) for m, seeds in (("lora", (0, 1, 2)), ("full", (1, 2, 3))) for s in seeds]
     assert tables_of(tmp_path, scores).frames["comparison"].set_index("method").loc["full", "num_seeds"] == 2
 
 
@@ -128,9 +124,7 @@ def token_score(method: str, seed: int, shift: float, num_rows: int = 40):
 
 def test_perplexity_is_compared_over_rows_too_and_one_seed_has_an_interval(tmp_path):
     scores = [token_score(m, s, shift) for m, shift in (("lora", 0.0), ("full", 0.2)) for s in range(3)]
-    one, three = (
-        tables_of(tmp_path / str(n), [s for s in scores if s["seed"] < n], methods=["lora", "full"]) for n in (1, 3)
-    )
+    one, three = (tables_of(tmp_path / str(n), [s for s in scores if s["seed"] < n], methods=["lora", "full"]) for n in (1, 3))
     for result, sources in ((one, "examples"), (three, "seeds and examples")):
         (row,) = result.frames["comparison"].itertuples()
         assert (row.sources, row.num_examples, row.verdict) == (sources, 40, "worse")

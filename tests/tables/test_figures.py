@@ -90,9 +90,7 @@ def test_the_memory_of_runs_trained_at_once_is_an_open_mark_and_on_no_front(tmp_
     parameters, _, memory = pareto(found, summarise(found), costs(found)).axes
 
     def marks(ax):
-        return {
-            line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() in tuple("os^Dv")
-        }
+        return {line.get_xdata()[0]: line.get_markerfacecolor() for line in ax.lines if line.get_marker() in tuple("os^Dv")}
 
     def fronts(ax):
         return [list(line.get_xdata()) for line in ax.lines if line.get_drawstyle() == "steps-post"]
@@ -105,9 +103,7 @@ def test_the_memory_of_runs_trained_at_once_is_an_open_mark_and_on_no_front(tmp_
 
 def test_the_strip_plot_shows_every_seed(results):
     figure = seeds(results, summarise(results))
-    shown = [
-        x for line in figure.axes[0].lines if line.get_marker() not in ("None", "", None) for x in line.get_xdata()
-    ]
+    shown = [x for line in figure.axes[0].lines if line.get_marker() not in ("None", "", None) for x in line.get_xdata()]
     values = [
         100 * s.metrics["gsm8k_flexible"]
         for method in METHODS
@@ -139,18 +135,14 @@ def test_a_training_scored_on_two_benchmarks_is_one_curve(tmp_path):
 def test_the_learning_rate_figure_rings_the_chosen_rate(results):
     figure = learning_rate(results, search(["lora", "full"], ["word_problems"]))
     rings = [line for line in figure.axes[0].lines if line.get_markersize() == 11]
-    chosen = {
-        t["setting"]["training.learning_rate"] for t in search(["lora", "full"], ["word_problems"]) if t["chosen"]
-    }
+    chosen = {t["setting"]["training.learning_rate"] for t in search(["lora", "full"], ["word_problems"]) if t["chosen"]}
     assert {line.get_xdata()[0] for line in rings} == chosen
 
 
 def test_the_calibration_figure_shows_the_error_over_all_seeds(results):
     curves, errors = reliability(results).axes
     of_lora = [s.examples for s in results.scores if (s.task, s.method) == ("paraphrase", "lora")]
-    found = st.calibration(
-        np.concatenate([e.probabilities for e in of_lora]), np.concatenate([e.reference for e in of_lora])
-    )
+    found = st.calibration(np.concatenate([e.probabilities for e in of_lora]), np.concatenate([e.reference for e in of_lora]))
     place = METHODS.index("lora")
     shown = [line.get_xdata()[-1] for line in errors.lines if line.get_ydata()[-1] == place]
     assert shown == pytest.approx([100 * found.error] * 2)

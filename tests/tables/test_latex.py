@@ -100,18 +100,10 @@ def test_thirty_methods_hard_names_and_gaps_compile_without_overfull_lines(tmp_p
             scores.append(score)
         scores.append(classification_score("задача_中", method) | {"run": f"b-{number}"})
     missing = [
-        {"run": "x", "task": HARD_NAME, "method": methods[3], "seed": s, "state": "missing", "reason": None}
-        for s in (0, 1)
+        {"run": "x", "task": HARD_NAME, "method": methods[3], "seed": s, "state": "missing", "reason": None} for s in (0, 1)
     ]
     missing += [
-        {
-            "run": "y",
-            "task": HARD_NAME,
-            "method": methods[4],
-            "seed": 1,
-            "state": "failed",
-            "reason": "out of memory: 100%_{0}",
-        }
+        {"run": "y", "task": HARD_NAME, "method": methods[4], "seed": 1, "state": "failed", "reason": "out of memory: 100%_{0}"}
     ]
     experiment = {"name": "hard", "title": HARD_NAME, "caption": HARD_NAME, "label": HARD_NAME, "baseline": methods[0]}
     make_tables(experiment, write_scores(tmp_path, scores), missing, tmp_path / "results/tables/hard")

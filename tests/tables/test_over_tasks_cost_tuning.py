@@ -72,18 +72,12 @@ def test_tuning_tells_the_choice_the_grid_and_the_edge(tmp_path):
             "chosen": c,
         }
         for m, values in (("lora", (0.4, 0.6, 0.5)), ("full", (0.4, None, 0.7)))
-        for rate, v, c in zip(
-            (1e-4, 2e-4, 5e-4), values, (v == max(w or 0 for w in values) for v in values), strict=True
-        )
+        for rate, v, c in zip((1e-4, 2e-4, 5e-4), values, (v == max(w or 0 for w in values) for v in values), strict=True)
     ]
     result = tables_of(tmp_path, demo_scores(), tuning=trials)
     frame = result.frames["tuning"].set_index("method")
     assert (frame.loc["lora", "chosen"], frame.loc["lora", "on_edge"]) == ("0.0002", False)
-    assert (frame.loc["full", "chosen"], frame.loc["full", "on_edge"], frame.loc["full", "num_failed"]) == (
-        "0.0005",
-        True,
-        1,
-    )
+    assert (frame.loc["full", "chosen"], frame.loc["full", "on_edge"], frame.loc["full", "num_failed"]) == ("0.0005", True, 1)
     assert frame.loc["lora", "tried"] == "0.0001 0.0002 0.0005"
     assert "a wider search might find better" in read(result, "tuning.md")
 

@@ -14,14 +14,7 @@ def test_missing_and_failed_runs_are_dashes_and_footnotes(tmp_path):
         for s in (0, 1, 2)
     ]
     lacking += [
-        {
-            "run": "r",
-            "task": "word_problems",
-            "method": "lora",
-            "seed": 2,
-            "state": "failed",
-            "reason": "loss not finite.",
-        }
+        {"run": "r", "task": "word_problems", "method": "lora", "seed": 2, "state": "failed", "reason": "loss not finite."}
     ]
     result = tables_of(tmp_path, scores, lacking)
     text = read(result, "main.md")
@@ -46,10 +39,7 @@ def test_an_experiment_without_any_score_still_has_its_tables(tmp_path):
 def test_mixed_commits_dirty_trees_unpinned_revisions_and_unsafe_sandboxes_are_said(tmp_path):
     scores = [generation_score(method=m) for m in ("lora", "full")]
     scores[0] |= {"code": {"commit": "fedcba9876543210", "dirty": True}, "unsafe_sandbox": True}
-    scores[1] |= {
-        "warnings": ["the model's revision is not pinned"],
-        "trained": {"code": {"commit": "aaaabbbbccccdddd"}},
-    }
+    scores[1] |= {"warnings": ["the model's revision is not pinned"], "trained": {"code": {"commit": "aaaabbbbccccdddd"}}}
     result = tables_of(tmp_path, scores)
     for name in ("main.md", "comparison.md", "cost.md"):
         text = read(result, name)
@@ -82,9 +72,7 @@ def test_scores_in_low_precision_that_were_answered_differently_have_a_footnote(
 
 @pytest.mark.parametrize(("dtype", "sizes"), [("float32", (64, 8)), ("bfloat16", (64, 64))])
 def test_equal_ways_and_float32_have_none(tmp_path, dtype, sizes):
-    scores = [
-        generation_score(method=m) | answered(dtype, "none", n) for m, n in zip(("lora", "full"), sizes, strict=True)
-    ]
+    scores = [generation_score(method=m) | answered(dtype, "none", n) for m, n in zip(("lora", "full"), sizes, strict=True)]
     assert "different ways" not in read(tables_of(tmp_path, scores), "main.md")
 
 

@@ -13,9 +13,7 @@ from lora_ns import statistics as st
 
 def test_mean_and_interval_over_seeds_are_students(demo):
     row = main_row(demo, "lora", "gsm8k_flexible")
-    values = [
-        s["metrics"]["gsm8k_flexible"] for s in demo_scores() if (s["task"], s["method"]) == ("word_problems", "lora")
-    ]
+    values = [s["metrics"]["gsm8k_flexible"] for s in demo_scores() if (s["task"], s["method"]) == ("word_problems", "lora")]
     expected = stats.ttest_1samp(values, 0).confidence_interval()
     assert (row["mean"], row.low, row.high) == pytest.approx((np.mean(values), expected.low, expected.high))
     assert (row.interval, row.num_seeds, row.num_examples) == ("t over seeds", 3, 200)
@@ -97,10 +95,7 @@ def test_intervals_end_where_the_metric_ends(tmp_path):
 
 def test_example_standard_error_of_f1_is_the_jackknifes(demo):
     scores = [s for s in demo_scores() if (s["task"], s["method"]) == ("paraphrase", "lora")]
-    values = [
-        st.pseudo_values(st.LABEL_METRICS["f1"], s["examples"]["prediction"], s["examples"]["reference"])
-        for s in scores
-    ]
+    values = [st.pseudo_values(st.LABEL_METRICS["f1"], s["examples"]["prediction"], s["examples"]["reference"]) for s in scores]
     row = main_row(demo, "lora", "mrpc_f1", "paraphrase")
     assert row.example_se == pytest.approx(st.example_standard_error(np.stack(values)))
 
@@ -162,9 +157,7 @@ def test_an_interval_of_values_beyond_the_names_bounds_is_left_as_it_is(tmp_path
 
 def test_a_run_that_lacks_one_benchmark_is_marked_there_alone_and_counted_once(tmp_path):
     scores = [generation_score(method=m, seed=s) for m in ("lora", "full") for s in range(3)]
-    scores += [
-        s | {"benchmark": "math", "evaluation": "math-1"} for s in scores if (s["method"], s["seed"]) != ("full", 2)
-    ]
+    scores += [s | {"benchmark": "math", "evaluation": "math-1"} for s in scores if (s["method"], s["seed"]) != ("full", 2)]
     run = next(s["run"] for s in scores if (s["method"], s["seed"]) == ("full", 2))
     lacking = {"run": run, "task": "word_problems", "method": "full", "seed": 2, "state": "missing", "reason": "later"}
     result = tables_of(tmp_path, scores, [lacking | {"benchmarks": ["math"]}], methods=["lora", "full"])

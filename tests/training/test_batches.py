@@ -52,8 +52,7 @@ def test_rows_of_like_length_share_a_batch_but_batches_come_in_any_order() -> No
 @pytest.mark.parametrize(("size", "processes"), [(8, 1), (2, 1), (4, 2), (1, 4), (3, 2)])
 def test_shares_make_up_the_batch_whatever_their_number(size: int, processes: int) -> None:
     ranks = [
-        RunBatches(LENGTHS, 8, Share(size, processes, rank), seed=5, strategy="group_by_length")
-        for rank in range(processes)
+        RunBatches(LENGTHS, 8, Share(size, processes, rank), seed=5, strategy="group_by_length") for rank in range(processes)
     ]
     shares = [list(rank) for rank in ranks]
     assert {len(of_rank) for of_rank in shares} == {len(ranks[0])}, "every process takes as many shares"

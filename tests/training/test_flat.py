@@ -119,9 +119,7 @@ def test_attention_by_rows_and_by_padding_are_one(lengths: tuple[int, ...], key_
     outputs, slopes = [], []
     for given in (None, places):
         torch.manual_seed(1)
-        query, key, value = (
-            torch.randn(1, sum(lengths), heads, 8, requires_grad=True) for heads in (4, key_heads, key_heads)
-        )
+        query, key, value = (torch.randn(1, sum(lengths), heads, 8, requires_grad=True) for heads in (4, key_heads, key_heads))
         parts = [tensor.transpose(1, 2) for tensor in (query, key, value)]
         seen, _ = attend(None, *parts, None, row_lengths=list(lengths), row_places=given, scaling=0.3)
         (seen * torch.arange(seen.numel()).view(seen.shape).sin()).sum().backward()

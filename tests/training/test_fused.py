@@ -144,9 +144,7 @@ def test_two_seeds_of_a_method(workplace: Path, tiny_causal: Path, method: str) 
 def test_where_memory_is_short_fewer_are_trained_at_once(workplace: Path, tiny_causal: Path) -> None:
     configs = [causal(tiny_causal, METHODS["lora"], seed=seed) for seed in (0, 1, 2)]
     store = ready(configs)
-    steps = [
-        Predictor(store).step(Run(config, store), workload_of(Run(config, store), []).shape) for config in configs[:2]
-    ]
+    steps = [Predictor(store).step(Run(config, store), workload_of(Run(config, store), []).shape) for config in configs[:2]]
     found = together(configs, store, of_sweep(steps, PROCESSOR))
     beside = [read_record(found[Run(c, store).name])["circumstances"].get("fused_with") for c in configs]
     names = [Run(config, store).name for config in configs]
@@ -254,9 +252,7 @@ def test_the_smallest_layers_have_weights_of_each_members_own() -> None:
     from lora_ns.training.fused.layers import LowRank, way_of
 
     def way(size: int, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
-        part = LowRank(
-            torch.nn.Parameter(torch.zeros(2, size)), torch.nn.Parameter(torch.zeros(size, 2)), 1.0, **settings
-        )
+        part = LowRank(torch.nn.Parameter(torch.zeros(2, size)), torch.nn.Parameter(torch.zeros(size, 2)), 1.0, **settings)
         return way_of(torch.nn.Linear(size, size, dtype=dtype), [part])
 
     assert way(256) == "weights"
@@ -272,9 +268,7 @@ def test_members_that_go_through_the_base_after_one_another(
     monkeypatch.setattr(fused, "LARGEST_PASS", largest)
     passes: list[int] = []
     join = Layout.join
-    monkeypatch.setattr(
-        Layout, "join", lambda self, members, *rest: passes.append(len(members)) or join(self, members, *rest)
-    )
+    monkeypatch.setattr(Layout, "join", lambda self, members, *rest: passes.append(len(members)) or join(self, members, *rest))
     configs = [causal(tiny_causal, METHODS[name], seed=1) for name in ("dropout", "pissa", "lora", "dora")]
     check_as_if_alone(configs, ready(configs))
     assert max(passes) == 1 if largest == 1 else 1 < max(passes) < 4
@@ -404,9 +398,7 @@ def stopped_at_step_3(
     return store, names, expected
 
 
-def test_told_to_stop_it_goes_on_to_the_same_bits(
-    workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_told_to_stop_it_goes_on_to_the_same_bits(workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = [causal(tiny_causal, METHODS[name], seed=seed) for seed, name in enumerate(["dropout", "dora", "pissa"])]
     store, names, expected = stopped_at_step_3(configs, monkeypatch)
     assert not any(exists(store.adapter(name)) for name in names)
@@ -532,9 +524,7 @@ def test_a_member_that_cannot_be_saved_for_an_unknown_reason_fails_alone(
     store = ready(configs)
     save_only({0, 2}, IndexError("odd"), monkeypatch)
     found = list(together(configs, store).values())
-    assert [isinstance(outcome, Path) for outcome in found] == [True, False, True] and str(
-        found[1]
-    ) == "IndexError: odd"
+    assert [isinstance(outcome, Path) for outcome in found] == [True, False, True] and str(found[1]) == "IndexError: odd"
 
 
 def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
@@ -557,9 +547,7 @@ def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
         together(configs[:1], store)
 
 
-def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(
-    workplace: Path, tiny_causal: Path, monkeypatch
-) -> None:
+def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(workplace: Path, tiny_causal: Path, monkeypatch) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
     store = ready(configs)
     join = fused.Layout.join

@@ -44,9 +44,7 @@ def test_a_number_that_another_process_has_by_now_is_no_holder(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("silent", "alive"), [(1, True), (SILENT_SECONDS + 5, False)])
-def test_on_another_machine_a_holder_lives_as_long_as_it_touches_the_lock(
-    tmp_path: Path, silent: int, alive: bool
-) -> None:
+def test_on_another_machine_a_holder_lives_as_long_as_it_touches_the_lock(tmp_path: Path, silent: int, alive: bool) -> None:
     path = tmp_path / "lock"
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0, "job": None}))
     os.utime(path, (time.time() - silent,) * 2)

@@ -97,9 +97,7 @@ def check_same(model: Any, kind: str = "compact") -> None:
     found_gradients = gradients(model, found)
     assert found_gradients.keys() == wanted_gradients.keys() and found_gradients
     for name, gradient in wanted_gradients.items():
-        assert_close(
-            found_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}"
-        )
+        assert_close(found_gradients[name], gradient, rtol=1e-4, atol=1e-6, msg=lambda said, name=name: f"{name}: {said}")
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -134,9 +132,7 @@ def test_it_holds_with_an_adapter_before_or_around_the_model(adapter: Any) -> No
 @pytest.mark.parametrize("use_reentrant", [True, False])
 def test_it_holds_where_layers_are_computed_again(use_reentrant: bool) -> None:
     torch.manual_seed(0)
-    model = get_peft_model(
-        ARCHITECTURES["llama"](), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
-    )
+    model = get_peft_model(ARCHITECTURES["llama"](), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     loss = CausalLoss(model)
     wanted = gradients(model, by_row(loss, model, batch())[0])
     model.train()  # LoRA's dropout is 0

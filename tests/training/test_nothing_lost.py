@@ -34,9 +34,7 @@ LONG = {"training": {"max_steps": 12, "global_batch_size": 8, "per_device_train_
 
 
 def task(model: Path, **changes: object) -> RunConfig:
-    return check(
-        merge(merge(causal_task(model, peft={"method": "lora", "r": 2, "lora_dropout": 0.1}), LONG), changes), "test"
-    )
+    return check(merge(merge(causal_task(model, peft={"method": "lora", "r": 2, "lora_dropout": 0.1}), LONG), changes), "test")
 
 
 def ready(config: RunConfig) -> Store:
@@ -183,9 +181,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(untouched) -> No
     before = checkpoints.step_of(damaged) - 2
     train(Run(config, store), quiet=True)
     assert outcome(config, store) == expected
-    assert (
-        read_record(store.adapter(Run(config, store).name))["circumstances"]["resumed_from"] == f"checkpoint-{before}"
-    )
+    assert read_record(store.adapter(Run(config, store).name))["circumstances"]["resumed_from"] == f"checkpoint-{before}"
 
 
 def test_two_checkpoints_are_kept_and_one_cut_short_is_none(tmp_path: Path) -> None:
@@ -234,9 +230,7 @@ def test_a_full_disk_at_a_checkpoint_is_said_in_a_paragraph(untouched, monkeypat
         raise RuntimeError("basic_ios::clear: iostream error")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(
-        LoraNsError, match=r"cannot write a checkpoint in .*: basic_ios::clear: iostream error \(\d+ MiB"
-    ):
+    with pytest.raises(LoraNsError, match=r"cannot write a checkpoint in .*: basic_ios::clear: iostream error \(\d+ MiB"):
         train(Run(config, store), quiet=True)
 
 
@@ -266,9 +260,7 @@ def test_every_step_is_in_the_history_whatever_is_logged(untouched, tiny_causal:
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-def test_memory_that_runs_out_is_found_before_the_first_step_and_answered(
-    untouched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_runs_out_is_found_before_the_first_step_and_answered(untouched, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     from lora_ns.training import loss

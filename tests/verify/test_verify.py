@@ -167,10 +167,7 @@ def test_the_first_step_and_the_first_example_that_differ_are_named(study: Path)
     asked = [json.loads(line) for line in predictions.read_text().splitlines()]
     asked[4]["completions"], asked[4]["scores"]["gsm8k_strict"] = ["something else"], 1.0
     predictions.write_text("".join(json.dumps(line) + "\n" for line in asked))
-    reseal(
-        score,
-        {"outputs": {"predictions": {"sha256": record.sha256_file(predictions)}}, "metrics": {"gsm8k_strict": 0.1}},
-    )
+    reseal(score, {"outputs": {"predictions": {"sha256": record.sha256_file(predictions)}}, "metrics": {"gsm8k_strict": 0.1}})
     (result,) = verified(run)
     said = {part.name: part.said for part in result.parts}
     assert states(result) == {**dict.fromkeys(ALL_IDENTICAL, "different"), "adapter": "identical"}
@@ -193,13 +190,7 @@ def test_a_bumped_protocol_is_said_instead_of_a_comparison(study: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    "cell",
-    [
-        "main.md:lora,gsm8k_flexible",
-        "main.csv:prompt,gsm8k,sd",
-        "comparison.md:prompt,difference",
-        "values.csv:3,value",
-    ],
+    "cell", ["main.md:lora,gsm8k_flexible", "main.csv:prompt,gsm8k,sd", "comparison.md:prompt,difference", "values.csv:3,value"]
 )
 def test_a_cell_of_a_table_is_made_again(study: Path, cell: str) -> None:
     *runs, of_cell = verified(f"results/tables/sums/{cell}")

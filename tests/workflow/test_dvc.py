@@ -52,9 +52,7 @@ def study(tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) -> Path:
     folder = tmp_path_factory.mktemp("dvc") / "study"
     for name in ("workflow", "profiles", ".dvc", "src"):
         shutil.copytree(
-            REPOSITORY / name,
-            folder / name,
-            ignore=shutil.ignore_patterns("tmp", "cache", "config.local", "__pycache__"),
+            REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("tmp", "cache", "config.local", "__pycache__")
         )
     for name in ("Snakefile", "Makefile", "environment.yml", "dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(REPOSITORY / name, folder / name)
@@ -161,22 +159,13 @@ def test_a_damaged_adapter_is_named_after_a_pull(study: Path, clone: Path) -> No
 
 def restore(clone: Path) -> subprocess.CompletedProcess[str]:
     """`make restore` with this environment as the one that is set up."""
-    words = [
-        "make",
-        f"VENV={BIN.parent}",
-        "-o",
-        f"{BIN.parent}/.ready",
-        "restore",
-        "EXPERIMENT=configs/experiments/tiny.yaml",
-    ]
+    words = ["make", f"VENV={BIN.parent}", "-o", f"{BIN.parent}/.ready", "restore", "EXPERIMENT=configs/experiments/tiny.yaml"]
     return subprocess.run(
         words, cwd=clone, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
     )  # fmt: skip
 
 
-def test_make_restore_brings_all_back_and_finds_nothing_to_do_and_never_takes_damage_for_good(
-    study: Path, clone: Path
-) -> None:
+def test_make_restore_brings_all_back_and_finds_nothing_to_do_and_never_takes_damage_for_good(study: Path, clone: Path) -> None:
     run(clone, "dvc", "remote", "add", "--local", "--default", "store", str(study.parent / "store"))
     done = restore(clone)
     assert done.returncode == 0, done.stdout + done.stderr

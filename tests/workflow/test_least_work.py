@@ -72,11 +72,7 @@ def one_more_row() -> None:
 
 def benchmark_with_rows_that_are_left_out() -> None:
     Path("other.jsonl").write_text('{"question": "What is 50 plus 50?", "answer": "50 + 50 = 100\\n#### 100"}\n')
-    change(
-        "task.yaml",
-        dataset__overlap="drop",
-        evaluation__benchmarks=[{"name": "gsm8k", "dataset": {"name": "other.jsonl"}}],
-    )
+    change("task.yaml", dataset__overlap="drop", evaluation__benchmarks=[{"name": "gsm8k", "dataset": {"name": "other.jsonl"}}])
 
 
 def outside_every_digest() -> None:
@@ -116,10 +112,7 @@ CHANGES: dict[str, tuple[Callable[[], None], dict[str, int]]] = {
         {"evaluate": 4, "tables": 1},
     ),
     "dataset: overlap": (lambda: change("task.yaml", dataset__overlap="drop"), {"tokenize": 1, **ALL}),
-    "dataset: overlap with a benchmark's rows": (
-        benchmark_with_rows_that_are_left_out,
-        {"fetch": 1, "tokenize": 1, **ALL},
-    ),
+    "dataset: overlap with a benchmark's rows": (benchmark_with_rows_that_are_left_out, {"fetch": 1, "tokenize": 1, **ALL}),
     "merge": (lambda: change("experiment.yaml", merge=True), {"merge": 2}),
     "tables: words": (lambda: change("experiment.yaml", title="Another", caption="Said anew"), {"tables": 1}),
     "tables: order": (lambda: change("experiment.yaml", methods=["prompt.yaml", "lora.yaml"]), {"tables": 1}),
@@ -171,10 +164,7 @@ LOSSES: dict[str, tuple[Callable[[], None], dict[str, int]]] = {
     "run and evaluation files": (lambda: remove("results/runs/*.yaml", "results/evaluations"), {}),
     "tables": (lambda: remove("results/tables"), {"tables": 1}),
     "one score": (lambda: remove(f"results/scores/{LORA_0}"), {"evaluate": 1, "tables": 1}),
-    "one score and the data": (
-        lambda: remove(f"results/scores/{LORA_0}", "data"),
-        {"fetch": 1, "evaluate": 1, "tables": 1},
-    ),
+    "one score and the data": (lambda: remove(f"results/scores/{LORA_0}", "data"), {"fetch": 1, "evaluate": 1, "tables": 1}),
     "one adapter's record and its score": (
         lambda: remove(f"results/scores/{LORA_0}", f"results/adapters/{LORA_0}/record.json"),
         {"train": 1, "evaluate": 1, "tables": 1},
@@ -217,8 +207,7 @@ def test_a_bumped_protocol_renames_what_the_stage_makes_and_what_follows(
 ) -> None:
     write_config(Path("task.yaml"), causal_task("builtin:tiny-llama"))
     write_config(
-        Path("e.yaml"),
-        {"name": "e", "tasks": ["task.yaml"], "methods": [str(REPOSITORY / "configs/methods/lora.yaml")]},
+        Path("e.yaml"), {"name": "e", "tasks": ["task.yaml"], "methods": [str(REPOSITORY / "configs/methods/lora.yaml")]}
     )
 
     def names() -> dict[str, str]:

@@ -88,9 +88,7 @@ def test_of_a_job_only_what_is_missing_is_made(packed: Path, tmp_path: Path) -> 
     assert all(path.stat().st_mtime_ns == when for path, when in kept.items() if "tables" not in str(path))
 
 
-def test_a_marker_that_a_running_workflow_waits_for_stays(
-    packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_marker_that_a_running_workflow_waits_for_stays(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "study"
     shutil.copytree(packed, project, symlinks=True)
     for path in [*project.glob("results/adapters/*-lora-s0-*"), *project.glob("results/scores/*-lora-s0-*")]:
@@ -127,16 +125,13 @@ def test_one_that_fails_leaves_the_others_of_its_job_done(packed: Path, tmp_path
     assert done.returncode != 0
     runs = load_experiment(project / "experiment.yaml", Store(project)).runs
     state = {
-        (run.config.method, run.config.seed): (project / "results/adapters" / run.name / "record.json").is_file()
-        for run in runs
+        (run.config.method, run.config.seed): (project / "results/adapters" / run.name / "record.json").is_file() for run in runs
     }
     assert state == {(method, seed): method == "lora" for method in ("lora", "bad") for seed in (0, 1, 2)}
     failed = failure_of(Store(project), next(run.name for run in runs if run.config.method == "bad"))
     assert failed is not None and "the loss became" in failed["reason"]
     scored = {path.parent.name for path in project.glob("results/scores/*/*.json")}
-    assert {run.name for run in runs if run.config.method == "lora"} <= scored, (
-        "one that fails keeps no other from its score"
-    )
+    assert {run.name for run in runs if run.config.method == "lora"} <= scored, "one that fails keeps no other from its score"
     adapters = snakemake(project, "adapters")
     assert adapters.returncode != 0 and "not trained: " in adapters.stdout + adapters.stderr
 
@@ -227,10 +222,7 @@ def searching(workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatc
     """The folder of a study that searches for a learning rate, measures forgetting and merges; nothing is made."""
     write_study(Path("study"), tiny_causal)
     monkeypatch.chdir("study")
-    rows = {
-        **causal_task(tiny_causal)["dataset"],
-        "name": {"train": "sums/train.jsonl", "validation": "sums/test.jsonl"},
-    }  # type: ignore[dict-item]
+    rows = {**causal_task(tiny_causal)["dataset"], "name": {"train": "sums/train.jsonl", "validation": "sums/test.jsonl"}}  # type: ignore[dict-item]
     write_config(Path("task.yaml"), causal_task(tiny_causal, dataset=rows))
     write_config(Path("none.yaml"), {"peft": {"method": "none"}})
     Path("general.txt").write_text("One sentence.\nAnother one.\n")

@@ -113,9 +113,7 @@ def test_a_lost_choice_is_made_again_from_its_scores_without_training(project: P
 
 def test_tables_before_the_choice_are_refused_and_a_diverged_run_cannot_be_used(project: Path) -> None:
     (diverged,) = [s["run"] for s in scores(project) if not s["metrics"]]
-    done = lora_ns(
-        "evaluate", "--config", f"results/runs/{diverged}.yaml", "evaluation.benchmarks=[gsm8k]", cwd=project
-    )
+    done = lora_ns("evaluate", "--config", f"results/runs/{diverged}.yaml", "evaluation.benchmarks=[gsm8k]", cwd=project)
     assert done.returncode == 1
     assert "diverged: the loss became" in done.stderr and "Traceback" not in done.stderr
     shutil.rmtree(project / "results/tuning")

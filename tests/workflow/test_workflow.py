@@ -87,11 +87,7 @@ def test_an_experiment_runs_to_its_tables(finished: Path) -> None:
     assert len(scores) == 2
     for score in scores:
         content = json.loads(score.read_text())
-        lines = (
-            (finished / "results/predictions" / content["run"] / f"{content['evaluation']}.jsonl")
-            .read_text()
-            .splitlines()
-        )
+        lines = (finished / "results/predictions" / content["run"] / f"{content['evaluation']}.jsonl").read_text().splitlines()
         assert len(lines) == content["num_examples"] == 10
         line = json.loads(lines[0])
         assert {"id", "prompt", "completions", "parsed", "reference", "scores"} <= set(line)

@@ -33,9 +33,7 @@ def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
         raise DataError(f"--input-file: {source} holds no rows.")
     if source.suffix == ".txt":
         if len(columns) != 1:
-            raise DataError(
-                f"--input-file: {source} has one text a line, and the config reads {', '.join(columns)}; use .jsonl."
-            )
+            raise DataError(f"--input-file: {source} has one text a line, and the config reads {', '.join(columns)}; use .jsonl.")
         return [{columns[0]: line.rstrip("\r")} for line in lines]
     if source.suffix not in (".jsonl", ".ndjson"):
         raise DataError(f"--input-file: expected a .jsonl or .txt file, found {source.name}.")

@@ -31,11 +31,7 @@ Progress = Callable[[int], None]
 
 
 def ask(
-    model: Any,
-    tokenizer: Any,
-    exam: Exam,
-    progress: Progress = lambda done: None,
-    served: Served | None = None,
+    model: Any, tokenizer: Any, exam: Exam, progress: Progress = lambda done: None, served: Served | None = None
 ) -> tuple[list[Answer], Facts]:
     """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
 
@@ -99,25 +95,15 @@ def room_warnings(model: Any, tokenizer: Any, exam: Exam) -> list[str]:
         f"than the {room} positions that the model was made for"
     )
     if getattr(config, "rope_parameters", None) is None:
-        raise EvaluationError(
-            f"{said}: ask for fewer tokens or few-shot examples, or use a model with a longer context."
-        )
+        raise EvaluationError(f"{said}: ask for fewer tokens or few-shot examples, or use a model with a longer context.")
     return [said]
 
 
-def _generate(
-    model: Any, tokenizer: Any, exam: Exam, progress: Progress, served: Served | None
-) -> tuple[list[Answer], Facts]:
+def _generate(model: Any, tokenizer: Any, exam: Exam, progress: Progress, served: Served | None) -> tuple[list[Answer], Facts]:
     evaluation = exam.evaluation
     config, stop_ids = with_stops(evaluation.generation, chat_of(exam.dataset, tokenizer))
     generator = Generator(
-        model,
-        tokenizer,
-        config,
-        stop_ids=stop_ids,
-        backend=evaluation.backend,
-        size=evaluation.batch_size,
-        served=served,
+        model, tokenizer, config, stop_ids=stop_ids, backend=evaluation.backend, size=evaluation.batch_size, served=served
     )
     completions = generator.texts(exam.prompt_ids(tokenizer), exam.ids, progress)
     texts = prompts_as_text(exam, tokenizer)
@@ -185,8 +171,6 @@ def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_
     import torch
 
     columns = [list(column) for column in zip(*texts, strict=True)]
-    batch = tokenizer(
-        *columns, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt"
-    )
+    batch = tokenizer(*columns, truncation=True, max_length=max_length, padding=True, padding_side="right", return_tensors="pt")
     with torch.inference_mode():
         return model(**batch.to(model.device)).logits

@@ -19,17 +19,7 @@ from lora_ns.encoding import encode_prompts
 from lora_ns.errors import DataError
 from lora_ns.integrity import intact
 from lora_ns.overlap import forms_of
-from lora_ns.prompts import (
-    NoConversation,
-    Prompt,
-    Row,
-    check_columns,
-    instructed,
-    prompt_of,
-    response_of,
-    text_of,
-    with_examples,
-)
+from lora_ns.prompts import NoConversation, Prompt, Row, check_columns, instructed, prompt_of, response_of, text_of, with_examples
 from lora_ns.store import Evaluation, Store
 
 
@@ -170,9 +160,7 @@ def _last_answer(row: Mapping[str, Any], dataset: DatasetConfig) -> str | None:
         return None
 
 
-def _examples(
-    spec: Benchmark, evaluation: Evaluation, folder: Any, rows: Sequence[Row]
-) -> tuple[list[Row], list[int] | None]:
+def _examples(spec: Benchmark, evaluation: Evaluation, folder: Any, rows: Sequence[Row]) -> tuple[list[Row], list[int] | None]:
     """(solved examples, their numbers in the train split or None for a benchmark's own fixed ones)."""
     wanted = evaluation.num_fewshot
     if wanted == 0:

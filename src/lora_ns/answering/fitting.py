@@ -76,10 +76,7 @@ def halving(attempt: Callable[[int], None], size: int) -> dict[str, Any]:
 
 
 def in_batches(
-    order: Sequence[int],
-    size: int,
-    answer: Callable[[list[int]], None],
-    most: Callable[[int], int] | None = None,
+    order: Sequence[int], size: int, answer: Callable[[list[int]], None], most: Callable[[int], int] | None = None
 ) -> dict[str, Any]:
     """Hands out the numbers in order, `size` at a time; returns what `halving` does.
 

@@ -53,14 +53,9 @@ def named_report(golds: dict[str, Program], sandbox: str, limits: dict[str, Any]
     """What `check_sandbox` reports, with golds that failed by their id."""
     report = check_sandbox(sandbox, list(golds.values()), limits)
     ids, tried = list(golds), report["golds"]
-    failed = [
-        {"id": ids[gold["index"]], "status": gold["status"], "message": gold["message"]} for gold in tried["failed"]
-    ]
+    failed = [{"id": ids[gold["index"]], "status": gold["status"], "message": gold["message"]} for gold in tried["failed"]]
     seconds = {name: tried[name] for name in ("median_seconds", "slowest_seconds")}
-    return {
-        **report,
-        "golds": {"total": tried["total"], "passed": tried["passed"], "failed": failed, "seconds": seconds},
-    }
+    return {**report, "golds": {"total": tried["total"], "passed": tried["passed"], "failed": failed, "seconds": seconds}}
 
 
 def outcome_of(report: dict[str, Any]) -> dict[str, Any]:

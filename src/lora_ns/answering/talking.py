@@ -52,12 +52,7 @@ class Printer:
 
 
 def answer(
-    model: Any,
-    tokenizer: Any,
-    prompt: Prompt,
-    config: GenerationConfig,
-    chat: Chat | None,
-    write: Write | None = None,
+    model: Any, tokenizer: Any, prompt: Prompt, config: GenerationConfig, chat: Chat | None, write: Write | None = None
 ) -> list[str]:
     """The completions of one prompt.  write: is handed the text as it comes, where there is one completion of one beam."""
     config, stop_ids = with_stops(config, chat)

@@ -70,11 +70,7 @@ def _judge_likelihoods(exam: Exam, answers: Sequence[Answer]) -> Outcome:
     loss = total / max(tokens, 1)
     verdicts = [Verdict(None, {"loss": -a["log_likelihood"] / max(a["tokens"], 1)}) for a in answers]
     outcome = _outcome(exam, answers, verdicts, [None] * len(answers))
-    metrics = {
-        "perplexity": math.exp(min(loss, 700.0)),
-        "loss": loss,
-        "bits_per_byte": total / math.log(2) / max(characters, 1),
-    }
+    metrics = {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "bits_per_byte": total / math.log(2) / max(characters, 1)}
     # what the metrics divide by, so that the rows can be resampled
     sizes = {size: [int(a[size]) for a in answers] for size in ("tokens", "bytes")}
     return Outcome({**outcome.examples, **sizes}, outcome.lines, metrics)

@@ -17,15 +17,7 @@ from lora_ns.store import Store
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CODE = ("src/lora_ns", "workflow", "profiles/default")
-ROOT_FILES = (
-    "Snakefile",
-    "Makefile",
-    "pyproject.toml",
-    "requirements.lock",
-    "environment.yml",
-    "CHANGELOG.md",
-    ".gitignore",
-)
+ROOT_FILES = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "environment.yml", "CHANGELOG.md", ".gitignore")
 
 
 def files_of(experiment: Experiment, experiment_file: Path, store: Store) -> dict[Path, str]:
@@ -36,11 +28,7 @@ def files_of(experiment: Experiment, experiment_file: Path, store: Store) -> dic
         found |= {path: path.relative_to(store.root).as_posix() for path in _files_of_run(run, store)}
     for folder in (store.tables(experiment.name), store.figures(experiment.name), store.report(experiment.name)):
         found |= {path: path.relative_to(store.root).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()}
-    single = [
-        store.metrics(experiment.name),
-        store.points(experiment.name),
-        store.root / "results/runs/local_files.json",
-    ]
+    single = [store.metrics(experiment.name), store.points(experiment.name), store.root / "results/runs/local_files.json"]
     single += [experiment.choice] if experiment.choice is not None else []
     found |= {path: path.relative_to(store.root).as_posix() for path in single if path.is_file()}
     return found | _records(list(runs.values()), store)

@@ -44,6 +44,4 @@ make setup                                                  # the environment, e
 
 
 def _licence(about: Mapping[str, Any]) -> str:
-    return (
-        f"Licence: {about['licence']}." if about["licence"] else "No licence was stated: ask the authors before reuse."
-    )
+    return f"Licence: {about['licence']}." if about["licence"] else "No licence was stated: ask the authors before reuse."

@@ -19,12 +19,7 @@ from lora_ns.store import Store
 
 
 def archive(
-    experiment_file: Path,
-    store: Store,
-    out: Path | None = None,
-    *,
-    licence: str | None = None,
-    authors: Sequence[str] = (),
+    experiment_file: Path, store: Store, out: Path | None = None, *, licence: str | None = None, authors: Sequence[str] = ()
 ) -> Path:
     """Writes the archive of a finished experiment; returns its folder.
 
@@ -56,11 +51,7 @@ def _refuse_unfinished(experiment: Experiment, store: Store) -> None:
     scores = [path for run in experiment.runs for path in run.scores]
     missing = [path for path in scores if not path.is_file()]
     if experiment.is_open or missing:
-        what = (
-            f"{len(missing)} of {len(scores)} scores are missing, as {missing[0]}"
-            if missing
-            else "its settings are open"
-        )
+        what = f"{len(missing)} of {len(scores)} scores are missing, as {missing[0]}" if missing else "its settings are open"
         raise LoraNsError(f"{experiment.name} is not finished: {what}. `snakemake` makes what is missing.")
     for path in scores:
         intact_score(path)
@@ -68,9 +59,7 @@ def _refuse_unfinished(experiment: Experiment, store: Store) -> None:
         raise LoraNsError(f"{experiment.name} has no tables yet; `lora-ns tables` makes them.")
 
 
-def _about(
-    experiment: Experiment, experiment_file: Path, licence: str | None, authors: Sequence[str]
-) -> dict[str, Any]:
+def _about(experiment: Experiment, experiment_file: Path, licence: str | None, authors: Sequence[str]) -> dict[str, Any]:
     """What the README says of the whole study."""
     scores = [json.loads(path.read_text(encoding="utf-8")) for run in experiment.runs for path in run.scores]
     return {

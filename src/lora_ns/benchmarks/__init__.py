@@ -157,9 +157,7 @@ def benchmark(name: str) -> Benchmark:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(
-            f"evaluation.benchmarks: there is no benchmark {name!r}.{hint} Known: {', '.join(sorted(known))}."
-        )
+        raise ConfigError(f"evaluation.benchmarks: there is no benchmark {name!r}.{hint} Known: {', '.join(sorted(known))}.")
     return known[name]
 
 

@@ -188,10 +188,7 @@ def judge_of(program_of: ProgramOf) -> Callable[..., list[Verdict]]:
             for row, samples in zip(rows, completions, strict=True)
         ]
         outcomes = iter(run_checks([program for of_row in programs for program in of_row], settings))
-        return [
-            _verdict([program.code for program in of_row], list(islice(outcomes, len(of_row))), ks)
-            for of_row in programs
-        ]
+        return [_verdict([program.code for program in of_row], list(islice(outcomes, len(of_row))), ks) for of_row in programs]
 
     return judge
 
@@ -235,9 +232,7 @@ def _text(row: Row, column: str) -> str:
 def _asserts(row: Row) -> tuple[str, ...]:
     tests = row.get("test_list")
     if not isinstance(tests, Sequence) or isinstance(tests, str) or not tests:
-        raise DataError(
-            f"this benchmark needs a column 'test_list' of assertions; the row has {', '.join(map(str, row))}."
-        )
+        raise DataError(f"this benchmark needs a column 'test_list' of assertions; the row has {', '.join(map(str, row))}.")
     return tuple(str(test).replace("\r\n", "\n").strip() for test in tests)
 
 
@@ -249,9 +244,7 @@ def _fenced(code: str) -> str:
     return f"```python\n{code.strip()}\n```"
 
 
-def _benchmark(
-    name: str, program_of: ProgramOf, reference: Callable[[Row], Any], stop: list[str], **fields: Any
-) -> Benchmark:
+def _benchmark(name: str, program_of: ProgramOf, reference: Callable[[Row], Any], stop: list[str], **fields: Any) -> Benchmark:
     return Benchmark(
         name=name,
         kind="generation",

@@ -44,11 +44,7 @@ def _all_of(metrics: dict[str, Metric]) -> Callable[[Sequence[Any], Sequence[Any
     return lambda predictions, references: {name: of(predictions, references) for name, of in metrics.items()}
 
 
-_CLASSIFICATION: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "macro_f1": macro_f1,
-    "matthews_correlation": matthews_correlation,
-}
+_CLASSIFICATION: dict[str, Metric] = {"accuracy": accuracy, "macro_f1": macro_f1, "matthews_correlation": matthews_correlation}
 _REGRESSION: dict[str, Metric] = {
     "pearson": pearson,
     "spearman": spearman,

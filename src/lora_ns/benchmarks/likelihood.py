@@ -94,10 +94,5 @@ BENCHMARKS = [
         settings=("choices", "choices_column", "reference_column", "choice_template"),
         check=_check_choices,
     ),
-    Benchmark(
-        name="perplexity",
-        kind="perplexity",
-        main_metric="perplexity",
-        metrics=("perplexity", "loss", "bits_per_byte"),
-    ),
+    Benchmark(name="perplexity", kind="perplexity", main_metric="perplexity", metrics=("perplexity", "loss", "bits_per_byte")),
 ]

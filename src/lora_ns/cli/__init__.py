@@ -15,12 +15,7 @@ from lora_ns.errors import Interrupted, LoraNsError
 from lora_ns.processes import Processes
 from lora_ns.slurm import requeue
 
-app = typer.Typer(
-    name="lora-ns",
-    no_args_is_help=True,
-    add_completion=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="lora-ns", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
 
 def _version(wanted: bool) -> None:
@@ -31,9 +26,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def lora_ns(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which one this is.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Which one this is.")] = False,
 ) -> None:
     """Which parameter-efficient fine-tuning method is better on your task, by how much, at what cost."""
 

@@ -93,15 +93,11 @@ def _described(file: Path, store: Store) -> Described:
     kind = kind_of(content)
     if kind == "experiment file":
         experiment = load_experiment(file, store)
-        return Described(
-            [run.config for run in experiment.blueprint], [trial.run.config for trial in experiment.trials]
-        )
+        return Described([run.config for run in experiment.blueprint], [trial.run.config for trial in experiment.trials])
     if kind == "method file":
         task = {"task_name": "any", "task_type": "causal_lm", "model": {"name_or_path": "any"}}
         data = {"dataset": {"name": "any", "response_template": "{any}"}}
-        return Described(
-            [check(with_method(task | data, read_method(file)), str(file), folder=file.parent)], is_part=True
-        )
+        return Described([check(with_method(task | data, read_method(file)), str(file), folder=file.parent)], is_part=True)
     if is_launch_file(content):
         if problems := launch_file_problems(str(file)):
             raise ConfigError(list(problems))

@@ -86,8 +86,7 @@ def infer(
     overrides: Overrides = None,
     method: MethodOption = None,
     adapter: Annotated[
-        Path | None,
-        typer.Option("--adapter", help="An adapter's or a whole model's folder; else the config's own adapter."),
+        Path | None, typer.Option("--adapter", help="An adapter's or a whole model's folder; else the config's own adapter.")
     ] = None,
     base: Annotated[bool, typer.Option("--base", help="The base model as it is.")] = False,
     text: Annotated[

@@ -12,14 +12,11 @@ from rich.console import Console
 
 ConfigOption = Annotated[Path, typer.Option("--config", help="Task config or run file.", show_default=False)]
 ConfigsOption = Annotated[
-    list[Path],
-    typer.Option("--config", help="Task config or run file; more than once for several.", show_default=False),
+    list[Path], typer.Option("--config", help="Task config or run file; more than once for several.", show_default=False)
 ]
 MarkerOption = Annotated[
     Path | None,
-    typer.Option(
-        "--marker", help="A file that is made once every run is there, or has said why not.", show_default=False
-    ),
+    typer.Option("--marker", help="A file that is made once every run is there, or has said why not.", show_default=False),
 ]
 MethodOption = Annotated[Path | None, typer.Option("--method", help="Method file laid over the config.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

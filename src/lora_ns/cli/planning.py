@@ -97,9 +97,7 @@ def _figures(runs: list[PlannedRun], made: Plan, wide: bool) -> list[str]:
     evaluate = _mean([run.evaluate_seconds(device) for run in runs])
     both = None if train is None or evaluate is None else train + evaluate
     cells = [count_as_text(_greatest(trained))]
-    cells += (
-        [count_as_text(_greatest(total)), guess + count_as_text(_greatest([r.tokens for r in runs]))] if wide else []
-    )
+    cells += [count_as_text(_greatest(total)), guess + count_as_text(_greatest([r.tokens for r in runs]))] if wide else []
     cells += [_steps([run.workload.steps for run in runs])]
     cells += [guess + bytes_as_text(_greatest([run.peak_bytes(device) for run in runs]))]
     if not wide:
@@ -164,9 +162,7 @@ def _closing(made: Plan) -> list[str]:
     states = ", ".join(f"{counts[state]} {state}" for state in counts if state != "done")
     lines = [f"{len(made.runs)} runs: {counts['done']} done{', ' + states if states else ''}."]
     if made.experiment.is_open:
-        lines.append(
-            "Settings are still searched for: what is compared is counted with the first setting of each grid."
-        )
+        lines.append("Settings are still searched for: what is compared is counted with the first setting of each grid.")
     adapters = sum(run.adapter_bytes for run in left)
     if adapters:
         lines.append(f"Adapters still to come take {bytes_as_text(adapters)} of disk.")
@@ -186,9 +182,7 @@ def _advice(misfit: Misfit, device: Device) -> str:
     said = f"{config.task_name} with {config.method}{runs} takes {bytes_as_text(misfit.needed)}, "
     said += f"{_name_of(device)} has {bytes_as_text(device.memory)}"
     if misfit.hopeless:
-        return (
-            f"{said}; nothing that was tried makes it fit: smaller batches, checkpointing, 8 and 4 bits, shorter rows."
-        )
+        return f"{said}; nothing that was tried makes it fit: smaller batches, checkpointing, 8 and 4 bits, shorter rows."
     fits = [fit for fit in (misfit.training, misfit.evaluation) if fit is not None]
     return f"{said}; it fits with {' '.join(map(str, fits))} ({bytes_as_text(max(fit.bytes for fit in fits))})."
 
@@ -230,9 +224,7 @@ def plan_as_json(made: Plan) -> dict[str, Any]:
             {
                 "runs": [run.run.name for run in misfit.runs],
                 "needed_bytes": misfit.needed,
-                "fits_with": {
-                    k: v for fit in (misfit.training, misfit.evaluation) if fit for k, v in fit.changes.items()
-                },
+                "fits_with": {k: v for fit in (misfit.training, misfit.evaluation) if fit for k, v in fit.changes.items()},
                 "hopeless": misfit.hopeless,
             }
             for misfit in made.misfits

@@ -34,12 +34,9 @@ def trace(
 @app.command()
 def verify(
     targets: Annotated[
-        list[str] | None,
-        typer.Argument(help="Runs, experiment files, scores, or cells PATH:row,column.", show_default=False),
+        list[str] | None, typer.Argument(help="Runs, experiment files, scores, or cells PATH:row,column.", show_default=False)
     ] = None,
-    stored: Annotated[
-        bool, typer.Option("--stored", help="Only the checksums of what lies here; makes nothing.")
-    ] = False,
+    stored: Annotated[bool, typer.Option("--stored", help="Only the checksums of what lies here; makes nothing.")] = False,
     tolerance: Annotated[float, typer.Option(min=0, help="Greatest difference that counts as equal.")] = 1e-3,
     sample: Annotated[int | None, typer.Option(min=1, help="Only so many runs, drawn at random.")] = None,
     seed: Annotated[int, typer.Option(help="Of --sample.")] = 0,
@@ -105,9 +102,7 @@ def _check_stored(as_json: bool) -> None:
 
 @app.command()
 def diff(
-    first: Annotated[
-        str, typer.Argument(help="A run: its name, the beginning of it, or a path of it.", show_default=False)
-    ],
+    first: Annotated[str, typer.Argument(help="A run: its name, the beginning of it, or a path of it.", show_default=False)],
     second: Annotated[str, typer.Argument(help="Another.", show_default=False)],
     as_json: JsonOption = False,
 ) -> None:

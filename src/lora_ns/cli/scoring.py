@@ -119,17 +119,13 @@ def sandbox_check(
     typer.echo(json.dumps(report, indent=1) if as_json else _as_text(report))
     worked = [name for name, verdict in report["attacks"].items() if verdict != "blocked"]
     if worked:
-        raise SandboxError(
-            f"the sandbox {report['tier']} does not hold on this machine: {', '.join(worked)} got through."
-        )
+        raise SandboxError(f"the sandbox {report['tier']} does not hold on this machine: {', '.join(worked)} got through.")
     failed = report["golds"]["failed"] if report["golds"] else []
     wrong = [gold["id"] for gold in failed if gold["status"] != "timeout"]
     if wrong:
         raise SandboxError(f"gold solutions do not pass in the sandbox {report['tier']}: {', '.join(wrong)}.")
     if failed:
-        errors.print(
-            f"{len(failed)} gold solutions take longer than {timeout:g} s here: no model can pass them either."
-        )
+        errors.print(f"{len(failed)} gold solutions take longer than {timeout:g} s here: no model can pass them either.")
 
 
 def _golds_of(file: Path, timeout: float) -> Iterator[tuple[str, Any]]:
@@ -148,9 +144,7 @@ def _golds_of(file: Path, timeout: float) -> Iterator[tuple[str, Any]]:
     elif {"output", "entry_point", "test_list"} <= set(rows[0]):
         name = "python_functions"
     else:
-        raise DataError(
-            f"{file}: its columns ({', '.join(rows[0])}) are not those of HumanEval, MBPP or python_functions."
-        )
+        raise DataError(f"{file}: its columns ({', '.join(rows[0])}) are not those of HumanEval, MBPP or python_functions.")
     ids = [f"{name}/{str(row.get('task_id', number)).split('/')[-1]}" for number, row in enumerate(rows)]
     yield from gold_programs(benchmark(name), rows, ids, timeout).items()
 
@@ -162,8 +156,6 @@ def _as_text(report: dict[str, Any]) -> str:
     golds = report["golds"]
     if golds:
         median, slowest = golds["seconds"]["median_seconds"], golds["seconds"]["slowest_seconds"]
-        lines.append(
-            f"golds    {golds['passed']} of {golds['total']} pass; {median:.3f} s median, {slowest:.3f} s slowest"
-        )
+        lines.append(f"golds    {golds['passed']} of {golds['total']} pass; {median:.3f} s median, {slowest:.3f} s slowest")
         lines += [f"         {gold['id']}: {gold['status']}, {gold['message']}" for gold in golds["failed"]]
     return "\n".join(lines)

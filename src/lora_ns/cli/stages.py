@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from lora_ns.chain import make_adapters, make_scores, make_tokens
+from lora_ns.chain import make_adapters, make_base_model, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.engines import keep_torch_away, prepare_engines
@@ -59,22 +59,16 @@ def fetch(
 
 
 @app.command()
-def pretrain(
-    name: Annotated[str, typer.Argument(help="builtin:<name>", show_default=False)], quiet: QuietOption = False
-) -> None:
+def pretrain(name: Annotated[str, typer.Argument(help="builtin:<name>", show_default=False)], quiet: QuietOption = False) -> None:
     """Make one of the project's own base models.  Example: lora-ns pretrain builtin:tiny-llama"""
-    from lora_ns.base_model import make_base_model
-
-    typer.echo(make_base_model(name, Store(), quiet=quiet))
+    typer.echo(make_base_model(name, Store()))
 
 
 @app.command()
 def tokenize(config: ConfigOption, overrides: Overrides = None, method: MethodOption = None) -> None:
     """Turn rows into tokens.  Example: lora-ns tokenize --config configs/gsm8k.yaml"""
     run = Run(_config(config, method, overrides), Store())
-    if (
-        folder_here(run.config.model, run.store) and not run.config.model.trust_remote_code
-    ):  # else one may be made first
+    if folder_here(run.config.model, run.store) and not run.config.model.trust_remote_code:  # else one may be made first
         keep_torch_away()
     typer.echo(make_tokens(run))
 
@@ -84,9 +78,7 @@ def train(
     config: ConfigsOption,
     overrides: Overrides = None,
     method: MethodOption = None,
-    trial: Annotated[
-        bool, typer.Option("--trial", help="A loss that is not finite is a result, not a failure.")
-    ] = False,
+    trial: Annotated[bool, typer.Option("--trial", help="A loss that is not finite is a result, not a failure.")] = False,
     max_members: Annotated[
         int, typer.Option("--max-members", min=1, help="Of several runs, at most so many at once.")
     ] = MAX_MEMBERS,
@@ -140,12 +132,8 @@ def evaluate(
     config: ConfigsOption,
     overrides: Overrides = None,
     method: MethodOption = None,
-    evaluation: Annotated[
-        Path | None, typer.Option("--evaluation", help="Evaluation file; else each config's own.")
-    ] = None,
-    rescore: Annotated[
-        bool, typer.Option("--rescore", help="Judge kept predictions again, without generating.")
-    ] = False,
+    evaluation: Annotated[Path | None, typer.Option("--evaluation", help="Evaluation file; else each config's own.")] = None,
+    rescore: Annotated[bool, typer.Option("--rescore", help="Judge kept predictions again, without generating.")] = False,
     marker: MarkerOption = None,
     quiet: QuietOption = False,
 ) -> None:

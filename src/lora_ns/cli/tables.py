@@ -30,8 +30,7 @@ def choose(experiment: ExperimentArgument) -> None:
 
 @app.command()
 def tables(
-    experiment: ExperimentArgument,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables.")] = False,
+    experiment: ExperimentArgument, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables.")] = False
 ) -> None:
     """Scores to tables and figures; never trains.  Example: lora-ns tables configs/experiments/demo.yaml"""
     from lora_ns.tables.stage import tables as run_stage

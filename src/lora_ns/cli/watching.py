@@ -69,9 +69,7 @@ def _watch_plainly(look: Any) -> None:
         now: Status = look()
         for run in now.runs:
             if before.get(run.run.name, "missing") != run.state:
-                typer.echo(
-                    f"{_clock(now.time)} {_tally(now)}  {run.run.name} {run.state} {_first_line(run.reason)}".rstrip()
-                )
+                typer.echo(f"{_clock(now.time)} {_tally(now)}  {run.run.name} {run.state} {_first_line(run.reason)}".rstrip())
         before = {run.run.name: run.state for run in now.runs}
         if now.is_complete:
             return
@@ -92,9 +90,7 @@ def _view(now: Status) -> RenderableType:
     parts += _listed("failed", [(run.run.name, _first_line(run.reason)) for run in now.of("failed")], "red")
     if waiting:
         trained = now.count("trained")
-        parts.append(
-            Text(f"waiting {waiting}" + (f", {trained} of them to be evaluated" if trained else ""), style="dim")
-        )
+        parts.append(Text(f"waiting {waiting}" + (f", {trained} of them to be evaluated" if trained else ""), style="dim"))
     if now.is_open:
         parts.append(Text("the runs that are compared follow once the search's settings are chosen", style="dim"))
     return Group(*parts)
@@ -189,9 +185,7 @@ def logs(
     if not found and not follow:
         raise LoraNsError(f"run {name} has no logs: the workflow writes them, and it has not begun with this run here.")
     for path in found:
-        typer.echo(
-            path if paths else f"==> {path} <==\n{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n"
-        )
+        typer.echo(path if paths else f"==> {path} <==\n{path.read_text(encoding='utf-8', errors='replace').rstrip()}\n")
     if follow and not paths:
         for other, text in _new_text(store, name, {path: path.stat().st_size for path in found}):
             typer.echo(f"==> {other} <==\n{text}" if other else text, nl=False)

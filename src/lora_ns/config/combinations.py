@@ -100,9 +100,7 @@ def format_problems(data: DatasetConfig, *, answered: bool = True) -> list[str]:
     if data.chat_template_options and template is None:
         problems.append("dataset.chat_template_options: there is no dataset.chat_template to be told of them.")
     if template is not None and template not in CHAT_TEMPLATES and "{" not in template:
-        problems.append(
-            f"dataset.chat_template: expected {', '.join(CHAT_TEMPLATES)} or a .jinja file, found {template!r}."
-        )
+        problems.append(f"dataset.chat_template: expected {', '.join(CHAT_TEMPLATES)} or a .jinja file, found {template!r}.")
     return problems
 
 

@@ -38,9 +38,7 @@ class GenerationConfig(Section):
     @model_validator(mode="after")
     def _samples_differ(self) -> GenerationConfig:
         if self.num_samples > 1 and not self.do_sample:
-            raise ValueError(
-                "num_samples above 1 needs do_sample: true (greedy decoding gives the same text each time)"
-            )
+            raise ValueError("num_samples above 1 needs do_sample: true (greedy decoding gives the same text each time)")
         return self
 
 

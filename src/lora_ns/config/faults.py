@@ -59,10 +59,7 @@ def _line(path: str, fault: Any, model: type[BaseModel]) -> str:
         unit = "letter" if kind.startswith("string") else "entry" if bound == 1 else "entries"
         return f"{path}: expected {most} {bound} {unit}, found {shown(fault['input'])}."
     if kind == "string_pattern_mismatch":
-        return (
-            f"{path}: expected letters, digits, `_`, `.` and `-`, the first a letter or digit, found "
-            f"{shown(fault['input'])}."
-        )
+        return f"{path}: expected letters, digits, `_`, `.` and `-`, the first a letter or digit, found {shown(fault['input'])}."
     said = fault["msg"].replace("Input should be", "expected")
     return f"{path}: {said}, found {shown(fault['input'])}.{_nearest_choice(fault)}"
 
@@ -100,9 +97,7 @@ def shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, datetime.date):
         return str(value)
-    text = (
-        repr(value) if not isinstance(value, Mapping) else f"keys and values ({', '.join(map(str, value)) or 'none'})"
-    )
+    text = repr(value) if not isinstance(value, Mapping) else f"keys and values ({', '.join(map(str, value)) or 'none'})"
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 2] + " …"
 
 

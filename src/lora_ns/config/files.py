@@ -217,9 +217,7 @@ def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
     for argument in arguments:
         key, sign, text = argument.partition("=")
         if not sign or not key or any(not part for part in key.split(".")):
-            problems.append(
-                f"{argument!r}: an override has the form section.key=value (say training.learning_rate=1e-4)."
-            )
+            problems.append(f"{argument!r}: an override has the form section.key=value (say training.learning_rate=1e-4).")
             continue
         pairs[key] = _override_value(text)
     if problems:

@@ -123,17 +123,13 @@ def _problems_of(path: Path, folder: Path) -> tuple[str, ...]:
     except ConfigError as error:
         return tuple(error.problems)
     known = {*described("accelerate")["ClusterConfig"], *OLDER}
-    problems = [
-        f"{path}: {key}: accelerate knows no such key.{nearest(key, known)}" for key in content if key not in known
-    ]
+    problems = [f"{path}: {key}: accelerate knows no such key.{nearest(key, known)}" for key in content if key not in known]
     starter = content.get("distributed_type")
     if starter not in STARTERS:
         found = "is missing" if starter is None else f"a run cannot be started with {starter!r}"
         problems.append(f"{path}: distributed_type: {found}; known: {', '.join(STARTERS)}.")
     if content.get("mixed_precision") is False:
-        problems.append(
-            f"{path}: mixed_precision: YAML reads a bare no as false, which accelerate does not; write 'no'."
-        )
+        problems.append(f"{path}: mixed_precision: YAML reads a bare no as false, which accelerate does not; write 'no'.")
     elif content.get("mixed_precision") not in (None, "no"):
         problems.append(
             f"{path}: mixed_precision: {content['mixed_precision']} changes what is computed, so it belongs to the run: "
@@ -158,10 +154,7 @@ def _deepspeed_problems(path: Path, stated: Any) -> list[str]:
     try:
         content = json.loads(Path(str(name)).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return [
-            *problems,
-            f"{path}: deepspeed_config.deepspeed_config_file: there is no file {name} (looked from here).",
-        ]
+        return [*problems, f"{path}: deepspeed_config.deepspeed_config_file: there is no file {name} (looked from here)."]
     except (OSError, ValueError) as error:
         return [*problems, f"{path}: deepspeed_config.deepspeed_config_file: {name} cannot be read as JSON: {error}"]
     if not isinstance(content, dict):

@@ -76,11 +76,7 @@ def _accelerate() -> dict[str, Any]:
     return {"ClusterConfig": _fields(ClusterConfig)}
 
 
-_COLLECTED: dict[str, Callable[[], dict[str, Any]]] = {
-    "peft": _peft,
-    "transformers": _transformers,
-    "accelerate": _accelerate,
-}
+_COLLECTED: dict[str, Callable[[], dict[str, Any]]] = {"peft": _peft, "transformers": _transformers, "accelerate": _accelerate}
 
 
 def _fields(settings: Any) -> dict[str, Any]:

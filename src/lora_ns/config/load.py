@@ -82,10 +82,7 @@ def read_method(path: Path) -> dict[str, Any]:
     unknown = [key for key in raw if key not in LAYER_SECTIONS]
     if unknown:
         raise ConfigError(
-            [
-                f"{path}: {key}: a method file holds {', '.join(LAYER_SECTIONS)}.{nearest(key, LAYER_SECTIONS)}"
-                for key in unknown
-            ]
+            [f"{path}: {key}: a method file holds {', '.join(LAYER_SECTIONS)}.{nearest(key, LAYER_SECTIONS)}" for key in unknown]
         )
     if "peft" not in raw:
         raise ConfigError(f"{path}: the `peft` section is missing.")

@@ -126,9 +126,7 @@ def _method_problems(config: RunConfig) -> list[str]:
                 "else PEFT counts no token of the run's own answers and the loss is not a number."
             )
     if method == "full" and config.model.dtype == "float16" and config.training.arguments.get("fp16"):
-        problems.append(
-            "peft.method full with model.dtype float16 and training.fp16: fp16 scales float32 weights only."
-        )
+        problems.append("peft.method full with model.dtype float16 and training.fp16: fp16 scales float32 weights only.")
     if config.training.arguments.get("bf16") and config.training.arguments.get("fp16"):
         problems.append("training.bf16 with training.fp16: choose one.")
     return problems

@@ -48,9 +48,7 @@ def from_axolotl(path: Path, overrides: Mapping[str, Any] | None = None) -> tupl
     theirs = Theirs(read_mapping(path))
     other = [key for key in OTHER_TRAINING if theirs.value(key)]
     if other:
-        raise ConfigError(
-            f"{path}: {other[0]}: {theirs.stated[other[0]]!r} is not trained here, only answers and text."
-        )
+        raise ConfigError(f"{path}: {other[0]}: {theirs.stated[other[0]]!r} is not trained here, only answers and text.")
     if not theirs.has("base_model"):
         raise ConfigError(f"{path}: base_model is missing: is this a config of axolotl?")
     ours = {
@@ -168,9 +166,7 @@ def _source(entry: Theirs) -> dict[str, Any]:
     split = entry.take("split", str, "train")
     data["train_split"] = split.split("[")[0]
     if "[" in split:
-        entry.note(
-            f"{entry.within}split: of {split!r} the whole of {data['train_split']} is taken (dataset.max_samples)."
-        )
+        entry.note(f"{entry.within}split: of {split!r} the whole of {data['train_split']} is taken (dataset.max_samples).")
     for key, ours in {"name": "subset", "revision": "revision"}.items():
         if entry.has(key):
             data[ours] = entry.value(key)
@@ -291,9 +287,7 @@ def _name_test_set(theirs: Theirs, data: dict[str, Any], test: Theirs) -> None:
 
 
 def _benchmarks(theirs: Theirs) -> list[str]:
-    theirs.note(
-        "evaluation.benchmarks: perplexity of the held-out answers, their eval_loss; name what else is to be asked."
-    )
+    theirs.note("evaluation.benchmarks: perplexity of the held-out answers, their eval_loss; name what else is to be asked.")
     return ["perplexity"]
 
 
@@ -346,6 +340,4 @@ def _checkpointing(theirs: Theirs, training: dict[str, Any]) -> None:
     if value:
         training["gradient_checkpointing"] = True
         if value is not True:
-            theirs.note(
-                f"gradient_checkpointing: {value!r} became true: activations are not moved off the device here."
-            )
+            theirs.note(f"gradient_checkpointing: {value!r} became true: activations are not moved off the device here.")

@@ -53,9 +53,7 @@ def from_llama_factory(path: Path, overrides: Mapping[str, Any] | None = None) -
         "evaluation": {"benchmarks": ["perplexity"]},
         "seed": theirs.take("seed", int, DEFAULT_SEED),
     }
-    theirs.note(
-        "evaluation.benchmarks: perplexity of the held-out answers, their eval_loss; name what else is to be asked."
-    )
+    theirs.note("evaluation.benchmarks: perplexity of the held-out answers, their eval_loss; name what else is to be asked.")
     theirs.note_left(WATCHING)
     return checked(ours, overrides or {}, theirs, path), theirs.notes
 
@@ -75,9 +73,7 @@ def _model(theirs: Theirs) -> dict[str, Any]:
     if theirs.value("trust_remote_code"):
         theirs.note("trust_remote_code: left off; model.trust_remote_code: true runs code that comes with a model.")
     if theirs.has("adapter_name_or_path"):
-        theirs.note(
-            f"adapter_name_or_path: {theirs.value('adapter_name_or_path')!r}: a run starts from a base model here."
-        )
+        theirs.note(f"adapter_name_or_path: {theirs.value('adapter_name_or_path')!r}: a run starts from a base model here.")
     return model
 
 

@@ -16,13 +16,7 @@ from lora_ns.store import replace_text
 
 Value = TypeVar("Value")
 _EMPTY: tuple[Any, ...] = (None, "", [], {})
-_KINDS: dict[type, str] = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    bool: "true or false",
-    dict: "keys and values",
-}
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "keys and values"}
 
 
 @dataclass

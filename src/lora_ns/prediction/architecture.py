@@ -40,9 +40,7 @@ def _described(run: Run) -> Any:
         spec = base_model_spec(name)
         kinds: dict[str, Any] = {"causal_lm": LlamaConfig, "encoder": BertConfig}
         tied = {"tie_word_embeddings": True}
-        return kinds[spec["kind"]](
-            vocab_size=spec["vocab_size"], pad_token_id=0, **tied, **spec["architecture"], **head
-        )
+        return kinds[spec["kind"]](vocab_size=spec["vocab_size"], pad_token_id=0, **tied, **spec["architecture"], **head)
     return AutoConfig.from_pretrained(
         location(model, store), revision=model.revision, trust_remote_code=model.trust_remote_code, **head
     )

@@ -51,10 +51,7 @@ class Device:
 
 @lru_cache(maxsize=4096)  # the seeds of an experiment ask the same, on every kind of device
 def _seconds(kernels: Kernels, rate: float, bandwidth: float, launch: float, scale: float) -> float:
-    return sum(
-        calls * max(launch, scale * operations / rate, scale * moved / bandwidth)
-        for operations, moved, calls in kernels
-    )
+    return sum(calls * max(launch, scale * operations / rate, scale * moved / bandwidth) for operations, moved, calls in kernels)
 
 
 def _gpu(name: str, sheet: Gpu) -> Device:

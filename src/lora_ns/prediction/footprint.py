@@ -31,9 +31,7 @@ class Footprint:
         """As it was written.  Raises TypeError for what is none."""
         if not isinstance(content, Mapping):
             raise TypeError(f"{type(content).__name__} is no footprint")
-        read: dict[str, Any] = {
-            key: _kernels(value) if isinstance(value, list) else value for key, value in content.items()
-        }
+        read: dict[str, Any] = {key: _kernels(value) if isinstance(value, list) else value for key, value in content.items()}
         return cls(**read)
 
 

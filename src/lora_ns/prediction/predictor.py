@@ -61,9 +61,7 @@ class Predictor:
 
         return self._found(Answer, run, asked, trace)
 
-    def _found(
-        self, kind: type[Found], run: Run, asked: Mapping[str, Any], trace: Callable[[Any], Found]
-    ) -> Found | None:
+    def _found(self, kind: type[Found], run: Run, asked: Mapping[str, Any], trace: Callable[[Any], Found]) -> Found | None:
         digest = digest_of({"protocol": PROTOCOL, **self._versions, **_identity(run), **asked})
         if digest not in self._seen:
             found = self._read(kind, digest)

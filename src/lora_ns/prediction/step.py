@@ -111,9 +111,7 @@ def _plain(config: RunConfig) -> RunConfig:
     fields = config.peft.model_dump()
     init = fields.get("init_lora_weights")
     if takes_out_of_base(init) or init in ("eva", "loftq"):
-        fields = {
-            key: value for key, value in fields.items() if key not in ("eva_config", "corda_config", "loftq_config")
-        }
+        fields = {key: value for key, value in fields.items() if key not in ("eva_config", "corda_config", "loftq_config")}
         fields["init_lora_weights"] = True
     peft = type(config.peft).model_validate(fields)
     model = config.model.model_copy(update={"quantization": "none"})

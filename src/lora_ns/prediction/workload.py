@@ -102,9 +102,7 @@ def workload_of(run: Run, evaluations: list[Evaluation]) -> Workload:
     return Workload(rows, mean, steps, shape, accumulation, ledger is not None, questions)
 
 
-def _questions(
-    config: RunConfig, asked: Evaluation, store: Store, longest: int, mean: float, share: float
-) -> Questions:
+def _questions(config: RunConfig, asked: Evaluation, store: Store, longest: int, mean: float, share: float) -> Questions:
     """Prompts are as long as the training rows' where they are made of the same data; a generated answer comes on top."""
     kind = benchmark(asked.benchmark).kind
     own = asked.dataset == config.dataset

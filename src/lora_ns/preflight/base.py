@@ -56,9 +56,7 @@ class Shell:
         from transformers.pytorch_utils import Conv1D
 
         output = self.model.get_output_embeddings()
-        found = (
-            name for name, m in self.modules.items() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not output
-        )
+        found = (name for name, m in self.modules.items() if isinstance(m, (torch.nn.Linear, Conv1D)) and m is not output)
         return list(dict.fromkeys(name.rpartition(".")[2] for name in found))
 
 
@@ -85,9 +83,7 @@ def _is_in_question(config: RunConfig, place: Path, longest: int) -> bool:
     except (OSError, ValueError):
         return True  # which the loader explains
     fields, kinds = config.peft.fields, said.get("architectures") or []
-    names_layers = fields.get("target_modules") != "all-linear" and "target_modules" in method_fields(
-        config.peft.method
-    )
+    names_layers = fields.get("target_modules") != "all-linear" and "target_modules" in method_fields(config.peft.method)
     names_layers |= any(fields.get(key) for key in ("modules_to_save", "rank_pattern", "alpha_pattern"))
     may_be_encoder = config.task_type == "causal_lm" and not any(kind.endswith("ForCausalLM") for kind in kinds)
     room = said.get("max_position_embeddings") or 0
@@ -146,9 +142,7 @@ def _of_saved(config: RunConfig, shell: Shell) -> Iterator[Finding]:
     for name in fields.get("modules_to_save") or []:
         if not any(known == name or known.endswith(f".{name}") for known in shell.modules):
             last = list(dict.fromkeys(known.rpartition(".")[2] for known in shell.modules))
-            yield Finding(
-                f"peft.modules_to_save: {config.model.name_or_path} has no module {name!r}.{nearest(name, last)}"
-            )
+            yield Finding(f"peft.modules_to_save: {config.model.name_or_path} has no module {name!r}.{nearest(name, last)}")
     for key in ("rank_pattern", "alpha_pattern"):
         for pattern in fields.get(key) or {}:
             if not any(re.match(rf"(.*\.)?({pattern})$", name) for name in shell.modules):

@@ -123,9 +123,7 @@ def _of_columns(config: RunConfig, split: str, table: pa.Table) -> Iterator[Find
     for name in names or []:
         column = table.column(name)
         if table.num_rows and all(is_missing(value) or value == "" for value in column.to_pylist()):
-            yield Finding(
-                f"{key}: the column {name!r} is empty in every row of {data.name} ({split}) that was looked at."
-            )
+            yield Finding(f"{key}: the column {name!r} is empty in every row of {data.name} ({split}) that was looked at.")
         elif pa.types.is_nested(column.type):
             yield advice(
                 f"{key}: the column {name!r} of {data.name} ({split}) holds lists or objects, which become text as Python "

@@ -116,9 +116,7 @@ def _find_row(path: Path, rows: Sequence[Row], words: Sequence[str], columns: Se
         known = sorted({*columns, *(word for row in rows for word in row.speaks_of.values())})
         unknown = [word for word in words if not any(word in row.words for row in rows)]
         hints = "".join(nearest(word, known) for word in unknown)
-        raise ConfigError(
-            f"{path}: no row is named by {said}.{hints} Rows: {_list(rows)}; columns: {', '.join(columns)}."
-        )
+        raise ConfigError(f"{path}: no row is named by {said}.{hints} Rows: {_list(rows)}; columns: {', '.join(columns)}.")
     if len({tuple({**row.speaks_of, "metric": row.section}.items()) for row in found}) > 1:
         raise ConfigError(f"{path}: {len(found)} rows are named by {said}: {_list(found)}.")
     return found[0]  # of several metrics the main one, which comes first
@@ -173,7 +171,5 @@ def metric_of(cell: TableCell, metrics: Sequence[str]) -> str | None:
         return cell.row.speaks_of["metric"]
     headings = {metric_names.heading(metric): metric for metric in metrics}
     before = [*cell.row.cells][: [*cell.row.cells].index(cell.column) + 1]
-    said = (
-        m for column in reversed(before) for heading, m in headings.items() if f"{column} ".startswith(f"{heading} ")
-    )
+    said = (m for column in reversed(before) for heading, m in headings.items() if f"{column} ".startswith(f"{heading} "))
     return next(said, None)

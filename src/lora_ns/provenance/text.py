@@ -11,14 +11,7 @@ INDENT = "  "
 def as_text(found: Mapping[str, Any]) -> str:
     """The answer of `trace` as lines."""
     kind = found["kind"]
-    lines = {
-        "cell": _cell,
-        "table": _table,
-        "figure": _table,
-        "report": _table,
-        "score": _whole_score,
-        "adapter": _whole_adapter,
-    }
+    lines = {"cell": _cell, "table": _table, "figure": _table, "report": _table, "score": _whole_score, "adapter": _whole_adapter}
     made = list(lines.get(kind, _artefact)(found))
     command = found.get("made_again_by")
     return "\n".join([*made, *(["", "Make it again:", f"{INDENT}{command}"] if command else [])])
@@ -29,9 +22,7 @@ def _cell(found: Mapping[str, Any]) -> Iterator[str]:
     row = ", ".join(filter(None, found["row_speaks_of"].values()))
     yield f"{found['path']}, row {found['row']} ({row}), column {found['column']}: {found['text']}"
     yield from _damage(found)
-    yield f"{INDENT}made from {len(found['scores'])} scores" + (
-        f" of {found['metric']}: {values}" if found["metric"] else ""
-    )
+    yield f"{INDENT}made from {len(found['scores'])} scores" + (f" of {found['metric']}: {values}" if found["metric"] else "")
     yield from _scores(found["scores"], found["here"])
     yield from (f"{path}  [not here], and may be behind the cell too" for path in found["not_here"])
 
@@ -64,10 +55,7 @@ def _scores(scores: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> Ite
     """Each score with its chain; code, versions and machine that all share stand once, at the end."""
     shared = {
         key: value
-        for key, value in {
-            "evaluated": [s.get("evaluated") for s in scores],
-            "trained": [_trained(s) for s in scores],
-        }.items()
+        for key, value in {"evaluated": [s.get("evaluated") for s in scores], "trained": [_trained(s) for s in scores]}.items()
         if all(_same_stage(value[0], other) for other in value)
     }
     for score in scores:
@@ -123,9 +111,7 @@ def _stage(title: str, how: Mapping[str, Any] | None, here: Mapping[str, Any], i
     commit = code.get("commit")
     dirty = ", with uncommitted changes" if code.get("dirty") else ""
     now = here["code"]["commit"]
-    other = (
-        f"  (here: {str(now)[:12]}; `git checkout {commit[:12]}` goes back)" if commit and now and commit != now else ""
-    )
+    other = f"  (here: {str(now)[:12]}; `git checkout {commit[:12]}` goes back)" if commit and now and commit != now else ""
     yield f"{indent}{title}"
     yield f"{indent}{INDENT}commit     {commit or 'unknown'}{dirty}{other}"
     yield f"{indent}{INDENT}lock file  sha256 {str(code.get('lock_sha256'))[:16]}…"

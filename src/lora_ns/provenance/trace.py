@@ -120,9 +120,7 @@ def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
     if not run_file.is_file():
         return True
     config = load_config(run_file)
-    if not _is_asked(file.stem, made, cell.path.stem) or not _is_of_method(
-        config.method, config.peft.method, cell, made
-    ):
+    if not _is_asked(file.stem, made, cell.path.stem) or not _is_of_method(config.method, config.peft.method, cell, made):
         return False
     said = {"task": config.task_name, "seed": str(config.seed), "run": file.parent.name}
     speaks = cell.row.speaks_of

@@ -46,11 +46,7 @@ def overview(experiment: Experiment, runs: Sequence[ReadRun], tables: Path) -> d
 
 
 def _metric(name: str) -> dict[str, Any]:
-    return {
-        "heading": metric_names.heading(name),
-        "scale": metric_names.scale(name),
-        "decimals": metric_names.decimals(name),
-    }
+    return {"heading": metric_names.heading(name), "scale": metric_names.scale(name), "decimals": metric_names.decimals(name)}
 
 
 def _line(run: ReadRun) -> dict[str, Any]:

@@ -53,6 +53,4 @@ class ReadRun:
 
 def read_runs(experiment: Experiment, store: Store) -> list[ReadRun]:
     """Every run of the experiment in its order.  Raises DamagedError for a score that is not as it was written."""
-    return [
-        ReadRun(run, [intact_score(path) for path in run.scores if path.is_file()], store) for run in experiment.runs
-    ]
+    return [ReadRun(run, [intact_score(path) for path in run.scores if path.is_file()], store) for run in experiment.runs]

@@ -236,10 +236,7 @@ def attack_programs(orphan_seconds: float = 30, broadcast: bool = True) -> Itera
 
     broadcast: try to signal every process there is; only for where it cannot reach any.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="lora-ns-bait-") as directory,
-        socket.create_server(("127.0.0.1", 0)) as port,
-    ):
+    with tempfile.TemporaryDirectory(prefix="lora-ns-bait-") as directory, socket.create_server(("127.0.0.1", 0)) as port:
         secret = Path(directory) / "secret"
         secret.write_text(SECRET)
         decoy = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, env={"SECRET": SECRET})

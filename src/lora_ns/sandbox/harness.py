@@ -58,9 +58,7 @@ def _bound_names(tree: ast.AST) -> set[str]:
     return bound
 
 
-_ATTRIBUTES_OF_PLAIN_VALUES = {
-    name for kind in (str, bytes, int, float, complex, list, tuple, dict, set) for name in dir(kind)
-}
+_ATTRIBUTES_OF_PLAIN_VALUES = {name for kind in (str, bytes, int, float, complex, list, tuple, dict, set) for name in dir(kind)}
 
 
 def _handles_objects(tree: ast.AST, names: set[str]) -> bool:

@@ -70,9 +70,7 @@ def attacks_on(tier: Tier) -> dict[str, str]:
             with attack_programs() as programs:
                 tried = programs | forgery_programs()
                 outcomes = run_programs(list(tried.values()), tier, None, Limits())
-            _verdicts[tier.name] = {
-                name: _verdict(name, outcome) for name, outcome in zip(tried, outcomes, strict=True)
-            }
+            _verdicts[tier.name] = {name: _verdict(name, outcome) for name, outcome in zip(tried, outcomes, strict=True)}
         return dict(_verdicts[tier.name])
 
 

@@ -133,23 +133,14 @@ def _python(script: str) -> tuple[str, ...]:
 
 
 def _bubblewrap() -> Tier:
-    command = [
-        shutil.which("bwrap") or "bwrap",
-        "--unshare-all",
-        "--die-with-parent",
-        "--new-session",
-        "--cap-drop",
-        "ALL",
-    ]
+    command = [shutil.which("bwrap") or "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
     for path in readable_paths():
         command += ["--ro-bind", path, path]
     for device in DEVICES:
         command += ["--dev-bind-try", device, device]
     child = "/sandbox/child.py"
     command += ["--ro-bind", str(_HERE / "child.py"), child, "--remount-ro", "/", "--chdir", "/"]
-    return Tier(
-        "bubblewrap", (*command, "--", *_python(child)), {"package_paths": package_paths()}, seccomp_program(True)
-    )
+    return Tier("bubblewrap", (*command, "--", *_python(child)), {"package_paths": package_paths()}, seccomp_program(True))
 
 
 def _landlock() -> Tier:

@@ -64,10 +64,7 @@ def function_program(prompt: str, completion: str, entry_point: str) -> str:
 def defines(code: str, name: str) -> bool:
     """Whether the code has a line that defines the function at the outermost level, by `def` or as a `lambda`."""
     word = re.escape(name)
-    return (
-        re.search(rf"^(?:(?:async )?def {word}\s*\(|{word}\s*(?::[^=\n]*)?=\s*lambda\b)", code, re.MULTILINE)
-        is not None
-    )
+    return re.search(rf"^(?:(?:async )?def {word}\s*\(|{word}\s*(?::[^=\n]*)?=\s*lambda\b)", code, re.MULTILINE) is not None
 
 
 def parses(code: str) -> bool:
@@ -129,9 +126,7 @@ def _chosen_block(blocks: list[str], entry_point: str | None) -> str:
     if not defining:
         return next((code for code in blocks if _DEFINITION.search(code)), blocks[0])
     last = defining[-1]
-    before = [
-        code.rstrip() for index, code in enumerate(blocks[:last]) if index not in defining and _only_defines(code)
-    ]
+    before = [code.rstrip() for index, code in enumerate(blocks[:last]) if index not in defining and _only_defines(code)]
     chosen = "\n\n\n".join([*before, blocks[last]])
     for code in blocks[last + 1 :]:
         if _only_defines(code) and _names(code, ast.Store) & (_names(chosen, ast.Load) - _names(chosen, ast.Store)):

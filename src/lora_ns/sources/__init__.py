@@ -63,9 +63,7 @@ def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
     name = str(dataset.name).removeprefix("builtin:")
     if name not in builtin.VERSIONS:
         known = ", ".join(builtin.VERSIONS)
-        raise ConfigError(
-            f"dataset.name: there is no builtin {name!r}.{nearest(name, builtin.VERSIONS)} Known: {known}."
-        )
+        raise ConfigError(f"dataset.name: there is no builtin {name!r}.{nearest(name, builtin.VERSIONS)} Known: {known}.")
     return {"builtin": name, "version": builtin.VERSIONS[name], "options": dataset.options}
 
 
@@ -89,11 +87,7 @@ def load(dataset: DatasetConfig) -> Rows:
             for path, names in local.lacking_columns(parts).items()
         ]
     tables = _by_role(found, dataset, warnings)
-    limits = {
-        "train": dataset.max_samples,
-        "validation": dataset.max_validation_samples,
-        "test": dataset.max_eval_samples,
-    }
+    limits = {"train": dataset.max_samples, "validation": dataset.max_validation_samples, "test": dataset.max_eval_samples}
     tables = {role: _sample(table, limits[role], dataset.split_seed, role) for role, table in tables.items()}
     for role, table in tables.items():
         if table.num_rows == 0:
@@ -117,9 +111,7 @@ def _by_role(found: Mapping[str, pa.Table], dataset: DatasetConfig, warnings: li
         if dataset.is_builtin or dataset.eval_split != "test":
             raise DataError(_no_split(dataset, dataset.eval_split, found))  # asked for by name
         train, test = _hold_out(train, dataset.eval_size, dataset, "test")
-        warnings.append(
-            f"{test.num_rows} rows held out of train for evaluation, as the data has no {dataset.eval_split} split"
-        )
+        warnings.append(f"{test.num_rows} rows held out of train for evaluation, as the data has no {dataset.eval_split} split")
     if validation is None and dataset.validation_size is not None:
         train, validation = _hold_out(train, dataset.validation_size, dataset, "validation")
     tables = {"train": train, "validation": validation, "test": test}
@@ -192,9 +184,7 @@ def renamed(table: pa.Table, columns: Mapping[str, str | None]) -> pa.Table:
         if old in table.column_names:
             found[new] = table.column(old)  # as the data has it, whatever other columns are to be called
         elif old is not None and new not in table.column_names:
-            raise DataError(
-                f"dataset.columns.{new}: there is no column {old!r}; there are: {', '.join(table.column_names)}."
-            )
+            raise DataError(f"dataset.columns.{new}: there is no column {old!r}; there are: {', '.join(table.column_names)}.")
     for new, old in columns.items():
         if new == old or (old is not None and new not in found):
             continue

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
 READING = 2
 """Of what a file reads as, in the digest of its rows: raised when other values come out of the same bytes."""
-STEMS = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval"),
-    "test": ("test",),
-}
+STEMS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 """Names under which a folder's files hold a split."""
 ALSO_CALLED = {"validation_matched": ("dev_matched",), "validation_mismatched": ("dev_mismatched",)}
 """GLUE's own names of MNLI's two validation sets."""
@@ -32,9 +28,7 @@ def files_by_split(dataset: DatasetConfig, remembered: Mapping[str, str]) -> dic
     if isinstance(name, dict):
         unknown = [key for key in name if key not in STEMS]
         if unknown:
-            raise DataError(
-                f"dataset.name: {unknown[0]!r} is no split.{nearest(unknown[0], STEMS)} Known: {', '.join(STEMS)}."
-            )
+            raise DataError(f"dataset.name: {unknown[0]!r} is no split.{nearest(unknown[0], STEMS)} Known: {', '.join(STEMS)}.")
         roles = {"train": dataset.train_split, "validation": "validation", "test": dataset.eval_split}
         return {roles[split]: [_known(file, dataset, remembered) for file in files] for split, files in name.items()}
     if isinstance(name, str) and (listed := files_in(Path(name).expanduser(), remembered)) is not None:

@@ -22,18 +22,7 @@ TESTS_PER_ROW = 3
 
 NAME_VERBS = ("find", "get", "make", "take", "build", "give", "show", "form", "solve", "work", "fetch", "check")
 NAME_NOUNS = ("value", "result", "answer", "item", "part", "thing", "output", "case", "piece", "data", "task", "entry")
-WORDS = (
-    "red",
-    "tree",
-    "house",
-    "garden",
-    "morning",
-    "mountain",
-    "butterfly",
-    "strawberry",
-    "grasshopper",
-    "thunderstorm",
-)
+WORDS = ("red", "tree", "house", "garden", "morning", "mountain", "butterfly", "strawberry", "grasshopper", "thunderstorm")
 SMALLEST_CONSTANT = 2
 LARGEST_CONSTANT = 9
 
@@ -106,8 +95,7 @@ def _tests(rng: random.Random, name: str, signature: str, expression: str, const
         if varied and all(_differs(other, calls, expected) for other in others):
             break
     return [
-        f"assert {name}({', '.join(map(repr, arguments))}) == {value!r}"
-        for arguments, value in zip(calls, expected, strict=True)
+        f"assert {name}({', '.join(map(repr, arguments))}) == {value!r}" for arguments, value in zip(calls, expected, strict=True)
     ]
 
 

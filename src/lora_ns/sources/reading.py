@@ -141,9 +141,7 @@ def _misfit(rows: Sequence[dict[str, Any]]) -> str | None:
         for number, row in enumerate(rows, start=1):
             value = row[key]
             if isinstance(value, str) and not _is_text(value):
-                return (
-                    f"row {number}: the column {key!r} holds half of a character (a lone surrogate), which is no text"
-                )
+                return f"row {number}: the column {key!r} holds half of a character (a lone surrogate), which is no text"
             if value is not None:
                 kinds.setdefault(_kind(value), number)
         if len(kinds) > 1:

@@ -53,8 +53,7 @@ def _one_change(rng: random.Random) -> dict[str, str]:
     step, value = _step(start, sign, amount)
     more = " more" if sign == "+" else ""
     return {
-        "question": f"{name} has {start} {thing}. {name} {verb} {amount}{more} {thing}. "
-        f"How many {thing} does {name} have now?",
+        "question": f"{name} has {start} {thing}. {name} {verb} {amount}{more} {thing}. How many {thing} does {name} have now?",
         "answer": f"{name} has {step} {thing}.\n#### {value}",
     }
 

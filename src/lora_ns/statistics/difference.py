@@ -73,9 +73,7 @@ def two_way_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENC
     return _by_t(float(mean), float(np.sqrt(total / (seeds * n))), df, confidence, "seeds and examples", units=n)
 
 
-def example_difference(
-    a: ArrayLike, b: ArrayLike, rng: np.random.Generator, confidence: float = CONFIDENCE
-) -> Difference:
+def example_difference(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, confidence: float = CONFIDENCE) -> Difference:
     """Difference of two trained models, one seed each: t interval over examples, p of the sign-flip test.
 
     It says nothing of other seeds.  a, b: [n] on the same examples.

@@ -65,9 +65,7 @@ def make_tables(
     return write_tables(results, out, tuning)
 
 
-def write_tables(
-    results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = ""
-) -> TablesResult:
+def write_tables(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = "") -> TablesResult:
     """The same from results that were collected already; made_by: a line of provenance for every table."""
     frames = {
         "values": values_frame(results),
@@ -89,9 +87,7 @@ def write_tables(
     contents = {f"{name}.csv": _csv(frame) for name, frame in frames.items()}
     for table in tables:
         contents[f"{table.name}.md"] = to_markdown(table, made_by)
-        contents[f"{table.name}.tex"] = (
-            f"% {' '.join(made_by.split())}\n{to_latex(table)}" if made_by else to_latex(table)
-        )
+        contents[f"{table.name}.tex"] = f"% {' '.join(made_by.split())}\n{to_latex(table)}" if made_by else to_latex(table)
     contents["paper.tex"] = paper(results.experiment, tables, out.name)
     contents["tables.json"] = to_json(tables)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,18 +13,7 @@ import pandas as pd
 from lora_ns.errors import DataError
 from lora_ns.tables.score import Score, read_score
 
-VALUE_COLUMNS = (
-    "task",
-    "benchmark",
-    "model",
-    "method",
-    "seed",
-    "metric",
-    "value",
-    "num_examples",
-    "run",
-    "score_file",
-)
+VALUE_COLUMNS = ("task", "benchmark", "model", "method", "seed", "metric", "value", "num_examples", "run", "score_file")
 
 
 @dataclass(frozen=True)

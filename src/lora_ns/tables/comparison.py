@@ -10,15 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_ns import metric_names
-from lora_ns.statistics import (
-    RESAMPLES,
-    Difference,
-    decide,
-    example_difference,
-    holm,
-    seed_difference,
-    two_way_difference,
-)
+from lora_ns.statistics import RESAMPLES, Difference, decide, example_difference, holm, seed_difference, two_way_difference
 from lora_ns.tables.collect import Block, Results, of_block
 from lora_ns.tables.notes import Notes
 from lora_ns.tables.resampling import SEED, generator

@@ -92,10 +92,7 @@ def _size(sections: Sequence[Section]) -> str:
     """The greatest font size at which a longtable, which cannot be shrunk, should fit the text's width."""
     columns = range(len(sections[0].columns))
     letters = sum(min(_longest(sections, i), WRAP_AT) for i in columns)
-    return next(
-        (size for size, letter in _LETTER_POINTS.items() if letters * letter + 8 * len(columns) <= TEXT_POINTS),
-        r"\tiny",
-    )
+    return next((size for size, letter in _LETTER_POINTS.items() if letters * letter + 8 * len(columns) <= TEXT_POINTS), r"\tiny")
 
 
 def _longest(sections: Sequence[Section], index: int) -> int:
@@ -115,9 +112,7 @@ def _body(sections: Sequence[Section]) -> list[str]:
             title = rf"\rlap{{\parbox[t]{{.95\linewidth}}{{\raggedright\textbf{{{_breakable(section.title)}}}\strut}}}}"
             lines.append(rf"\multicolumn{{{len(section.columns)}}}{{@{{}}l}}{{{title}}} \\*")
         lines += _header(section.columns)
-        lines += [
-            " & ".join(_cell(c, k) for c, k in zip(row, section.columns, strict=True)) + r" \\" for row in section.rows
-        ]
+        lines += [" & ".join(_cell(c, k) for c, k in zip(row, section.columns, strict=True)) + r" \\" for row in section.rows]
     return lines
 
 

@@ -16,9 +16,7 @@ def to_markdown(table: Table, made_by: str = "") -> str:
         parts += [f"## {_escape(section.title)}"] if section.title else []
         parts.append(_pipes(section))
     if table.notes:
-        parts.append(
-            "\n".join(f"- {f'{note.mark}: ' if note.mark else ''}{_escape(note.text)}" for note in table.notes)
-        )
+        parts.append("\n".join(f"- {f'{note.mark}: ' if note.mark else ''}{_escape(note.text)}" for note in table.notes))
     if made_by:
         parts.append(f"<!-- {' '.join(made_by.split()).replace('-->', '--&gt;')} -->")
     return "\n\n".join(parts) + "\n"

@@ -87,9 +87,7 @@ def provenance_warnings(results: Results) -> list[str]:
         settings = {s.evaluation for method in results.methods for s in results.cell(block, method)}
         if len(settings) > 1:
             warnings.append(f"{block.task}, {block.benchmark}: not all methods were evaluated with the same settings.")
-        ways = {
-            way for method in results.methods for s in results.cell(block, method) if (way := _rounded_way(s.answered))
-        }
+        ways = {way for method in results.methods for s in results.cell(block, method) if (way := _rounded_way(s.answered))}
         if len(ways) > 1:
             warnings.append(
                 f"{block.task}, {block.benchmark}: scores that are compared were answered in different ways, which in low "

@@ -92,9 +92,7 @@ def over_tasks_table(results: Results, frame: pd.DataFrame) -> Table:
         if iqm and lower:
             notes.explain(f"In the ranks only, as less is better: {'; '.join(lower)}.")
     else:
-        notes.explain(
-            f"Not given: it needs {TASKS_FOR_RANKS} tasks, and two methods with a score on each for the same seeds."
-        )
+        notes.explain(f"Not given: it needs {TASKS_FOR_RANKS} tasks, and two methods with a score on each for the same seeds.")
     if suite.left_out:
         notes.explain(f"Left out: {'; '.join(suite.left_out)}.")
     return Table(
@@ -175,8 +173,5 @@ def _columns_of(figure: str) -> tuple[Column, Column]:
 def _row(row: pd.Series, iqm: bool) -> tuple[Cell, ...]:
     figures = [Cell(number(row.average_rank, 2)), Cell(limits(row.rank_low, row.rank_high, 2))]
     if iqm:
-        figures += [
-            Cell(number(100 * row.interquartile_mean, 1)),
-            Cell(limits(100 * row.iqm_low, 100 * row.iqm_high, 1)),
-        ]
+        figures += [Cell(number(100 * row.interquartile_mean, 1)), Cell(limits(100 * row.iqm_low, 100 * row.iqm_high, 1))]
     return (Cell(row.method), *figures, Cell(number(row.num_tasks, 0)), Cell(number(row.num_seeds, 0)))

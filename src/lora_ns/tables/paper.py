@@ -51,7 +51,5 @@ def paper(experiment: Experiment, tables: Sequence[Table], folder: str) -> str:
 def _figure(experiment: Experiment, name: str, folder: str) -> str:
     path = f"../../figures/{folder}/{name}.pdf"
     include = rf"\includegraphics[width=\linewidth,height=.8\textheight,keepaspectratio]{{{path}}}"
-    said = (
-        rf"\caption{{{escape(experiment.caption_of(FIGURES[name]))}}}\label{{{label(f'fig:{experiment.name}-{name}')}}}"
-    )
+    said = rf"\caption{{{escape(experiment.caption_of(FIGURES[name]))}}}\label{{{label(f'fig:{experiment.name}-{name}')}}}"
     return rf"\IfFileExists{{{path}}}{{\begin{{figure}}[htbp]\centering{include}{said}\end{{figure}}}}{{}}"

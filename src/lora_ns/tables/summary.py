@@ -8,15 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lora_ns import metric_names
-from lora_ns.statistics import (
-    RESAMPLES,
-    Interval,
-    bca_interval,
-    example_standard_error,
-    mean,
-    t_interval,
-    wilson_interval,
-)
+from lora_ns.statistics import RESAMPLES, Interval, bca_interval, example_standard_error, mean, t_interval, wilson_interval
 from lora_ns.tables.collect import Block, Results, of_block
 from lora_ns.tables.comparison import not_distinguishable
 from lora_ns.tables.notes import Notes
@@ -150,8 +142,7 @@ def main_table(results: Results, summary: pd.DataFrame) -> Table:
     shown = {block: _shown(results, block) for block in results.blocks}
     sections = [_section(results, summary, block, metrics, notes) for block, metrics in shown.items()]
     notes.explain(
-        "Mean over seeds with its 95 % interval (Student's t); SE: standard error over the test examples. "
-        "Bold: the best mean."
+        "Mean over seeds with its 95 % interval (Student's t); SE: standard error over the test examples. Bold: the best mean."
     )
     further = {m: None for block, metrics in shown.items() for m in results.metrics(block) if m not in metrics}
     if further:
@@ -181,11 +172,7 @@ def _section(results: Results, summary: pd.DataFrame, block: Block, metrics: lis
     for position in range(METRICS_ABREAST):
         group = metric_names.heading(metrics[position]) if position < len(metrics) else ""
         mean_, interval, error = ("mean", "95 % interval", "SE") if group else ("", "", "")
-        columns += [
-            Column(mean_, "number", group, alone=group),
-            Column(interval, "text", group),
-            Column(error, "number", group),
-        ]
+        columns += [Column(mean_, "number", group, alone=group), Column(interval, "text", group), Column(error, "number", group)]
     columns += [Column("seeds", "number"), Column("examples", "number")]
     here = of_block(summary, block)
     rows = [_row(here[here.method == method], method, metrics, notes, block) for method in results.methods]

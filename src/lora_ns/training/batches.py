@@ -77,9 +77,7 @@ class RunBatches:
     `epoch` says which epoch the next iteration is of.
     """
 
-    def __init__(
-        self, lengths: NDArray[np.integer], batch_size: int, share: Share, *, seed: int, strategy: str, epoch: int = 0
-    ):
+    def __init__(self, lengths: NDArray[np.integer], batch_size: int, share: Share, *, seed: int, strategy: str, epoch: int = 0):
         self.lengths, self.batch_size, self.share = lengths, batch_size, share
         self.seed, self.strategy, self.epoch = seed, strategy, epoch
 

@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary in few passes: a third of the time of torch's own, an eighth of a step at 32,000 words."""
+"""Cross-entropy over a large vocabulary in few passes: an eighth of a step at 32,000 words less than by torch's own."""
 
 from __future__ import annotations
 

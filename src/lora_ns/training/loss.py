@@ -62,9 +62,7 @@ class CausalLoss:
         import torch
 
         given = {name: value for name, value in inputs.items() if name not in ("labels", "logits_to_keep", "targets")}
-        if (
-            not self._needs_mask
-        ):  # padding stands on the right, where no token looks: without a mask attention is quicker
+        if not self._needs_mask:  # padding stands on the right, where no token looks: without a mask attention is quicker
             del given["attention_mask"]
         keep, targets = inputs["logits_to_keep"], inputs["targets"]
         if self.kind == "fused" and not self.label_smoothing:

@@ -12,14 +12,7 @@ from lora_ns.calibration import Calibration
 from lora_ns.config import RunConfig
 from lora_ns.integrity import intact
 from lora_ns.methods import attach, count_parameters, initial_factors
-from lora_ns.models import (
-    best_device,
-    check_positions,
-    load_base,
-    load_tokenizer,
-    make_deterministic,
-    weights_folder,
-)
+from lora_ns.models import best_device, check_positions, load_base, load_tokenizer, make_deterministic, weights_folder
 from lora_ns.processes import ALONE, Processes
 from lora_ns.run import Run
 from lora_ns.trackers import EVENTS, is_tracked, keep_events
@@ -107,12 +100,7 @@ class PreparedRun:
 
 
 def prepare(
-    run: Run,
-    interruption: Interruption,
-    *,
-    processes: Processes = ALONE,
-    per_device: int | None = None,
-    quiet: bool = False,
+    run: Run, interruption: Interruption, *, processes: Processes = ALONE, per_device: int | None = None, quiet: bool = False
 ) -> PreparedRun:
     """Model, rows and loop of a run whose tokens are there.
 

@@ -56,13 +56,14 @@ class RunTrainer(Trainer):
         """Is told of each step."""
         self._losses = loss
         self._judged: list[Any] = []
+        is_lora_own = config.training.optim in OPTIMIZERS_OF_LORA
         super().__init__(
             model=model,
             args=arguments,
             train_dataset=rows,  # type: ignore[arg-type]
             data_collator=collate,
             callbacks=[_KeepHistory(self), _Pauses(self, interruption)],
-            optimizers=(lora_optimizer(model.to(arguments.device), config) if _own(config) else None, None),  # type: ignore[arg-type]
+            optimizers=(lora_optimizer(model.to(arguments.device), config) if is_lora_own else None, None),  # type: ignore[arg-type]
         )
         if arguments.activation_checkpointing:
             model.activation_checkpointing_enable()  # the Trainer does so only as it begins, after the probe
@@ -208,10 +209,6 @@ class RunTrainer(Trainer):
                 ranks.save(self.plain_model(), made)
                 checkpoints.seal(made, self.scratch)
         self.accelerator.wait_for_everyone()
-
-
-def _own(config: RunConfig) -> bool:
-    return config.training.optim in OPTIMIZERS_OF_LORA
 
 
 def _of_rank_zero(value: Any, processes: int) -> Any:

@@ -149,12 +149,7 @@ def _made_again(run: Run, kept: Kept, company: Sequence[str], store: Store) -> P
     rows = (kept.trained.get("circumstances") or {}).get("rows_at_once")
     group = [_with_rows(one, rows) for one in (group if run.name in company else [run])]
     outcomes: dict[str, Path | LoraNsError] = {}
-    make_adapters(
-        group,
-        lambda other, outcome: outcomes.update({other.name: outcome}),
-        max_members=len(group),
-        quiet=True,
-    )
+    make_adapters(group, lambda other, outcome: outcomes.update({other.name: outcome}), max_members=len(group), quiet=True)
     outcome = outcomes[run.name]
     if isinstance(outcome, LoraNsError):
         raise outcome
@@ -172,21 +167,15 @@ def _with_rows(run: Run, rows: int | None) -> Run:
 def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) -> list[Part]:
     """Every fault of what is kept of a run, and of the data here that it would be made again from."""
     folder = store.adapter(run)
-    found = [
-        Part("adapter", "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])
-    ]
+    found = [Part("adapter", "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])]
     for name in evaluations:
         path = store.score(run, name)
         if path.is_file():
-            found += [
-                Part("score", "different", f"{path}: {f}") for f in score_faults(path, store.predictions(run, name))
-            ]
+            found += [Part("score", "different", f"{path}: {f}") for f in score_faults(path, store.predictions(run, name))]
     shared = (scratch.root / "data").is_symlink()
     made_from = _made_from(run, store, evaluations) if shared and store.run_file(run).is_file() else {}
     for folder, kind in made_from.items():
-        found += [
-            Part(kind, "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])
-        ]
+        found += [Part(kind, "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])]
     return found
 
 

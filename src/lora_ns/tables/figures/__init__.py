@@ -34,9 +34,7 @@ def make_figures(
     return draw_figures(collect(experiment, score_paths, missing, root=out.resolve().parents[2]), out, tuning)
 
 
-def draw_figures(
-    results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = ""
-) -> list[Path]:
+def draw_figures(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = "") -> list[Path]:
     """The same from results that were collected already; made_by: a line of provenance for every file's metadata."""
     summary = summarise(results)
     out.mkdir(parents=True, exist_ok=True)

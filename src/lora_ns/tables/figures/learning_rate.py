@@ -40,9 +40,7 @@ def learning_rate(results: Results, trials: Sequence[Mapping[str, Any]]) -> Figu
             chosen = {float(t["setting"][PARAMETER]) for t in of_task if t["method"] == method and t.get("chosen")}
             ringed = [(rate, mean) for rate, mean in zip(rates, means, strict=True) if rate in chosen]
             for rate, mean in ringed:
-                ax.plot(
-                    rate, mean, marker="o", markersize=11, fillstyle="none", color=style["color"], markeredgewidth=1
-                )
+                ax.plot(rate, mean, marker="o", markersize=11, fillstyle="none", color=style["color"], markeredgewidth=1)
         ax.set_xscale("log")
         rates = sorted({float(t["setting"][PARAMETER]) for t in of_task})
         ax.xaxis.set_major_locator(FixedLocator(rates))

@@ -52,11 +52,7 @@ def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame, cost
         if scores[0].is_base:
             # training it costs nothing: a line to rise above, not a point on a logarithmic axis
             ax.axhline(
-                quality["mean"][method] * scale,
-                color="0.5",
-                linestyle=":",
-                linewidth=1,
-                label=f"{plain(method)} (untrained)",
+                quality["mean"][method] * scale, color="0.5", linestyle=":", linewidth=1, label=f"{plain(method)} (untrained)"
             )
         elif paid[method] > 0:
             y, low, high = (quality[column][method] * scale for column in ("mean", "low", "high"))
@@ -71,9 +67,7 @@ def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame, cost
 
 def _front(ax: Axes, results: Results, block: Block, quality: pd.Series, paid: pd.Series, better: int) -> None:
     trained = [
-        m
-        for m in results.methods
-        if results.cell(block, m) and not results.cell(block, m)[0].is_base and paid.get(m, 0) > 0
+        m for m in results.methods if results.cell(block, m) and not results.cell(block, m)[0].is_base and paid.get(m, 0) > 0
     ]
     on = pareto_front(paid[trained].to_numpy(), better * quality[trained].to_numpy())
     best = sorted((paid[m], quality[m]) for m, is_on in zip(trained, on, strict=True) if is_on)

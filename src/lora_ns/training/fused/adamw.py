@@ -16,11 +16,7 @@ class MembersAdamW:
     """
 
     def __init__(
-        self,
-        parameters: Mapping[int, Sequence[tuple[torch.nn.Parameter, float]]],
-        *,
-        betas: tuple[float, float],
-        epsilon: float,
+        self, parameters: Mapping[int, Sequence[tuple[torch.nn.Parameter, float]]], *, betas: tuple[float, float], epsilon: float
     ):
         self._of = {
             member: torch.optim.AdamW(_groups(pairs), betas=betas, eps=epsilon, fused=True)

@@ -150,21 +150,14 @@ class SharedLinear(torch.nn.Module):
         return torch.cat(pieces)
 
     def _with_magnitudes(
-        self,
-        result: torch.Tensor,
-        low: torch.Tensor,
-        given: torch.Tensor,
-        sizes: list[int],
-        parts: list[LowRank | None],
+        self, result: torch.Tensor, low: torch.Tensor, given: torch.Tensor, sizes: list[int], parts: list[LowRank | None]
     ) -> torch.Tensor:
         """DoRA's members scaled, as PEFT does it: what dropout took is taken from the frozen part's change too."""
         from peft.utils.integrations import dequantize_module_weight
 
         shared = dequantize_module_weight(self.base).to(low.dtype)
         pieces = []
-        for part, whole, own, dropped in zip(
-            parts, result.split(sizes), low.split(sizes), given.split(sizes), strict=True
-        ):
+        for part, whole, own, dropped in zip(parts, result.split(sizes), low.split(sizes), given.split(sizes), strict=True):
             if part is None or part.magnitude is None:
                 pieces.append(whole + own)
                 continue
@@ -252,8 +245,5 @@ class OwnModules(torch.nn.Module):
         """x [rows of all members, ...]."""
         pieces = x.split([rows for rows, _ in self.layout.shapes])
         return torch.cat(
-            [
-                self.copies[str(member)](piece, *args, **kwargs)
-                for member, piece in zip(self.layout.members, pieces, strict=True)
-            ]
+            [self.copies[str(member)](piece, *args, **kwargs) for member, piece in zip(self.layout.members, pieces, strict=True)]
         )

@@ -66,24 +66,14 @@ class Member:
         (folder / "history.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
-def join(
-    number: int,
-    run: Run,
-    base: Any,
-    rows: TokenRows,
-    collate: Collate,
-    arguments: Any,
-    started: Path,
-) -> Member:
+def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, arguments: Any, started: Path) -> Member:
     """The run as member `number`.  started: an empty folder for the adapter's files as they are at the start.
 
     base: shared by all; it is as it was when this returns.
     """
     config = run.config
     steps = count_steps(config, len(rows))
-    shared = (
-        base if config.task_type == "causal_lm" else None
-    )  # a head is drawn while loading, from the member's own seed
+    shared = base if config.task_type == "causal_lm" else None  # a head is drawn while loading, from the member's own seed
     takes_out = shared is not None and takes_out_of_base(config.peft.fields.get("init_lora_weights"))
     taken_from = _weights_of(base) if takes_out else {}
     setup = set_up_run(run, rows, collate, steps, base=shared)

@@ -39,16 +39,7 @@ class Sweep:
     size: rows of each member at once.  scratch: where its checkpoints lie.
     """
 
-    def __init__(
-        self,
-        base: Any,
-        members: Sequence[Member],
-        rows: TokenRows,
-        *,
-        size: int,
-        scratch: Path,
-        arguments: Any,
-    ):
+    def __init__(self, base: Any, members: Sequence[Member], rows: TokenRows, *, size: int, scratch: Path, arguments: Any):
         """base: to be changed, on the device that it is trained on.  arguments: of the first member's training."""
         self.members = {member.number: member for member in members}
         self.rows, self.size, self.scratch = rows, size, scratch
@@ -125,8 +116,7 @@ class Sweep:
     def _shares(self, member: Member) -> list[Batch]:
         batch = member.order[self.step]
         return [
-            member.setup.collate([self.rows[row] for row in batch[i : i + self.size]])
-            for i in range(0, len(batch), self.size)
+            member.setup.collate([self.rows[row] for row in batch[i : i + self.size]]) for i in range(0, len(batch), self.size)
         ]
 
     def _passes(self, batches: Sequence[Batch]) -> list[list[int]]:
@@ -142,12 +132,7 @@ class Sweep:
             return sums_by_owner(self.loss(self.base, inputs), owners, len(members))
 
     def _note(
-        self,
-        living: list[Member],
-        losses: list[float],
-        right: list[float],
-        norms: dict[int, float],
-        rates: dict[int, float],
+        self, living: list[Member], losses: list[float], right: list[float], norms: dict[int, float], rates: dict[int, float]
     ) -> None:
         epoch = _epoch(self.step, len(self.rows), living[0].run.config.training.global_batch_size, self.size)
         for member, loss, share in zip(living, losses, right, strict=True):
@@ -249,9 +234,7 @@ def _replace(base: Any, name: str, module: torch.nn.Module) -> None:
 def _refuse_dropout(base: Any) -> None:
     """The base's own dropout falls on all rows at once, where each member alone would draw its own."""
     layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
-    stated = [
-        key for key, value in base.config.to_dict().items() if _is_dropout(key) and isinstance(value, float) and value
-    ]
+    stated = [key for key, value in base.config.to_dict().items() if _is_dropout(key) and isinstance(value, float) and value]
     if layers or stated:
         raise Unfusable(f"the base model itself has dropout ({', '.join([*stated, *layers][:3])})")
 
