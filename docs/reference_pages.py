@@ -13,7 +13,6 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from lora_ns.config.meanings import meanings_of
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -89,13 +88,12 @@ def experiment_file() -> Iterator[str]:
 
 def keys(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Iterator[str]:
     """A table of the model's fields: key, type, what holds where nothing is said, meaning."""
-    meanings = meanings_of(model)
     yield "| key | takes | default | meaning |"
     yield "|---|---|---|---|"
     for name, info in model.model_fields.items():
         if name in leave_out:
             continue
-        cells = (f"`{name}`", type_of(info), default_of(info), meanings.get(name, ""))
+        cells = (f"`{name}`", type_of(info), default_of(info), " ".join((info.description or "").split()))
         yield "| " + " | ".join(cell.replace("|", r"\|").replace("\n", " ") for cell in cells) + " |"
     yield ""
 

@@ -15,20 +15,22 @@ from lora_ns.chain import make_adapter, make_score
 from lora_ns.config import load_config, parse_overrides
 from lora_ns.engines import prepare_engines
 from lora_ns.errors import LoraNsError
+from lora_ns.run import Run
 from lora_ns.store import Store
 
 
 def main(words: list[str]) -> None:
     """Each step finds what is done already, as the command line and the workflow do."""
     path = Path(words.pop(0) if words and "=" not in words[0] else "configs/template.yaml")
-    config, store = load_config(path, parse_overrides(words)), Store()
+    config = load_config(path, parse_overrides(words))
+    run = Run(config, Store())
     prepare_engines(config)
 
-    adapter = make_adapter(config, store)
+    adapter = make_adapter(run)
     print("adapter:", adapter)
 
     for entry in config.evaluation.benchmarks:
-        score = make_score(config, store.evaluation(config, entry), store)
+        score = make_score(run, run.evaluation(entry))
         for metric, value in json.loads(score.read_text())["metrics"].items():
             print(f"{entry.name}: {metric} {value:.3f}")
 

@@ -86,9 +86,9 @@ def test_a_base_is_read_once_for_all_runs_that_leave_it_as_it_was(workplace: Pat
 def test_a_base_that_an_adapter_has_changed_is_read_anew(workplace: Path, tiny_causal: Path) -> None:
     import torch
 
-    first, second = run_of(tiny_causal, "lora"), run_of(tiny_causal, "ia3")
-    for config in (first, second):
-        make_adapter(Run(config, Store()), quiet=True)
+    first, second = (Run(run_of(tiny_causal, method), Store()) for method in ("lora", "ia3"))
+    for run in (first, second):
+        make_adapter(run, quiet=True)
     bases, ids = Bases(Store()), torch.tensor([[5, 6, 7]])
     with bases.trained(second, "cpu") as model:
         expected = model(input_ids=ids).logits
