@@ -194,6 +194,7 @@ def test_rescore_judges_kept_predictions_again_without_the_model(
     assert before["metrics"]["gsm8k_strict"] == 0.0 and after["metrics"]["gsm8k_strict"] == 1.0
     assert after["cost"]["evaluate_seconds"] == before["cost"]["evaluate_seconds"]
     assert after["rescored_from"] == before["evaluation"] == after["evaluation"]
+    assert after["circumstances"]["answering"] == before["circumstances"]["answering"]
 
 
 def test_rescore_finds_the_answers_of_another_way_of_scoring(workplace: Path, tiny_causal: Path) -> None:

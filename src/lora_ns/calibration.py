@@ -47,7 +47,9 @@ def attach_eva(model: Any, peft_config: Any, calibration: Calibration) -> Any:
     from peft import get_peft_model
     from peft.tuners.lora.eva import initialize_lora_eva_weights, prepare_layer_inputs_fn_language_modeling
 
-    wanted = _wide_enough(peft_config)
+    # rows a batch, so that a layer that sees one vector a row has as many as it may get directions
+    rho = peft_config.eva_config.rho if peft_config.eva_config is not None else 2.0
+    wanted = max(8, round(peft_config.r * rho))
     batches = calibration.batches(wanted, model.device)
     if len(batches) > 1 and len(batches[-1]["input_ids"]) < wanted:
         batches.pop()  # too few rows for layers that see one vector a row
@@ -75,12 +77,6 @@ def attach_eva(model: Any, peft_config: Any, calibration: Calibration) -> Any:
             attached, batches, forward_fn=forward, prepare_layer_inputs_fn=layer_inputs, show_progress_bar=False
         )
     return attached
-
-
-def _wide_enough(peft_config: Any) -> int:
-    """Rows a batch so that a layer that sees one vector a row has as many as it may get directions."""
-    rho = peft_config.eva_config.rho if peft_config.eva_config is not None else 2.0
-    return max(8, round(peft_config.r * rho))
 
 
 def attach_corda(model: Any, peft_config: Any, calibration: Calibration) -> Any:

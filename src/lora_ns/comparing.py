@@ -116,7 +116,7 @@ def compare_curves(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, 
 def compare_predictions(old: Path | None, new: Path, stated_sha256: str, made_sha256: str, tolerance: float) -> Part:
     """Every line of two predictions files; the first example that differs, and in what."""
     if stated_sha256 == made_sha256:
-        return Part("predictions", "identical", f"{_count_lines(new)} examples, {made_sha256[:12]}…")
+        return Part("predictions", "identical", f"{sum(1 for _ in _lines(new))} examples, {made_sha256[:12]}…")
     if old is None:
         return Part("predictions", "unknown", "another checksum; the old ones are not here to say how far they are")
     total, worded, judged, first = 0, 0, 0, ""
@@ -183,10 +183,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             if line.strip():
                 yield json.loads(line)
-
-
-def _count_lines(path: Path) -> int:
-    return sum(1 for _ in _lines(path))
 
 
 def _apart(a: Any, b: Any) -> float:

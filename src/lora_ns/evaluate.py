@@ -114,7 +114,8 @@ def _write_score(
     """Predictions and score file, with all that the score stands on."""
     config, store, evaluation = run.config, run.store, exam.evaluation
     predictions = run.predictions(evaluation)
-    _write_lines(predictions, outcome.lines)
+    lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in outcome.lines)
+    replace_text(predictions, "".join(lines))
     content = _score(config, exam, outcome, trained)
     content["trained"]["history"] = thinned_history(run.adapter)
     content |= record.describe(
@@ -272,10 +273,6 @@ def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -
         "evaluate_peak_memory_bytes": figure(asked, "peak_gpu_memory_bytes", "evaluating")
         or figure(asked, "peak_memory_bytes", "evaluating"),
     }
-
-
-def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    replace_text(path, "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines))
 
 
 @contextmanager

@@ -191,6 +191,8 @@ class Store:
             "settings": request.settings,
             "unsafe": request.sandbox == "unsafe",
         }
+        if request.backend == "vllm" and spec.kind == "generation" and request.generation.do_sample:
+            payload["drawn_by"] = "vllm"  # by random numbers of its own
         return digest_of(payload)
 
     def evaluation_file(self, evaluation: str) -> Path:

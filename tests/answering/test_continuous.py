@@ -190,6 +190,8 @@ def test_a_drawn_answer_hangs_on_seed_example_and_sample_alone(tokenizer: Any) -
     assert answers(model, tokenizer, asked, backend="generate", **DRAWING) == (texts, "generate")
     assert alone(model, tokenizer, asked, **DRAWING) == texts
     assert answers(model, tokenizer, asked, seed=1, **DRAWING)[0] != texts
+    beams = {**DRAWING, "num_beams": 3}
+    assert answers(model, tokenizer, asked, **beams)[0] == alone(model, tokenizer, asked, **beams)
 
 
 # -- what ends an answer, what is said twice ---------------------------------------------------------------------------------
@@ -216,8 +218,6 @@ def test_padding_is_not_among_what_a_repetition_penalty_punishes(tokenizer: Any)
     expected = alone(model, tokenizer, asked, repetition_penalty=1.8)
     for backend in ("auto", "generate"):
         assert answers(model, tokenizer, asked, repetition_penalty=1.8, backend=backend)[0] == expected
-    beams = {"repetition_penalty": 1.8, "num_beams": 3}
-    assert answers(model, tokenizer, asked, **beams)[0] == alone(model, tokenizer, asked, **beams)
 
 
 def said_most(model: Any, tokenizer: Any, asked: list[list[int]]) -> int:

@@ -81,6 +81,9 @@ def test_it_is_told_base_adapter_prompts_and_every_decoding_setting(
     assert len({one["seed"] for one in settings}) == 10
     lines = [json.loads(line) for line in store.predictions(run, path.stem).read_text().splitlines()]
     assert {line["completions"][0] for line in lines} == {lines[0]["completions"][0]}
+    here = Run(config, store).asked(config.evaluation.benchmarks, backend="generate")
+    judged = make_scores([here], here.evaluations[0], quiet=True, rescore=True)[run]
+    assert "no kept predictions" in str(judged), "vLLM drew by other random numbers"
 
 
 def test_what_it_cannot_take_is_answered_here_and_said(workplace: Path, tiny_causal: Path, told: dict[str, Any]) -> None:
@@ -90,3 +93,16 @@ def test_what_it_cannot_take_is_answered_here_and_said(workplace: Path, tiny_cau
     assert isinstance(path, Path), path
     how = json.loads(path.read_text())["circumstances"]["answering"]
     assert how["engine"] == "continuous" and how["because"] == "not by vllm: an adapter of prompt_tuning" and not told
+
+
+def test_answers_that_vllm_draws_have_a_name_of_their_own(workplace: Path, tiny_causal: Path) -> None:
+    """It has other random numbers.  The likeliest answers are everybody's."""
+
+    def named(backend: str, **generation: Any) -> str:
+        run = Run(task(tiny_causal), Store())
+        evaluation = run.config.evaluation.model_copy(update={"generation": generation})
+        run = Run(run.config.model_copy(update={"evaluation": evaluation}), run.store)
+        return run.asked(run.config.evaluation.benchmarks, backend=backend).evaluations[0].name
+
+    assert named("vllm", do_sample=True) != named("generate", do_sample=True) == named("continuous", do_sample=True)
+    assert named("vllm") == named("generate") == named("continuous")

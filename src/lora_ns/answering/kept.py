@@ -71,8 +71,11 @@ def _facts(before: dict[str, Any]) -> dict[str, Any]:
 
 def _decoded_alike(before: dict[str, Any], exam: Exam, store: Store) -> bool:
     then, now = before.get("config", {}), exam.evaluation.plain()
-    same_rows = before.get("inputs", {}).get("rows") == store.rows(exam.dataset).name
-    return same_rows and exam.spec.kind != "perplexity" and all(then.get(key) == now[key] for key in DECODING)
+    if before.get("inputs", {}).get("rows") != store.rows(exam.dataset).name or exam.spec.kind == "perplexity":
+        return False
+    if now["generation"]["do_sample"] and (then.get("backend") == "vllm") != (now["backend"] == "vllm"):
+        return False  # drawn by other random numbers
+    return all(then.get(key) == now[key] for key in DECODING)
 
 
 def _asked_texts(exam: Exam, run: Run) -> list[Any]:

@@ -24,12 +24,13 @@ class Plain:
         import torch
 
         config = self._decoder.config
-        if config.num_beams > 1 and (config.do_sample or config.repetition_penalty != 1.0):
-            size = 1  # transformers draws for the whole batch at once, and penalises its padding
+        draws_itself = config.num_beams > 1 and config.do_sample
+        if draws_itself:
+            size = 1  # transformers draws for the whole batch at once
         order = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))
         for batch in _batches(order, size, like=_pads_between(self._model)):
             input_ids, attention = _left_padded([a.prompt for a in batch], self._pad, self._model.device)
-            if config.num_beams > 1:
+            if draws_itself:
                 torch.manual_seed(int(batch[0].draw(config.seed) * 2**53))
             with torch.inference_mode():
                 output = self._model.generate(

@@ -240,10 +240,6 @@ def _tests(row: Row) -> list[str]:
     return list(_asserts(row))
 
 
-def _fenced(code: str) -> str:
-    return f"```python\n{code.strip()}\n```"
-
-
 def _benchmark(name: str, program_of: ProgramOf, reference: Callable[[Row], Any], stop: list[str], **fields: Any) -> Benchmark:
     return Benchmark(
         name=name,
@@ -275,7 +271,7 @@ BENCHMARKS = [
         num_fewshot=len(FEW_SHOT_TASK_IDS),
         examples=mbpp_examples,
         example_answer=mbpp_answer,
-        gold=lambda row: _fenced(_text(row, "code")),
+        gold=lambda row: f"```python\n{_text(row, 'code').strip()}\n```",
     ),
     _benchmark(
         "humaneval",

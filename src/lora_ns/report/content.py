@@ -34,7 +34,14 @@ def overview(experiment: Experiment, runs: Sequence[ReadRun], tables: Path) -> d
         "methods": experiment.methods,
         "seeds": experiment.seeds,
         "baseline": experiment.baseline,
-        "metrics": {metric: _metric(metric) for metric in metrics},
+        "metrics": {
+            name: {
+                "heading": metric_names.heading(name),
+                "scale": metric_names.scale(name),
+                "decimals": metric_names.decimals(name),
+            }
+            for name in metrics
+        },
         "costs": COSTS,
         "tables": json.loads((tables / "tables.json").read_text(encoding="utf-8")),
         "runs": [_line(run) for run in runs],
@@ -43,10 +50,6 @@ def overview(experiment: Experiment, runs: Sequence[ReadRun], tables: Path) -> d
         "trials": read_trials(experiment.choice) if experiment.choice else [],
         "calibration": _calibrations(runs),
     }
-
-
-def _metric(name: str) -> dict[str, Any]:
-    return {"heading": metric_names.heading(name), "scale": metric_names.scale(name), "decimals": metric_names.decimals(name)}
 
 
 def _line(run: ReadRun) -> dict[str, Any]:
