@@ -3,7 +3,7 @@
 What each rule reads and writes stands in workflow/rules; what an experiment needs is worked out by lora_ns.dag.
 """
 
-from lora_ns.dag import local_cores, open_experiment
+from lora_ns.workflow.dag_inputs import local_cores, open_experiment
 
 
 report: "workflow/report/workflow.rst"

@@ -22,12 +22,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from lora_ns.chain import make_adapter, make_tokens
+from lora_ns.workflow.pipeline import make_adapter, make_tokens
 from lora_ns.config import RunConfig, load_config
-from lora_ns.engines import prepare_engines
+from lora_ns.models.imports import prepare_engines
 from lora_ns.errors import LoraNsError
-from lora_ns.run import Run
-from lora_ns.store import Store, exists, read_record
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, exists, read_record
 
 SETTINGS = {"max_steps": 40, "save_strategy": "steps", "save_steps": 3, "logging_steps": 1}
 
@@ -93,7 +93,7 @@ def main() -> int:
     end, chance = time.monotonic() + 60 * asked.minutes, random.Random(asked.seed)
     config = load_config(asked.config, {"training": SETTINGS}, asked.method)
     prepare_engines(config)
-    importlib.import_module("lora_ns.train")  # before the forks
+    importlib.import_module("lora_ns.training.train")  # before the forks
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         if (models := Path("data/models")).is_dir():

@@ -29,7 +29,7 @@ from typing import Any
 
 from contenders import intermediate, measured, peak_bytes, without_engines
 
-from lora_ns.run import Run
+from lora_ns.store.run import Run
 
 TEXT = ("ours", "generate, 8", "generate, 16", "generate, 32", "generate, 64", "generate, 128")
 ADAPTERS = ("processes in turn", "one process in turn", "together")
@@ -109,7 +109,7 @@ def prepare(given: argparse.Namespace) -> None:
     )  # fmt: skip
     LlamaForCausalLM(shape).save_pretrained(given.place / "model")
     if given.adapters:
-        from lora_ns.chain import make_adapter
+        from lora_ns.workflow.pipeline import make_adapter
 
         os.chdir(given.place)
         for config in runs(given):
@@ -177,8 +177,8 @@ def forced(model: Any) -> None:
 
 def ours(model: Any, tokenizer: Any, asked: Answers) -> Answers:
     """Through the generator, as an evaluation asks, with nothing said about how many at a time."""
-    from lora_ns.answering.decoding import Answer
-    from lora_ns.answering.generation import Generator
+    from lora_ns.evaluation.engines.decoding import Answer
+    from lora_ns.evaluation.generation import Generator
     from lora_ns.config import GenerationConfig
 
     generator, said = Generator(model, tokenizer, GenerationConfig(max_new_tokens=LONGEST)), dict[str, list[int]]()
@@ -230,14 +230,14 @@ def runs(given: argparse.Namespace) -> list[Any]:
 
 
 def store() -> Any:
-    from lora_ns.store import Store
+    from lora_ns.store.paths import Store
 
     return Store()
 
 
 def adapters(name: str, given: argparse.Namespace) -> dict[str, Any]:
     """The same of K evaluations from configs to scores, with all that loading takes."""
-    from lora_ns.chain import make_scores
+    from lora_ns.workflow.pipeline import make_scores
 
     os.chdir(given.place)
     configs, here = runs(given), store()

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lora_ns.engines import prepare_engines
-from lora_ns.run import Run
+from lora_ns.models.imports import prepare_engines
+from lora_ns.store.run import Run
 
 prepare_engines()
 
@@ -31,15 +31,15 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
-from lora_ns import record  # noqa: E402
-from lora_ns.chain import make_tokens  # noqa: E402
+from lora_ns.store import record  # noqa: E402
+from lora_ns.workflow.pipeline import make_tokens  # noqa: E402
 from lora_ns.config import RunConfig, check  # noqa: E402
-from lora_ns.prediction import memory  # noqa: E402
-from lora_ns.prediction.devices import PROCESSOR  # noqa: E402
-from lora_ns.prediction.predictor import Predictor  # noqa: E402
-from lora_ns.prediction.workload import workload_of  # noqa: E402
-from lora_ns.store import Store, read_record  # noqa: E402
-from lora_ns.train import train  # noqa: E402
+from lora_ns.workflow.planning import memory  # noqa: E402
+from lora_ns.workflow.planning.devices import PROCESSOR  # noqa: E402
+from lora_ns.workflow.planning.estimator import Predictor  # noqa: E402
+from lora_ns.workflow.planning.workload import workload_of  # noqa: E402
+from lora_ns.store.paths import Store, read_record  # noqa: E402
+from lora_ns.training.train import train  # noqa: E402
 
 MEBIBYTE = 2**20
 SHAPES: dict[str, dict[str, Any]] = {

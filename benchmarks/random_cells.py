@@ -21,9 +21,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lora_ns.experiment import load_experiment
-from lora_ns.provenance.cells import TableCell, read_rows
-from lora_ns.store import Store
+from lora_ns.experiment.study import load_experiment
+from lora_ns.provenance.cell_address import TableCell, read_rows
+from lora_ns.store.paths import Store
 
 BIN = Path(sys.executable).parent
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from contenders import intermediate, measured, peak_bytes, without_engines
 
-from lora_ns.run import Run
+from lora_ns.store.run import Run
 
 CONTENDERS = ("ours", "ours, random order", "HF Trainer, random", "HF Trainer, grouped", "TRL", "TRL, packed")
 SHARED = ("place", "data", "rows", "steps", "batch")
@@ -177,10 +177,10 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def ours(name: str, given: argparse.Namespace) -> Any:
     from lora_ns.config import check
-    from lora_ns.fetch import fetch
-    from lora_ns.store import Store
-    from lora_ns.tokenize import tokenize
-    from lora_ns.training.interruption import Interruption
+    from lora_ns.data.fetch import fetch
+    from lora_ns.store.paths import Store
+    from lora_ns.data.tokenization import tokenize
+    from lora_ns.training.signals import Interruption
     from lora_ns.training.setup import prepare
 
     strategy = "random" if "random" in name else "group_by_length"

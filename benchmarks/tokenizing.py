@@ -22,7 +22,7 @@ from typing import Any
 
 from contenders import measured, peak_bytes, without_engines
 
-from lora_ns.run import Run
+from lora_ns.store.run import Run
 
 CONTENDERS = ("ours", "datasets.map", "TRL")
 PROMPT, RESPONSE = "Question: {question}\nAnswer:", " {answer}"
@@ -64,8 +64,8 @@ def prepare(given: argparse.Namespace, place: Path) -> None:
     """The rows as the `fetch` stage writes them, a tokenizer, and the smallest model for TRL's trainer; once for all."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from lora_ns.fetch import fetch
-    from lora_ns.store import Store
+    from lora_ns.data.fetch import fetch
+    from lora_ns.store.paths import Store
 
     rows = [json.loads(line) for line in given.data.read_text().splitlines()] if given.data.is_file() else builtin()
     with (place / "train.jsonl").open("w") as file:
@@ -80,7 +80,7 @@ def prepare(given: argparse.Namespace, place: Path) -> None:
 
 
 def builtin() -> list[dict[str, Any]]:
-    from lora_ns.sources.builtin import generate
+    from lora_ns.data.sources.builtin import generate
 
     return generate("word_problems", {"num_train": 5000})["train"]
 
@@ -127,10 +127,10 @@ def run(name: str, place: Path) -> dict[str, float]:
 
 
 def ours(place: Path, folder: Path) -> Callable[[], int]:
-    from lora_ns.engines import keep_torch_away
-    from lora_ns.models import load_tokenizer
-    from lora_ns.store import Store, read_record
-    from lora_ns.tokenize import tokenize
+    from lora_ns.models.imports import keep_torch_away
+    from lora_ns.models.base_model import load_tokenizer
+    from lora_ns.store.paths import Store, read_record
+    from lora_ns.data.tokenization import tokenize
 
     keep_torch_away()  # as `lora-ns tokenize` does
     settings, store = config(place), Store(folder)

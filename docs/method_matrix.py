@@ -14,10 +14,10 @@ from typing import Any
 
 from lora_ns.config import RunConfig, check, known_methods
 from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.methods import REFUSALS, attach, initial_factors, load_trained, put_on, reason_of, save_trained, without_adapter
-from lora_ns.models import load_base, make_deterministic
-from lora_ns.run import Run
-from lora_ns.store import Store
+from lora_ns.models.adapter import REFUSALS, attach, initial_factors, load_trained, put_on, reason_of, save_trained, without_adapter
+from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
 
 STEPS = 3
 MERGE_TOLERANCE = 1e-4
@@ -298,7 +298,7 @@ def main() -> None:
     """Prints the page; half a minute."""
     from tempfile import TemporaryDirectory
 
-    from lora_ns.engines import prepare_engines
+    from lora_ns.models.imports import prepare_engines
 
     prepare_engines()
     with TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import SHARED_DATA, sums, write_study
 
-from lora_ns.run import Run
+from lora_ns.store.run import Run
 
 # the same as the command line does for unquantised runs, and one thread a test process
 sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
@@ -126,10 +126,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def finished_study(tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) -> Path:
     """A folder whose experiment (two methods, two seeds) has run to its tables; not to be changed."""
-    from lora_ns.chain import make_score
-    from lora_ns.experiment import load_experiment
-    from lora_ns.store import Store
-    from lora_ns.tables.stage import tables
+    from lora_ns.workflow.pipeline import make_score
+    from lora_ns.experiment.study import load_experiment
+    from lora_ns.store.paths import Store
+    from lora_ns.reporting.make_tables import tables
 
     folder = tmp_path_factory.mktemp("finished") / "study"
     write_study(folder, tiny_causal)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from support import lora_ns
 
-from lora_ns import record
-from lora_ns.archive import archive
+from lora_ns.store import record
+from lora_ns.provenance.archive import archive
 from lora_ns.errors import ConfigError, DamagedError, LoraNsError
-from lora_ns.experiment import load_experiment
-from lora_ns.store import Store
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.paths import Store
 
 EXPERIMENT = Path("experiment.yaml")
 
@@ -28,7 +28,7 @@ def test_an_archive_holds_all_but_weights_and_data_and_its_sums_hold(study: Path
         assert {f"results/runs/{run.name}.yaml", *map(str, run.scores)} <= held
         assert f"records/results/adapters/{run.name}/record.json" in held
     assert {"experiment.yaml", "task.yaml", "Snakefile", "requirements.lock", "environment.yml", "README.md"} <= held
-    assert {"results/tables/sums/main.tex", "src/lora_ns/train.py", "workflow/rules/train.smk"} <= held
+    assert {"results/tables/sums/main.tex", "src/lora_ns/training/train.py", "workflow/rules/train.smk"} <= held
     assert not [name for name in held if name.endswith((".safetensors", ".parquet", ".arrow"))]
     done = subprocess.run(
         ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, capture_output=True, text=True, check=False

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lora_ns import record
-from lora_ns.comparing import asked_same_rows
-from lora_ns.difference import as_text, difference
-from lora_ns.experiment import load_experiment
-from lora_ns.store import Store
+from lora_ns.store import record
+from lora_ns.provenance.compare_parts import asked_same_rows
+from lora_ns.provenance.compare_runs import as_text, difference
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.paths import Store
 
 
 def test_scores_of_the_same_evaluation_are_compared_though_a_benchmark_is_asked_twice(study: Path) -> None:

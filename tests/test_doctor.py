@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, lora_ns
 
-from lora_ns import doctor
+from lora_ns.workflow import doctor
 
 
 def by_feature(found: dict) -> dict[str, dict]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from lora_ns.engines import USUAL, WHILE_IMPORTING, keep_imports, prepare_engines
+from lora_ns.models.imports import USUAL, WHILE_IMPORTING, keep_imports, prepare_engines
 
 
 def test_garbage_is_looked_for_seldom_while_importing_and_as_usual_afterwards() -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from support import causal_task, evaluate, sums
 
-from lora_ns.chain import make_tokens
+from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import BenchmarkEntry, RunConfig, check, merge
 from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
-from lora_ns.fetch import fetch
-from lora_ns.record import sealed, sha256_file
-from lora_ns.run import Run
-from lora_ns.store import Store
-from lora_ns.train import train
+from lora_ns.data.fetch import fetch
+from lora_ns.store.record import sealed, sha256_file
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+from lora_ns.training.train import train
 
 NONE = {"method": "none", "r": None, "lora_alpha": None, "target_modules": None}
 
@@ -107,7 +107,7 @@ def test_a_benchmark_that_the_config_does_not_name_fails_before_the_model_is_ask
     make_tokens(Run(config, store))
     train(Run(config, store), quiet=True)
     fetch(evaluation.dataset, store)
-    monkeypatch.setattr("lora_ns.evaluate.ask", lambda *arguments: pytest.fail("the model was asked"))
+    monkeypatch.setattr("lora_ns.evaluation.evaluate.ask", lambda *arguments: pytest.fail("the model was asked"))
     with pytest.raises(EvaluationError, match="1 rows of gsm8k ask what a training row asked"):
         evaluate(Run(config, store), evaluation, quiet=True)
 
@@ -189,7 +189,7 @@ def test_rescore_judges_kept_predictions_again_without_the_model(
     with pytest.raises(DamagedError, match="was changed after it was written"):
         scored(config, rescore=True)
     score.write_text(json.dumps(sealed(answered_so)))
-    monkeypatch.setattr("lora_ns.answering.bases.load_base", None)
+    monkeypatch.setattr("lora_ns.evaluation.model_pool.load_base", None)
     after, _ = scored(config, rescore=True)
     assert before["metrics"]["gsm8k_strict"] == 0.0 and after["metrics"]["gsm8k_strict"] == 1.0
     assert after["cost"]["evaluate_seconds"] == before["cost"]["evaluate_seconds"]
@@ -247,7 +247,7 @@ def test_a_row_without_a_right_answer_is_said_before_the_model_is_asked(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write([{**row, "capital": capital} for row, capital in zip(sums(3), ("Paris", "Rome", None), strict=True)])
-    monkeypatch.setattr("lora_ns.answering.bases.load_base", None)
+    monkeypatch.setattr("lora_ns.evaluation.model_pool.load_base", None)
     entry = {"name": "exact_match", "settings": {"reference_column": "capital"}}
     with pytest.raises(DataError, match="'capital' holds None"):
         scored(untrained(tiny_causal, entry))
@@ -258,8 +258,8 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
 
-    from lora_ns.models import load_tokenizer
-    from lora_ns.training.collate import collate_of
+    from lora_ns.models.base_model import load_tokenizer
+    from lora_ns.data.collator import collate_of
 
     write(sums(7), "sums/train.jsonl")
     write(sums(7))

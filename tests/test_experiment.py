@@ -9,7 +9,7 @@ from support import causal_task, write_config
 from lora_ns.config import read_mapping
 from lora_ns.config.load import read_task
 from lora_ns.errors import ConfigError
-from lora_ns.experiment import load_experiment
+from lora_ns.experiment.study import load_experiment
 
 
 def experiment(folder: Path, **changes: object) -> Path:

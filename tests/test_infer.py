@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from support import causal_task, lora_ns, write_config
 
-from lora_ns.answering.talking import Printer, answer, converse
+from lora_ns.evaluation.repl import Printer, answer, converse
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import ConfigError, DamagedError, DataError
-from lora_ns.fetch import fetch
-from lora_ns.infer import Subject, infer_file, load_subject, prompt_from, row_of
-from lora_ns.run import Run
-from lora_ns.store import Store
-from lora_ns.tokenize import tokenize
-from lora_ns.train import train
+from lora_ns.data.fetch import fetch
+from lora_ns.evaluation.infer import Subject, infer_file, load_subject, prompt_from, row_of
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+from lora_ns.data.tokenization import tokenize
+from lora_ns.training.train import train
 
 
 def trained(config: RunConfig) -> Path:
@@ -79,7 +79,7 @@ def test_a_text_file_gives_a_line_for_each_of_its_lines(subject: Subject) -> Non
 
 def test_going_on_answers_what_is_missing_and_nothing_twice(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """A call that dies at any block leaves a journal; the next one asks only for the rest."""
-    from lora_ns import infer
+    from lora_ns.evaluation import infer
 
     write_rows(Path("in.jsonl"), 30)
     infer_file(subject, Path("in.jsonl"), Path("whole.jsonl"), batch_size=1)
@@ -210,13 +210,13 @@ def test_columns_are_called_anew_in_a_file_and_not_in_what_is_given_by_the_confi
     Path("rows.jsonl").write_text('{"question": "T", "title": "Q"}\n')
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lora_ns.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}])
+        patched.setattr("lora_ns.evaluation.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}])
         infer_file(swapped, Path("rows.jsonl"), Path("out.jsonl"), batch_size=1)
     assert asked == ["T: Q"]
 
 
 def test_a_conversation_remembers_what_was_said_until_it_is_reset(subject: Subject) -> None:
-    from lora_ns.chat import Chat
+    from lora_ns.data.chat_template import Chat
 
     said: list[str] = []
     turns = converse(
@@ -238,7 +238,7 @@ def test_a_conversation_remembers_what_was_said_until_it_is_reset(subject: Subje
 def test_the_adapter_the_merged_model_and_the_base_can_each_be_asked(workplace: Path, tiny_causal: Path) -> None:
     import torch
 
-    from lora_ns.merge import merge as merge_stage
+    from lora_ns.merging.merge import merge as merge_stage
 
     config, store = task(tiny_causal, training={"max_steps": 8}), Store()
     folder = trained(config)
@@ -259,7 +259,7 @@ def test_the_adapter_the_merged_model_and_the_base_can_each_be_asked(workplace: 
 
 
 def test_a_damaged_adapter_or_merged_model_is_never_asked(workplace: Path, tiny_causal: Path) -> None:
-    from lora_ns.merge import merge as merge_stage
+    from lora_ns.merging.merge import merge as merge_stage
 
     config, store = task(tiny_causal, training={"max_steps": 1}), Store()
     folder, merged = trained(config), merge_stage(Run(config, Store()))

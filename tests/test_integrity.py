@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from support import evaluate, lora_ns
 
-from lora_ns import record
+from lora_ns.store import record
 from lora_ns.config import load_config
 from lora_ns.errors import DamagedError
-from lora_ns.experiment import load_experiment
-from lora_ns.integrity import faults, intact, intact_score
-from lora_ns.merge import merge
-from lora_ns.record import Meter, sealed
-from lora_ns.run import Run
-from lora_ns.store import PROTOCOL, Store
-from lora_ns.tables.stage import tables
-from lora_ns.tokenize import tokenize
-from lora_ns.train import train
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.integrity import faults, intact, intact_score
+from lora_ns.merging.merge import merge
+from lora_ns.store.record import Meter, sealed
+from lora_ns.store.run import Run
+from lora_ns.store.paths import PROTOCOL, Store
+from lora_ns.reporting.make_tables import tables
+from lora_ns.data.tokenization import tokenize
+from lora_ns.training.train import train
 
 
 def flip_one_bit(path: Path) -> None:
@@ -120,7 +120,7 @@ def test_an_edited_table_and_a_lost_score_of_it_are_found(run: Run, study: Path,
 
 def test_the_record_names_the_commit_that_the_work_began_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "src/lora_ns/record.py"))
+    monkeypatch.setattr(record, "__file__", str(tmp_path / "src/lora_ns/store/record.py"))
     head = "at the start"
     monkeypatch.setattr(record, "_git", lambda *words: head)
     record.code_state.cache_clear()

@@ -13,8 +13,8 @@ from support import causal_task, write_config
 
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
-from lora_ns.launch import RESOURCES, START_MINUTES, Cost, evaluation_resources, is_plain, training_command, training_resources
-from lora_ns.node import command
+from lora_ns.workflow.launch_command import RESOURCES, START_MINUTES, Cost, evaluation_resources, is_plain, training_command, training_resources
+from lora_ns.workflow.node_launcher import command
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_several_machines_are_started_by_srun_one_launcher_on_each() -> None:
         "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gres=gpu:4", "--cpus-per-task=12", "--kill-on-bad-exit=1",
     ]  # fmt: skip
     assert words[srun + 7 :] == [
-        sys.executable, "-m", "lora_ns.node", "--config_file", "my launch.yaml", "--num_processes", "8", "--",
+        sys.executable, "-m", "lora_ns.workflow.node_launcher", "--config_file", "my launch.yaml", "--num_processes", "8", "--",
     ]  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_each_machine_joins_with_its_own_rank_at_a_port_of_the_job() -> None:
 
 def test_a_machine_that_srun_did_not_start_is_told_so() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "lora_ns.node", "--num_processes", "2", "--", "train"],
+        [sys.executable, "-m", "lora_ns.workflow.node_launcher", "--num_processes", "2", "--", "train"],
         capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": ":".join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 1 and "started by srun" in done.stderr and "Traceback" not in done.stderr

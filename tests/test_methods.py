@@ -10,18 +10,18 @@ import yaml
 from method_matrix import MODELS, Outcome, as_markdown, survey
 from support import REPOSITORY, causal_task, sums
 
-from lora_ns import parity
-from lora_ns import train as train_stage
+from lora_ns.merging import logit_parity
+from lora_ns.training import train as train_stage
 from lora_ns.config import RunConfig, check, known_methods, read_method, with_method
-from lora_ns.config.rules import CANNOT_MERGE, saves_head, why_not_merged
+from lora_ns.config.method_constraints import CANNOT_MERGE, saves_head, why_not_merged
 from lora_ns.errors import ConfigError
-from lora_ns.fetch import fetch
-from lora_ns.merge import merge
-from lora_ns.methods import load_trained
-from lora_ns.models import load_tokenizer
-from lora_ns.run import Run
-from lora_ns.store import Store, read_record
-from lora_ns.tokenize import tokenize
+from lora_ns.data.fetch import fetch
+from lora_ns.merging.merge import merge
+from lora_ns.models.adapter import load_trained
+from lora_ns.models.base_model import load_tokenizer
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_record
+from lora_ns.data.tokenization import tokenize
 
 METHODS = [method for method in known_methods() if method not in ("none", "full")]
 NO_ENCODER = {"adaption_prompt", "cpt", "shadow", "trainable_tokens", "xlora"}
@@ -103,7 +103,7 @@ def trained(config: RunConfig, monkeypatch: pytest.MonkeyPatch | None = None) ->
         save = train_stage.save_trained
 
         def save_and_note(model: Any, folder: Path, *more: Any) -> None:
-            seen.extend(parity.probe(model.eval(), load_tokenizer(config.model, store)))
+            seen.extend(logit_parity.probe(model.eval(), load_tokenizer(config.model, store)))
             save(model, folder, *more)
 
         monkeypatch.setattr(train_stage, "save_trained", save_and_note)
@@ -114,10 +114,10 @@ def holds(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, expected = trained(config, monkeypatch)
     store = Store()
     loaded = load_trained(Run(config, store), folder).eval()
-    found = parity.probe(loaded, load_tokenizer(config.model, store))
+    found = logit_parity.probe(loaded, load_tokenizer(config.model, store))
     if why_not_merged(config.peft.method):
         found = [logits[-len(e) :] for logits, e in zip(found, expected, strict=True)]
-    assert parity.compare(expected, found)["max_logit_difference"] <= 2e-5
+    assert logit_parity.compare(expected, found)["max_logit_difference"] <= 2e-5
     assert read_record(folder)["parameters"]["trainable"] > 0
     if why_not_merged(config.peft.method):
         with pytest.raises(ConfigError, match="cannot be merged"):

@@ -7,16 +7,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from lora_ns.errors import ConfigError, TrainingError
-from lora_ns.pretrain import Muon, loss_of, pretrain, pretrain_spec
-from lora_ns.sources import builtin, pretraining
+from lora_ns.models.tiny.pretrain import Muon, loss_of, pretrain, pretrain_spec
+from lora_ns.data.sources import builtin
+from lora_ns.models.tiny import corpus
 
-NAMES = sorted(pretraining.BASE_MODELS)
-CORPORA = {"tiny-llama": pretraining.pages, "tiny-bert": pretraining.briefs}
+NAMES = sorted(corpus.BASE_MODELS)
+CORPORA = {"tiny-llama": corpus.pages, "tiny-bert": corpus.briefs}
 
 
 def small(name, **training):
     """The specification with far fewer steps and documents."""
-    spec = copy.deepcopy(pretraining.BASE_MODELS[name])
+    spec = copy.deepcopy(corpus.BASE_MODELS[name])
     spec["tokenizer_documents"] = 600
     spec["architecture"] |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     spec["training"] |= {"steps": 4, "warmup_steps": 2, "batch_size": 4, **training}
@@ -42,7 +43,7 @@ def test_corpus_is_that_recorded_for_this_version(name):
     """Whoever changes the texts bumps the model's version, then this record."""
     documents = list(itertools.islice(CORPORA[name](0), 500))
     digest = hashlib.sha256(repr(documents).encode()).hexdigest()[:16]
-    assert (pretraining.BASE_MODELS[name]["version"], digest) == RECORDED[name]
+    assert (corpus.BASE_MODELS[name]["version"], digest) == RECORDED[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -53,7 +54,7 @@ def test_same_specification_gives_the_same_bytes(name, made, tmp_path):
 
 
 def test_the_encoders_loss_is_that_of_its_own_forward_pass(monkeypatch, tmp_path):
-    from lora_ns import pretrain as module
+    from lora_ns.models.tiny import pretrain as module
 
     losses = []
 
@@ -86,7 +87,7 @@ def test_pretraining_leaves_random_state_and_threads_alone(tmp_path):
 def test_facts_tell_what_was_done(made):
     facts = made[1]["tiny-llama"]
     assert facts["steps"] == 4
-    assert facts["tokens"] == 4 * 4 * pretraining.BASE_MODELS["tiny-llama"]["training"]["sequence_length"]
+    assert facts["tokens"] == 4 * 4 * corpus.BASE_MODELS["tiny-llama"]["training"]["sequence_length"]
     assert 0 < facts["loss"] < 10
     assert facts["seconds"] > 0
     model = AutoModelForCausalLM.from_pretrained(made[0]["tiny-llama"])
@@ -158,13 +159,13 @@ def test_digits_are_tokens_of_their_own(made):
 
 
 def test_causal_corpus_holds_nothing_of_the_tasks_format():
-    for page in itertools.islice(pretraining.pages(0), 3000):
+    for page in itertools.islice(corpus.pages(0), 3000):
         for mark in ("####", "Question:", "Answer:", "Instruction:", "Code:"):
             assert mark not in page
 
 
 def test_encoder_corpus_shares_no_sentence_with_the_paraphrases():
-    briefs = {text for first, second, _ in itertools.islice(pretraining.briefs(0), 5000) for text in (first, second)}
+    briefs = {text for first, second, _ in itertools.islice(corpus.briefs(0), 5000) for text in (first, second)}
     rows = builtin.generate("paraphrase")["test"]
     assert not briefs & {row[column] for row in rows for column in ("sentence1", "sentence2")}
 

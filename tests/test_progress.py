@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from support import causal_task
 
-from lora_ns import progress
-from lora_ns.chain import make_score
+from lora_ns.store import progress
+from lora_ns.workflow.pipeline import make_score
 from lora_ns.config import check
-from lora_ns.progress import Progress, reporting
-from lora_ns.run import Run
-from lora_ns.store import Store
+from lora_ns.store.progress import Progress, reporting
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
 
 EVALUATION = {"benchmarks": ["gsm8k"], "generation": {"max_new_tokens": 8}}
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_written_stops_no_work(tmp_path: Path) -> None:
 
 def test_a_killed_process_is_known_by_its_silence(tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from lora_ns.progress import reporting; from lora_ns.store import Store\n"
+        "import time; from pathlib import Path; from lora_ns.store.progress import reporting; from lora_ns.store.paths import Store\n"
         f"with reporting(Store(Path({str(tmp_path)!r})), 'run', 'train', 5): print('here', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

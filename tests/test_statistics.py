@@ -15,8 +15,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-from lora_ns import statistics as st
-from lora_ns.statistics import metrics
+from lora_ns.reporting import statistics as st
+from lora_ns.reporting.statistics import metrics
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lora_ns import statistics as st
-from lora_ns.statistics import metrics
+from lora_ns.reporting import statistics as st
+from lora_ns.reporting.statistics import metrics
 
 DRAWS = 2000
 

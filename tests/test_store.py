@@ -13,8 +13,8 @@ from support import causal_task, sums, write_config
 
 from lora_ns.config import RunConfig, check, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError, DataError, LoraNsError
-from lora_ns.run import Run
-from lora_ns.store import Store, digest_of, exists, making, read_evaluation, replace_text, slug
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, digest_of, exists, making, read_evaluation, replace_text, slug
 
 
 def names(config: RunConfig) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_a_local_file_never_seen_is_a_clear_error(workplace: Path) -> None:
 def test_a_digest_does_not_hang_on_key_order_or_the_process() -> None:
     value = {"b": [1, 2.5, None], "a": {"ü": True}}
     assert digest_of(value) == digest_of(dict(reversed(value.items())))
-    code = f"from lora_ns.store import digest_of; print(digest_of({value!r}))"
+    code = f"from lora_ns.store.paths import digest_of; print(digest_of({value!r}))"
     other = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=other, check=True)
     assert done.stdout.strip() == digest_of(value)
@@ -160,7 +160,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_process_leaves_nothing_that_counts_and_the_next_sweeps_it(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from lora_ns.store import making\n"
+        "import os, signal; from pathlib import Path; from lora_ns.store.paths import making\n"
         f"with making(Path({str(tmp_path / 'a')!r})) as (folder, _):\n"
         "    (folder / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from support import causal_task, sums, write_config
 
-from lora_ns.chain import make_tokens
+from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import RunConfig, check, load_config, merge
-from lora_ns.encoding import encode_prompts
+from lora_ns.data.encoding import encode_prompts
 from lora_ns.errors import DataError
-from lora_ns.models import load_tokenizer
-from lora_ns.prompts import prompt_of
-from lora_ns.run import Run
-from lora_ns.store import Store, read_record
+from lora_ns.models.base_model import load_tokenizer
+from lora_ns.data.prompts import prompt_of
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_record
 
 
 def task(model: Path, **changes: Any) -> RunConfig:
@@ -85,7 +85,7 @@ def test_padding_is_masked_by_position_so_that_a_pad_that_is_eos_hides_no_end(
 ) -> None:
     from transformers import AutoTokenizer
 
-    from lora_ns.training.collate import collate_of
+    from lora_ns.data.collator import collate_of
 
     folder = tmp_path / "pad-is-eos"
     tokenizer = AutoTokenizer.from_pretrained(tiny_causal)

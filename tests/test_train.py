@@ -8,12 +8,12 @@ from support import causal_task, write_config
 
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import ConfigError, TrainingError
-from lora_ns.fetch import fetch
-from lora_ns.run import Run
-from lora_ns.store import Store, read_record
-from lora_ns.tokenize import tokenize
-from lora_ns.train import train
-from lora_ns.training.sizes import split_batch
+from lora_ns.data.fetch import fetch
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_record
+from lora_ns.data.tokenization import tokenize
+from lora_ns.training.train import train
+from lora_ns.training.batch_size import split_batch
 
 
 def task(model: Path, **changes: object) -> RunConfig:
@@ -71,9 +71,9 @@ def test_a_seed_changes_initialisation_order_and_dropout_each_by_itself(workplac
     """The trap of published suites: a seed that is set somewhere and reaches nothing."""
     import torch
 
-    from lora_ns.models import make_deterministic
-    from lora_ns.training.batches import epoch_batches
-    from lora_ns.training.rows import TokenRows
+    from lora_ns.models.base_model import make_deterministic
+    from lora_ns.data.batch_sampler import epoch_batches
+    from lora_ns.data.token_dataset import TokenRows
     from lora_ns.training.setup import set_up_run
 
     trained(task(tiny_causal))

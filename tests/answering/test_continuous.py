@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lora_ns.answering.generation import Generator
+from lora_ns.evaluation.generation import Generator
 from lora_ns.config import GenerationConfig
 from lora_ns.errors import EvaluationError
 
@@ -232,7 +232,7 @@ def said_most(model: Any, tokenizer: Any, asked: list[list[int]]) -> int:
 
 
 def test_an_engine_that_would_say_something_else_is_not_used(tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lora_ns.answering.slots import Slots
+    from lora_ns.evaluation.engines.kv_cache import Slots
 
     model, asked = made(gpt2), prompts()
     monkeypatch.setattr(Slots, "positions", property(lambda slots: [slots.end] * len(slots.firsts)))
@@ -272,6 +272,6 @@ def test_the_longest_prompt_is_asked_first(tokenizer: Any, monkeypatch: pytest.M
     model, asked = made(llama), prompts()
     done: list[int] = []
     generator = Generator(model, tokenizer, GenerationConfig(max_new_tokens=1), size=2)
-    monkeypatch.setattr("lora_ns.answering.generation._counting", lambda samples, progress: lambda a: done.append(len(a.prompt)))
+    monkeypatch.setattr("lora_ns.evaluation.generation._counting", lambda samples, progress: lambda a: done.append(len(a.prompt)))
     generator.texts(asked, [str(number) for number in range(11)])
     assert sorted(done, reverse=True)[:2] == sorted(done[:2], reverse=True)

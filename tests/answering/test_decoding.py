@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lora_ns.answering.decoding import Answer, Decoder, StopTexts
+from lora_ns.evaluation.engines.decoding import Answer, Decoder, StopTexts
 from lora_ns.config import GenerationConfig
 
 

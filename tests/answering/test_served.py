@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from support import causal_task
 
-from lora_ns.chain import make_scores
+from lora_ns.workflow.pipeline import make_scores
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
-from lora_ns.machine import check_machine
-from lora_ns.run import Run
-from lora_ns.store import Store, read_record
+from lora_ns.models.machine import check_machine
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_record
 
 
 def task(model: Path, **changes: Any) -> RunConfig:
@@ -56,7 +56,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=plainly, TokensPrompt=plainly))
     monkeypatch.setitem(sys.modules, "vllm.lora", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "vllm.lora.request", SimpleNamespace(LoRARequest=adapter))
-    monkeypatch.setattr("lora_ns.machine.find_spec", lambda name: True)
+    monkeypatch.setattr("lora_ns.models.machine.find_spec", lambda name: True)
     return heard
 
 

@@ -18,7 +18,7 @@ METHODS = sorted((REPOSITORY / "configs/methods").glob("*.yaml"))
     [
         "from lora_ns.cli import app; app(['--help'], standalone_mode=False)",
         "from lora_ns.cli import app; app(['validate', *sys.argv[1:]], standalone_mode=False)",
-        "from lora_ns.dag import Dag; assert Dag(sys.argv[1]).runs",
+        "from lora_ns.workflow.dag_inputs import Dag; assert Dag(sys.argv[1]).runs",
     ],
     ids=["help", "validate", "workflow"],
 )

@@ -13,7 +13,7 @@ from referencing import Registry, Resource
 from support import REPOSITORY
 
 from lora_ns.config import parse_yaml
-from lora_ns.editor_schema import SCHEMAS
+from lora_ns.config.json_schema import SCHEMAS
 
 FOLDER = REPOSITORY / "configs/schema"
 CONFIGS = sorted([*(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "examples").rglob("*.yaml")])

@@ -202,7 +202,7 @@ def test_loading_a_config_imports_neither_torch_nor_transformers() -> None:
     import sys
 
     code = (
-        "import sys; from lora_ns.config import load_config; from lora_ns.experiment import load_experiment;"
+        "import sys; from lora_ns.config import load_config; from lora_ns.experiment.study import load_experiment;"
         "bad = {'torch', 'transformers', 'peft', 'datasets', 'pandas'} & set(sys.modules); sys.exit(str(bad) if bad else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

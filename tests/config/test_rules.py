@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.config.practice import departures
-from lora_ns.config.rules import learns_a_prompt, optimizers, saves_head, why_not_merged
+from lora_ns.config.recommendations import departures
+from lora_ns.config.method_constraints import learns_a_prompt, optimizers, saves_head, why_not_merged
 from lora_ns.errors import ConfigError
-from lora_ns.machine import check_machine, uses_bitsandbytes
+from lora_ns.models.machine import check_machine, uses_bitsandbytes
 
 TASK: dict[str, Any] = {
     "task_name": "t",
@@ -148,7 +148,7 @@ def test_what_a_machine_without_a_gpu_cannot_do_is_said(sections: dict[str, Any]
 
 
 def test_quantisation_without_bitsandbytes_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_ns.machine.find_spec", lambda name: None)
+    monkeypatch.setattr("lora_ns.models.machine.find_spec", lambda name: None)
     for sections in (base(quantization="4bit"), {"training": {"optim": "paged_adamw_8bit"}}):
         with pytest.raises(ConfigError, match="needs bitsandbytes, which is not installed"):
             check_machine(config(**sections))

@@ -22,7 +22,7 @@ from support import REPOSITORY
 from lora_ns.benchmarks import all_benchmarks
 from lora_ns.config import check, known_methods, merge, read_mapping
 from lora_ns.config.schema import RunConfig
-from lora_ns.run import Run
+from lora_ns.store.run import Run
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent.name not in ("reference", "_build"))
@@ -45,8 +45,8 @@ def tutorial(clone: Path) -> list[Done]:
 
     What `make` would start a process for, run by run, is made in this process before it is called: it finds all done.
     """
-    from lora_ns.chain import make_score
-    from lora_ns.experiment import load_experiment
+    from lora_ns.workflow.pipeline import make_score
+    from lora_ns.experiment.study import load_experiment
 
     found = []
     for block in blocks(TUTORIAL):

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 from support import REPOSITORY, Run
 
-from lora_ns.experiment import load_experiment
+from lora_ns.experiment.study import load_experiment
 
 TINY = "training.max_steps=2 model.revision=null model.dtype=float32 dataset.revision=null"
 WORD_PROBLEMS = (

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from lora_ns.prediction.trace import Trace
+from lora_ns.workflow.planning.fake_trace import Trace
 
 MEBIBYTE = 2**20
 FLOATS = MEBIBYTE // 4

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from support import causal_task, sums, write_config
 
-from lora_ns.chain import make_tokens
+from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import RunConfig, check
-from lora_ns.experiment import load_experiment
-from lora_ns.prediction.workload import Shape, count_rows, workload_of
-from lora_ns.run import Run
-from lora_ns.store import Store, read_record
+from lora_ns.experiment.study import load_experiment
+from lora_ns.workflow.planning.workload import Shape, count_rows, workload_of
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_record
 
 
 def _config(model: Path | str = "builtin:tiny-llama", **sections: object) -> RunConfig:
@@ -88,7 +88,7 @@ def test_rows_are_counted_where_they_lie(workplace: Path, dataset: dict[str, obj
 
 
 def test_a_long_file_is_counted_by_its_beginning(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lora_ns.prediction.workload.SAMPLE_BYTES", 500)
+    monkeypatch.setattr("lora_ns.workflow.planning.workload.SAMPLE_BYTES", 500)
     columns = {"prompt_template": "{question}", "response_template": "{answer}"}
     counted = count_rows(_config(dataset={"name": "./sums", **columns}).dataset, "train", Store())
     assert counted is not None and abs(counted - 40) <= 4

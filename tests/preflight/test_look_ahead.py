@@ -11,8 +11,8 @@ import pytest
 from support import causal_task, sums
 
 from lora_ns.config import RunConfig, check, expand_dotted, merge
-from lora_ns.preflight import Finding, look_ahead, rows
-from lora_ns.store import Store
+from lora_ns.workflow.preflight import Finding, look_ahead, rows
+from lora_ns.store.paths import Store
 
 
 def config(model: Path | str, **settings: Any) -> RunConfig:
@@ -103,7 +103,7 @@ def test_of_a_large_data_set_the_first_rows_are_looked_at(
 
 
 def test_rows_that_were_fetched_before_are_looked_at_where_the_source_is_gone(workplace: Path, tiny_causal: Path) -> None:
-    from lora_ns.fetch import fetch
+    from lora_ns.data.fetch import fetch
 
     settings, store = config(tiny_causal), Store()
     fetch(settings.dataset, store)

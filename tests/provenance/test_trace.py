@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from support import lora_ns
 
-from lora_ns import record
+from lora_ns.store import record
 from lora_ns.config import merge as merged
 from lora_ns.errors import ConfigError, DamagedError
-from lora_ns.experiment import load_experiment
-from lora_ns.merge import merge
+from lora_ns.experiment.study import load_experiment
+from lora_ns.merging.merge import merge
 from lora_ns.provenance import as_text, trace
-from lora_ns.provenance.cells import find_cell
-from lora_ns.run import Run
-from lora_ns.store import Store
-from lora_ns.tables.table import Cell, Column, Section, Table, to_json
+from lora_ns.provenance.cell_address import find_cell
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+from lora_ns.reporting.tables.table import Cell, Column, Section, Table, to_json
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from synthetic_experiment import write_experiment, write_results
 
-from lora_ns.experiment import load_experiment
-from lora_ns.report.stage import report
-from lora_ns.store import Store
-from lora_ns.tables.stage import tables
+from lora_ns.experiment.study import load_experiment
+from lora_ns.reporting.html.make_report import report
+from lora_ns.store.paths import Store
+from lora_ns.reporting.make_tables import tables
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")

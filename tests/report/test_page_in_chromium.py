@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from synthetic_experiment import HOSTILE
 
-from lora_ns.experiment import load_experiment
-from lora_ns.report.content import overview
-from lora_ns.report.details import Details, details
-from lora_ns.report.page import page
-from lora_ns.report.read import read_runs
-from lora_ns.store import Store
+from lora_ns.experiment.study import load_experiment
+from lora_ns.reporting.html.content import overview
+from lora_ns.reporting.html.details import Details, details
+from lora_ns.reporting.html.page import page
+from lora_ns.reporting.html.read import read_runs
+from lora_ns.store.paths import Store
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains

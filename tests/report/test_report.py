@@ -15,13 +15,13 @@ from support import lora_ns
 from synthetic_experiment import HOSTILE
 
 from lora_ns.errors import DamagedError
-from lora_ns.experiment import load_experiment
-from lora_ns.report.content import overview
-from lora_ns.report.details import details
-from lora_ns.report.read import read_runs
-from lora_ns.report.stage import report
-from lora_ns.store import Store
-from lora_ns.tables.stage import tables
+from lora_ns.experiment.study import load_experiment
+from lora_ns.reporting.html.content import overview
+from lora_ns.reporting.html.details import details
+from lora_ns.reporting.html.read import read_runs
+from lora_ns.reporting.html.make_report import report
+from lora_ns.store.paths import Store
+from lora_ns.reporting.make_tables import tables
 
 
 def runs() -> Any:

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from lora_ns.sandbox.checks import Question, checks_of, literal
-from lora_ns.sandbox.harness import Harness, harness_of
+from lora_ns.benchmarks.sandbox.checks import Question, checks_of, literal
+from lora_ns.benchmarks.sandbox.harness import Harness, harness_of
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lora_ns.sandbox import Program, check_sandbox
-from lora_ns.sandbox.checks import checks_of
-from lora_ns.sandbox.harness import Harness
-from lora_ns.sandbox.judging import outcome_of
-from lora_ns.sandbox.process import Limits
-from lora_ns.sandbox.tiers import tier_of, unavailable
+from lora_ns.benchmarks.sandbox import Program, check_sandbox
+from lora_ns.benchmarks.sandbox.checks import checks_of
+from lora_ns.benchmarks.sandbox.harness import Harness
+from lora_ns.benchmarks.sandbox.judging import outcome_of
+from lora_ns.benchmarks.sandbox.process import Limits
+from lora_ns.benchmarks.sandbox.tiers import tier_of, unavailable
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 HUMANEVAL = DATA / "humaneval" / "HumanEval.jsonl.gz"

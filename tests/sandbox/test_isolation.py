@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from lora_ns.errors import DataError, SandboxError
-from lora_ns.sandbox import Program, check_sandbox, run_checks, selftest
-from lora_ns.sandbox.attacks import ATTACKS, attack_programs, forgery_programs
-from lora_ns.sandbox.judging import outcome_of
-from lora_ns.sandbox.process import Limits
-from lora_ns.sandbox.running import chosen_tier
-from lora_ns.sandbox.tiers import landlock_abi, tier_of, unavailable
+from lora_ns.benchmarks.sandbox import Program, check_sandbox, run_checks, selftest
+from lora_ns.benchmarks.sandbox.attacks import ATTACKS, attack_programs, forgery_programs
+from lora_ns.benchmarks.sandbox.judging import outcome_of
+from lora_ns.benchmarks.sandbox.process import Limits
+from lora_ns.benchmarks.sandbox.running import chosen_tier
+from lora_ns.benchmarks.sandbox.tiers import landlock_abi, tier_of, unavailable
 
 TIERS = [
     pytest.param(name, marks=pytest.mark.skipif(bool(unavailable(name)), reason=f"{name}: {unavailable(name)}"))
@@ -152,7 +152,7 @@ def _user_seconds(process):
 @in_every_tier
 def test_a_killed_parent_takes_its_programs_along(tier):
     script = (
-        "from lora_ns.sandbox import Program, run_checks\n"
+        "from lora_ns.benchmarks.sandbox import Program, run_checks\n"
         f"run_checks([Program('while True: pass', timeout_seconds=60)] * 2, {{'sandbox': {tier!r}, 'workers': 2}})"
     )
     parent = psutil.Popen([sys.executable, "-c", script])
@@ -433,7 +433,7 @@ def test_a_check_that_is_no_python_is_the_benchmarks_fault():
 
 
 def test_without_a_tier_nothing_runs_and_the_reader_learns_what_to_install(monkeypatch):
-    monkeypatch.setattr("lora_ns.sandbox.running.unavailable", lambda name: f"no {name} here")
+    monkeypatch.setattr("lora_ns.benchmarks.sandbox.running.unavailable", lambda name: f"no {name} here")
     with pytest.raises(SandboxError, match=r"bubblewrap.*libseccomp2.*evaluation\.sandbox: unsafe"):
         run_checks([Program("import os\nos.mkdir('/tmp/this-never-runs')")])
     assert not Path("/tmp/this-never-runs").exists()

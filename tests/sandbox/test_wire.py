@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_ns.sandbox import child
-from lora_ns.sandbox.wire import MEMBERS_PER_TABLE, Opaque, Unreadable, message_of, value_of
+from lora_ns.benchmarks.sandbox import child
+from lora_ns.benchmarks.sandbox.wire import MEMBERS_PER_TABLE, Opaque, Unreadable, message_of, value_of
 
 numbers = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False)
 scalars = st.none() | numbers | st.text() | st.binary()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lora_ns.benchmarks.code import entry_point_of
-from lora_ns.scoring import extract_code as extract_code_module
-from lora_ns.scoring.extract_code import defines, extract_code, function_program, parses
+from lora_ns.benchmarks.scorers import code_extraction as extract_code_module
+from lora_ns.benchmarks.scorers.code_extraction import defines, extract_code, function_program, parses
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 MBPP = SHARED / "mbpp" / "mbpp.jsonl"

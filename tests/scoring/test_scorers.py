@@ -3,7 +3,7 @@
 import pytest
 
 from lora_ns.errors import ConfigError
-from lora_ns.scoring import SCORERS, scorer
+from lora_ns.benchmarks.scorers import SCORERS, scorer
 
 
 def test_every_name_leads_to_its_scorer():

@@ -20,11 +20,11 @@ import pytest
 import yaml
 from support import APART, REPOSITORY, write_config, write_study
 
-from lora_ns.chain import make_score
-from lora_ns.experiment import load_experiment
-from lora_ns.run import Run
-from lora_ns.store import Store
-from lora_ns.tables.stage import tables
+from lora_ns.workflow.pipeline import make_score
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+from lora_ns.reporting.make_tables import tables
 
 SNAKEMAKE = [
     str(Path(sys.executable).parent / "snakemake"),
@@ -346,7 +346,7 @@ def test_a_run_on_several_machines_is_one_run(finished: Path, tmp_path: Path) ->
 def test_a_job_that_is_cancelled_does_not_put_itself_back_into_the_queue(slurm: Path, tmp_path: Path) -> None:
     (tmp_path / "job.py").write_text(
         "import pathlib, signal, time\n"
-        "from lora_ns.slurm import requeue\n"
+        "from lora_ns.workflow.slurm import requeue\n"
         "def told(*_):\n"
         "    pathlib.Path('answer').write_text(str(requeue()))\n"
         "signal.signal(signal.SIGTERM, told)\n"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from lora_ns.errors import ConfigError
-from lora_ns.sources import builtin, paraphrase
+from lora_ns.data.sources import builtin, paraphrase
 
 SIZES = {"num_train": 300, "num_validation": 50, "num_test": 60}
 
@@ -40,7 +40,7 @@ def test_rows_are_those_recorded_for_this_version(name):
 
 
 def test_rows_are_the_same_in_another_process_with_another_hash_seed(name):
-    program = f"import json; from lora_ns.sources import builtin; print(json.dumps(builtin.generate({name!r}, {SIZES!r})))"
+    program = f"import json; from lora_ns.data.sources import builtin; print(json.dumps(builtin.generate({name!r}, {SIZES!r})))"
     done = subprocess.run(
         [sys.executable, "-c", program], env={"PYTHONHASHSEED": "7"}, capture_output=True, text=True, check=True
     )

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from lora_ns import sources
+from lora_ns.data import sources
 from lora_ns.config import DatasetConfig
 from lora_ns.errors import DataError
 

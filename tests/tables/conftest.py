@@ -6,7 +6,7 @@ import pytest
 from demo_tables import tables_of
 from synthetic_scores import demo_scores
 
-from lora_ns.tables.build import TablesResult
+from lora_ns.reporting.tables.build import TablesResult
 
 
 @pytest.fixture(scope="package")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 from synthetic_scores import write_scores
 
-from lora_ns.tables.build import TablesResult, make_tables
+from lora_ns.reporting.tables.build import TablesResult, make_tables
 
 METHODS = ["none", "prompt_tuning", "prefix_tuning", "lora", "full"]
 EXPERIMENT = {

@@ -12,8 +12,8 @@ from rich.console import Console
 from synthetic_scores import demo_scores, generation_score, write_scores
 
 from lora_ns.errors import DataError
-from lora_ns.tables.build import TABLE_FILES, make_tables
-from lora_ns.tables.terminal import print_tables
+from lora_ns.reporting.tables.build import TABLE_FILES, make_tables
+from lora_ns.reporting.tables.terminal import print_tables
 
 
 def test_every_value_stands_once_with_the_file_that_it_is_from(demo):

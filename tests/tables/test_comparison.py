@@ -10,10 +10,10 @@ import pytest
 from demo_tables import read, tables_of
 from synthetic_scores import demo_scores, generation_score
 
-from lora_ns import statistics as st
-from lora_ns.tables.collect import Experiment, Results
-from lora_ns.tables.comparison import compare_with_baseline
-from lora_ns.tables.score import Score
+from lora_ns.reporting import statistics as st
+from lora_ns.reporting.results import Experiment, Results
+from lora_ns.reporting.tables.comparison import compare_with_baseline
+from lora_ns.reporting.score_file import Score
 
 
 def test_the_comparison_is_the_two_way_difference_holm_adjusted_within_the_task(demo):

@@ -10,18 +10,18 @@ import pytest
 from matplotlib.colors import to_rgb
 from synthetic_scores import classification_score, demo_scores, generation_score, history, search, write_scores
 
-from lora_ns import statistics as st
-from lora_ns.tables.collect import Results, collect
-from lora_ns.tables.cost import costs
-from lora_ns.tables.figures import make_figures
-from lora_ns.tables.figures.curves import learning_curves
-from lora_ns.tables.figures.learning_rate import learning_rate
-from lora_ns.tables.figures.pareto import pareto
-from lora_ns.tables.figures.reliability import reliability
-from lora_ns.tables.figures.seeds import seeds
-from lora_ns.tables.figures.style import look
-from lora_ns.tables.paper import FIGURES
-from lora_ns.tables.summary import summarise
+from lora_ns.reporting import statistics as st
+from lora_ns.reporting.results import Results, collect
+from lora_ns.reporting.tables.cost import costs
+from lora_ns.reporting.figures import make_figures
+from lora_ns.reporting.figures.curves import learning_curves
+from lora_ns.reporting.figures.learning_rate import learning_rate
+from lora_ns.reporting.figures.pareto import pareto
+from lora_ns.reporting.figures.reliability import reliability
+from lora_ns.reporting.figures.seeds import seeds
+from lora_ns.reporting.figures.style import look
+from lora_ns.reporting.tables.paper import FIGURES
+from lora_ns.reporting.tables.summary import summarise
 
 METHODS = ["none", "prompt_tuning", "prefix_tuning", "lora", "full"]
 EXPERIMENT = {"name": "demo", "methods": METHODS, "tasks": ["word_problems", "paraphrase"]}

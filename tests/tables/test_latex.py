@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from synthetic_scores import classification_score, demo_scores, general_score, generation_score, write_scores
 
-from lora_ns.tables.build import make_tables
-from lora_ns.tables.figures import make_figures
-from lora_ns.tables.latex import escape, to_latex
-from lora_ns.tables.table import Cell, Column, Section, Table
+from lora_ns.reporting.tables.build import make_tables
+from lora_ns.reporting.figures import make_figures
+from lora_ns.reporting.tables.latex import escape, to_latex
+from lora_ns.reporting.tables.table import Cell, Column, Section, Table
 
 HARD_NAME = r"a_b 100% & #1 $x$ {y} ~z^2 \end <q> |"
 

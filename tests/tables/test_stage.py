@@ -13,17 +13,17 @@ from PIL import Image
 from support import causal_task, write_config
 from synthetic_scores import generation_score, history
 
-from lora_ns import record
-from lora_ns.dag import Dag
+from lora_ns.store import record
+from lora_ns.workflow.dag_inputs import Dag
 from lora_ns.errors import LoraNsError, TrainingError
-from lora_ns.experiment import Experiment, load_experiment
-from lora_ns.failure import noting
-from lora_ns.run import Run
-from lora_ns.statistics import RESAMPLES
-from lora_ns.store import Store, replace_text
-from lora_ns.tables import stage
-from lora_ns.tables.build import TABLES
-from lora_ns.tables.resampling import SEED
+from lora_ns.experiment.study import Experiment, load_experiment
+from lora_ns.store.failures import noting
+from lora_ns.store.run import Run
+from lora_ns.reporting.statistics import RESAMPLES
+from lora_ns.store.paths import Store, replace_text
+from lora_ns.reporting import make_tables
+from lora_ns.reporting.tables.build import TABLES
+from lora_ns.reporting.rng import SEED
 
 
 def write_experiment(folder: Path, **changes: object) -> Path:
@@ -55,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         experiment = load_experiment(write_experiment(folder))
         write_scores(experiment)
-        stage.tables(experiment, Store())
+        make_tables.tables(experiment, Store())
     finally:
         os.chdir(here)
     return folder
@@ -112,16 +112,16 @@ def test_with_the_scores_alone_every_file_is_rebuilt_to_the_byte(project: Path) 
     for kind in ("tables", "figures", "metrics", "plots"):
         shutil.rmtree(f"results/{kind}")
     assert {path.name for path in Path("results").iterdir()} == {"scores"}
-    stage.tables(experiment(), Store())
+    make_tables.tables(experiment(), Store())
     assert files(project) == before
 
 
 def test_a_second_call_makes_nothing_and_shows_the_same(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = moments(project)
-    shown = stage.tables(experiment(), Store())
+    shown = make_tables.tables(experiment(), Store())
     assert moments(project) == before
     shutil.rmtree("results/tables")
-    assert stage.tables(experiment(), Store()) == shown
+    assert make_tables.tables(experiment(), Store()) == shown
 
 
 @pytest.mark.parametrize("change", ["a score", "a table", "a lost figure", "the title", "the code"])
@@ -140,7 +140,7 @@ def test_whatever_changes_is_made_again(project: Path, monkeypatch: pytest.Monke
         write_experiment(project, title="Another")
     else:
         monkeypatch.setattr(stage, "CODE", ("tables/stage.py",))
-    stage.tables(experiment(), Store())
+    make_tables.tables(experiment(), Store())
     after = files(project)
     if change in ("a table", "a lost figure"):
         assert after == before
@@ -155,12 +155,12 @@ def test_missing_and_failed_runs_are_said_and_the_record_is_not_that_of_finished
     shutil.rmtree(second.scores[0].parent)
     with pytest.raises(TrainingError), noting(store, first.name, "train"):
         raise TrainingError("the loss became nan at step 7: training stopped.")
-    stage.tables(experiment(), store)
+    make_tables.tables(experiment(), store)
     text = Path("results/tables/e/main.md").read_text()
     assert "sums: seed 0 failed (train: the loss became nan at step 7: training stopped); seed 1 missing" in text
     assert not experiment().tables_record.exists()
     write_scores(experiment())
-    stage.tables(experiment(), store)
+    make_tables.tables(experiment(), store)
     assert experiment().tables_record.exists()
 
 
@@ -177,7 +177,7 @@ def test_a_failure_is_forgotten_once_the_stage_succeeds(project: Path) -> None:
 def test_tables_wait_for_the_choice_of_settings(project: Path) -> None:
     write_experiment(project, tune={"training.learning_rate": [1e-4, 1e-3]})
     with pytest.raises(LoraNsError, match="not chosen yet: 0 of 4 trials"):
-        stage.tables(experiment(), Store())
+        make_tables.tables(experiment(), Store())
 
 
 def test_forgetting_is_asked_of_the_base_by_the_workflow_and_read_by_the_tables(project: Path) -> None:
@@ -196,10 +196,10 @@ def test_forgetting_is_asked_of_the_base_by_the_workflow_and_read_by_the_tables(
     losses = {run.name: 3.0 + index / 10 for index, run in enumerate((base, *experiment().runs))}
     for run in experiment().runs:
         write_general(run, losses[run.name])
-    stage.tables(experiment(), Store())
+    make_tables.tables(experiment(), Store())
     assert not experiment().tables_record.exists(), "the base is still to be asked"
     write_general(base, losses[base.name])
-    stage.tables(experiment(), Store())
+    make_tables.tables(experiment(), Store())
     said = json.loads(experiment().tables_record.read_text())
     assert str(base.scores[0]) in said["inputs"]
     rows = pd.read_csv("results/tables/e/forgetting.csv").set_index("method")

@@ -8,7 +8,7 @@ from demo_tables import EXPERIMENT, METHODS, main_row, read, tables_of
 from scipy import stats
 from synthetic_scores import classification_score, demo_scores, generation_score
 
-from lora_ns import statistics as st
+from lora_ns.reporting import statistics as st
 
 
 def test_mean_and_interval_over_seeds_are_students(demo):

@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from lora_ns.training.batches import RunBatches, Share, epoch_batches, order_digest
+from lora_ns.data.batch_sampler import RunBatches, Share, epoch_batches, order_digest
 
 LENGTHS = np.random.RandomState(0).lognormal(4, 0.6, 1003).astype(int) + 2
 

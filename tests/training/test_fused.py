@@ -20,22 +20,22 @@ from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
-from lora_ns.failure import failure_of
-from lora_ns.fetch import fetch
-from lora_ns.grouping import groups_of, why_alone
-from lora_ns.prediction.devices import PROCESSOR
-from lora_ns.prediction.memory import of_sweep
-from lora_ns.prediction.predictor import Predictor
-from lora_ns.prediction.workload import workload_of
-from lora_ns.run import Run
-from lora_ns.store import Store, exists, read_record
-from lora_ns.sweep import train_all
-from lora_ns.tokenize import tokenize
-from lora_ns.train import train
-from lora_ns.training.fused import sweep as fused
-from lora_ns.training.fused.layout import Layout
-from lora_ns.training.fused.members import Member
-from lora_ns.training.interruption import Interruption
+from lora_ns.store.failures import failure_of
+from lora_ns.data.fetch import fetch
+from lora_ns.training.multi_adapter.grouping import groups_of, why_alone
+from lora_ns.workflow.planning.devices import PROCESSOR
+from lora_ns.workflow.planning.memory import of_sweep
+from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.workload import workload_of
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, exists, read_record
+from lora_ns.training.multi_adapter.runner import train_all
+from lora_ns.data.tokenization import tokenize
+from lora_ns.training.train import train
+from lora_ns.training.multi_adapter import loop as fused
+from lora_ns.training.multi_adapter.layout import Layout
+from lora_ns.training.multi_adapter.members import Member
+from lora_ns.training.signals import Interruption
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 EVA = {"init_lora_weights": "eva", "calibration_rows": 16, "r": 2}
@@ -229,7 +229,7 @@ def test_every_way_through_a_layer_gives_what_a_run_alone_does(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, way: str, method: str
 ) -> None:
     """Small layers take the members' own weights, larger ones and GPUs the others."""
-    from lora_ns.training.fused import layers
+    from lora_ns.training.multi_adapter import layers
 
     monkeypatch.setattr(layers, "way_of", lambda *_: way)
     configs = [causal(tiny_causal, METHODS[method], seed=2), causal(tiny_causal, METHODS["lora"], seed=3)]
@@ -239,8 +239,8 @@ def test_every_way_through_a_layer_gives_what_a_run_alone_does(
 def test_what_only_a_run_alone_needs_is_not_imported() -> None:
     """transformers' Trainer, which takes a third of a second."""
     words = [
-        "import sys, torch, lora_ns.training.arguments, lora_ns.training.fused.sweep",
-        "from lora_ns.training.fused import members",
+        "import sys, torch, lora_ns.training.arguments, lora_ns.training.multi_adapter.loop",
+        "from lora_ns.training.multi_adapter import members",
         "members._decays(torch.nn.Linear(2, 2), 0.0)",
         "print('transformers.trainer' in sys.modules)",
     ]
@@ -249,7 +249,7 @@ def test_what_only_a_run_alone_needs_is_not_imported() -> None:
 
 
 def test_the_smallest_layers_have_weights_of_each_members_own() -> None:
-    from lora_ns.training.fused.layers import LowRank, way_of
+    from lora_ns.training.multi_adapter.layers import LowRank, way_of
 
     def way(size: int, dtype: torch.dtype = torch.float32, **settings: Any) -> str:
         part = LowRank(torch.nn.Parameter(torch.zeros(2, size)), torch.nn.Parameter(torch.zeros(size, 2)), 1.0, **settings)
@@ -512,7 +512,7 @@ def test_a_checkpoint_that_cannot_be_written_is_said_of_all_members_and_none_is_
 
     monkeypatch.setattr(torch, "save", full)
     monkeypatch.setattr("lora_ns.training.checkpoints.EVERY_SECONDS", 0)
-    monkeypatch.setattr("lora_ns.sweep.train", lambda *_, **__: pytest.fail("it was trained alone"))
+    monkeypatch.setattr("lora_ns.training.multi_adapter.runner.train", lambda *_, **__: pytest.fail("it was trained alone"))
     found = list(together(configs, store).values())
     assert len(found) == 2 and all("cannot write a checkpoint in" in str(outcome) for outcome in found)
 
@@ -532,14 +532,14 @@ def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
 ) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
     store = ready(configs)
-    monkeypatch.setattr("lora_ns.sweep.groups_of", lambda configs, *_: [[config] for config in configs])
+    monkeypatch.setattr("lora_ns.training.multi_adapter.runner.groups_of", lambda configs, *_: [[config] for config in configs])
 
     def broken(run: Run, *, quiet: bool) -> Path:
         if run.config.seed == 0:
             raise IndexError("of somebody else's")
         return train(run, quiet=quiet)
 
-    monkeypatch.setattr("lora_ns.sweep.train", broken)
+    monkeypatch.setattr("lora_ns.training.multi_adapter.runner.train", broken)
     found = list(together(configs, store).values())
     assert str(found[0]) == "IndexError: of somebody else's" and isinstance(found[1], Path)
     assert "Traceback" in capsys.readouterr().err

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from lora_ns.training import interruption
-from lora_ns.training.interruption import noticing
+from lora_ns.training import signals
+from lora_ns.training.signals import noticing
 
 
 def ended_by(number: signal.Signals, seconds_between: float) -> int:

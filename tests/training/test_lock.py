@@ -1,4 +1,4 @@
-"""One trainer a run; and `lora_ns.owner`, by which a lock tells whether its process is still at work."""
+"""One trainer a run; and `lora_ns.store.owner`, by which a lock tells whether its process is still at work."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from lora_ns.errors import Busy
-from lora_ns.owner import SILENT_SECONDS
-from lora_ns.training.lock import holding
+from lora_ns.store.owner import SILENT_SECONDS
+from lora_ns.training.run_lock import holding
 
 
 def test_a_second_trainer_beside_a_living_one_is_told_who_it_is(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from peft import (
 )
 from torch.testing import assert_close
 
-from lora_ns.training.collate import IGNORED, Batch, with_targets
-from lora_ns.training.entropy import token_entropy
-from lora_ns.training.flat import flatten
+from lora_ns.data.collator import IGNORED, Batch, with_targets
+from lora_ns.training.token_entropy import token_entropy
+from lora_ns.training.padding_free import flatten
 from lora_ns.training.loss import CausalLoss, LabelLoss, sums_by_owner
 
 SMALL = {

@@ -9,7 +9,7 @@ import torch
 from peft import AdaLoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from lora_ns.training.ranks import orthogonality
+from lora_ns.models.adaptive_rank import orthogonality
 
 
 def test_the_penalty_is_what_peft_adds_to_the_models_own_loss(tiny_causal: Path) -> None:

@@ -11,15 +11,15 @@ import torch
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.fetch import fetch
-from lora_ns.models import load_base, make_deterministic
-from lora_ns.prediction.step import set_up_step
-from lora_ns.run import Run
-from lora_ns.store import Store, read_record
-from lora_ns.sweep import train_all
-from lora_ns.tokenize import tokenize
-from lora_ns.train import train
-from lora_ns.training.batches import Share
+from lora_ns.data.fetch import fetch
+from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.workflow.planning.profile_step import set_up_step
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_record
+from lora_ns.training.multi_adapter.runner import train_all
+from lora_ns.data.tokenization import tokenize
+from lora_ns.training.train import train
+from lora_ns.data.batch_sampler import Share
 from lora_ns.training.setup import rows_and_collate, run_batches
 
 STEPS = 4
@@ -87,7 +87,7 @@ def test_a_run_with_dropout_has_the_same_losses_alone_in_a_group_and_as_it_is_pr
 
 def test_noise_on_embeddings_is_the_trainers_own(workplace: Path, tiny_causal: Path) -> None:
     """NEFTune's runs are padded and trained alone, so that the noise is as strong as transformers' Trainer makes it."""
-    from lora_ns.grouping import why_alone
+    from lora_ns.training.multi_adapter.grouping import why_alone
 
     config = run_config(tiny_causal, 0, training={"neftune_noise_alpha": 5.0})
     assert why_alone(config) == "training.neftune_noise_alpha"

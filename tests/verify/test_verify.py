@@ -11,17 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import REPOSITORY, lora_ns, write_config
 
-from lora_ns import record
-from lora_ns import store as store_module
-from lora_ns.chain import make_adapters, make_score
+from lora_ns.store import record
+from lora_ns.store import paths as store_module
+from lora_ns.workflow.pipeline import make_adapters, make_score
 from lora_ns.config import expand_dotted, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError
-from lora_ns.experiment import load_experiment
-from lora_ns.run import Run
-from lora_ns.store import Store
-from lora_ns.tables.stage import tables
-from lora_ns.verify.run import Verified
-from lora_ns.verify.targets import Requests, requests_of, verify_all
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+from lora_ns.reporting.make_tables import tables
+from lora_ns.provenance.verify.run import Verified
+from lora_ns.provenance.verify.targets import Requests, requests_of, verify_all
 
 
 def verified(*targets: str, tolerance: float = 1e-3) -> list[Verified]:
@@ -94,7 +94,7 @@ def test_a_run_whose_memory_ran_out_is_made_again_with_as_many_rows_at_once(stud
         asked.append(per_device)
         return prepare(*given, per_device=per_device, **rest)
 
-    monkeypatch.setattr("lora_ns.train.prepare", noted)
+    monkeypatch.setattr("lora_ns.training.train.prepare", noted)
     verified(run.name)
     assert asked == [2]
 

@@ -14,8 +14,8 @@ import pytest
 from support import APART, REPOSITORY, sums, write_config, write_study
 from test_workflow import SNAKEMAKE, snakemake
 
-from lora_ns.experiment import load_experiment
-from lora_ns.store import Store
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.paths import Store
 
 HOURS = 2 * 3600
 

@@ -1,7 +1,7 @@
 """What all rules share: no name of an artefact is taken apart, each is a whole wildcard."""
 
-from lora_ns.dag import missing
-from lora_ns.slurm import cancel_leftovers
+from lora_ns.workflow.dag_inputs import missing
+from lora_ns.workflow.slurm import cancel_leftovers
 
 
 wildcard_constraints:

@@ -28,7 +28,7 @@ To add a benchmark:
            )
        ]
 
-   `judge_by` takes scorers by name (`lora_ns.scoring.SCORERS`); a scorer of one's own is a function
+   `judge_by` takes scorers by name (`lora_ns.benchmarks.scorers.SCORERS`); a scorer of one's own is a function
    (completion, reference) -> Scored.  For another way to judge, write `judge` yourself.
 
 3. Name the module in `_MODULES` below.  `lora-ns evaluate` then knows it, with few-shot examples, chat templates,
@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from lora_ns.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lora_ns.sandbox import Program
+    from lora_ns.benchmarks.sandbox import Program
 
 Row = Mapping[str, Any]
 """One row of the data, by column name."""

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from lora_ns.benchmarks import Benchmark, Row, Verdict
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.scoring.extract_code import extract_code, function_program
-from lora_ns.scoring.passk import pass_at_k
+from lora_ns.benchmarks.scorers.code_extraction import extract_code, function_program
+from lora_ns.benchmarks.scorers.pass_at_k import pass_at_k
 
 if TYPE_CHECKING:
-    from lora_ns.sandbox import Outcome, Program
+    from lora_ns.benchmarks.sandbox import Outcome, Program
 
 TIMEOUT_SECONDS = 3.0
 FEW_SHOT_TASK_IDS = (2, 3, 4)
@@ -89,7 +89,7 @@ def mbpp_examples(rows: Sequence[Row]) -> list[Row]:
 
 def mbpp_program(row: Row, completion: str, timeout_seconds: float) -> Program:
     """MBPP: the answer's code, the row's set-up code after it, its assertions."""
-    from lora_ns.sandbox import Program
+    from lora_ns.benchmarks.sandbox import Program
 
     asserts = _asserts(row)
     code = extract_code(completion, entry_point_of(asserts))
@@ -99,7 +99,7 @@ def mbpp_program(row: Row, completion: str, timeout_seconds: float) -> Program:
 
 def function_task_program(row: Row, completion: str, timeout_seconds: float) -> Program:
     """A function described in words: the answer's code and the row's assertions."""
-    from lora_ns.sandbox import Program
+    from lora_ns.benchmarks.sandbox import Program
 
     code = extract_code(completion, _text(row, "entry_point"))
     return Program(code=code, asserts=_asserts(row), timeout_seconds=timeout_seconds)
@@ -107,7 +107,7 @@ def function_task_program(row: Row, completion: str, timeout_seconds: float) -> 
 
 def humaneval_program(row: Row, completion: str, timeout_seconds: float) -> Program:
     """HumanEval: prompt and completion; its `check` as assertions where it is a list of them, else as a harness."""
-    from lora_ns.sandbox import Program
+    from lora_ns.benchmarks.sandbox import Program
 
     entry_point, test = _text(row, "entry_point"), _text(row, "test")
     code = function_program(_text(row, "prompt"), completion, entry_point)
@@ -179,7 +179,7 @@ def judge_of(program_of: ProgramOf) -> Callable[..., list[Verdict]]:
     """A judge that runs what `program_of` makes of each completion.  It raises SandboxError, never scores it."""
 
     def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[Verdict]:
-        from lora_ns.sandbox import run_checks
+        from lora_ns.benchmarks.sandbox import run_checks
 
         timeout_seconds = float(settings.get("timeout_seconds", TIMEOUT_SECONDS))
         ks = _checked_ks(settings.get("pass_at", (1,)), completions)

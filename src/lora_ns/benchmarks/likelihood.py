@@ -25,7 +25,7 @@ from typing import Any
 
 from lora_ns.benchmarks import Benchmark, Row
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.scoring import as_reference
+from lora_ns.benchmarks.scorers import as_reference
 
 REFERENCE_COLUMNS = ("answer", "label", "answerKey", "gold")
 

@@ -12,8 +12,8 @@ from lora_ns import __version__
 from lora_ns.cli import checking, importing, models, planning, provenance, scoring, stages, tables, watching
 from lora_ns.cli.options import errors
 from lora_ns.errors import Interrupted, LoraNsError
-from lora_ns.processes import Processes
-from lora_ns.slurm import requeue
+from lora_ns.store.processes import Processes
+from lora_ns.workflow.slurm import requeue
 
 app = typer.Typer(name="lora-ns", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 

@@ -15,14 +15,14 @@ from lora_ns.cli.options import errors
 from lora_ns.config import RunConfig, check, load_config, read_mapping, read_method, with_method
 from lora_ns.config.kinds import kind_of
 from lora_ns.config.launch import is_launch_file, launch_file_problems
-from lora_ns.config.practice import departures, far_off
-from lora_ns.engines import prepare_engines
+from lora_ns.config.recommendations import departures, far_off
+from lora_ns.models.imports import prepare_engines
 from lora_ns.errors import ConfigError, InputError, LoraNsError
-from lora_ns.experiment import load_experiment
-from lora_ns.methods import check_peft_config
-from lora_ns.run import Run
-from lora_ns.store import Store, read_evaluation
-from lora_ns.trackers import missing_trackers
+from lora_ns.experiment.study import load_experiment
+from lora_ns.models.adapter import check_peft_config
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, read_evaluation
+from lora_ns.config.trackers import missing_trackers
 
 app = typer.Typer()
 
@@ -82,7 +82,7 @@ class Kind(StrEnum):
 @app.command()
 def schema(kind: Annotated[Kind, typer.Argument(help="Of which file.")] = Kind.task) -> None:
     """The JSON schema by which an editor completes a config.  Example: lora-ns schema task > configs/schema/task.json"""
-    from lora_ns.editor_schema import SCHEMAS
+    from lora_ns.config.json_schema import SCHEMAS
 
     typer.echo(json.dumps(SCHEMAS[kind](), indent=1, ensure_ascii=False))
 
@@ -151,7 +151,7 @@ def _refused_by_peft(found: Mapping[Path, Described]) -> list[str]:
 def _looked_ahead(described: Described, store: Store) -> Iterator[tuple[str, bool]]:
     """(what was found, whether a run would fail by it) of a file's runs."""
     if described.runs and not described.is_part:
-        from lora_ns.preflight import look_ahead
+        from lora_ns.workflow.preflight import look_ahead
 
         prepare_engines(*described.runs)
         yield from ((finding.text, finding.fatal) for finding in look_ahead(described.runs, store))

@@ -37,10 +37,10 @@ def import_config(
     force: ForceOption = False,
 ) -> None:
     """Another tool's config as ours, and what of it could not be carried.  Example: lora-ns import axolotl qlora.yml"""
-    from lora_ns.importing.axolotl import from_axolotl
-    from lora_ns.importing.llama_factory import from_llama_factory
-    from lora_ns.importing.theirs import write
-    from lora_ns.store import slug
+    from lora_ns.config.importers.axolotl import from_axolotl
+    from lora_ns.config.importers.llama_factory import from_llama_factory
+    from lora_ns.config.importers.foreign_config import write
+    from lora_ns.store.paths import slug
 
     read = from_axolotl if tool is Tool.axolotl else from_llama_factory
     try:
@@ -62,7 +62,7 @@ def import_peft_experiment(
     force: ForceOption = False,
 ) -> None:
     """A folder of PEFT's method comparison as our config.  Example: lora-ns import-peft-experiment lora/rank32"""
-    from lora_ns.importing.peft_comparison import import_experiment
+    from lora_ns.config.importers.peft_comparison import import_experiment
 
     path, notes = import_experiment(folder, output, whole_task=task, force=force)
     _say(notes, path)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lora_ns.errors import ConfigError, DamagedError, LoraNsError
-from lora_ns.store import Store
+from lora_ns.store.paths import Store
 
 app = typer.Typer()
 
@@ -51,8 +51,8 @@ def verify(
     if not targets:
         raise ConfigError("verify takes runs, experiment files, scores or cells; or --stored.")
     from lora_ns.config import load_config
-    from lora_ns.engines import prepare_engines
-    from lora_ns.verify.targets import requests_of, verify_all
+    from lora_ns.models.imports import prepare_engines
+    from lora_ns.provenance.verify.targets import requests_of, verify_all
 
     store = Store()
     requests = requests_of(targets, store)
@@ -84,7 +84,7 @@ def _print_verified(verified: Any) -> None:
 
 def _check_stored(as_json: bool) -> None:
     """Every artefact and score that lies here against its record."""
-    from lora_ns.verify.stored import checked
+    from lora_ns.provenance.verify.stored import checked
 
     found = {str(path): faults for path, faults in checked(Store())}
     bad = {path: faults for path, faults in found.items() if faults}
@@ -107,7 +107,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two runs.  Example: lora-ns diff word_problems-tiny-llama-lora-s0 word_problems-tiny-llama-lora-s1"""
-    from lora_ns.difference import as_text, difference
+    from lora_ns.provenance.compare_runs import as_text, difference
 
     found = difference(first, second, Store())
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else as_text(found))
@@ -116,7 +116,7 @@ def diff(
 @app.command()
 def doctor(as_json: JsonOption = False) -> None:
     """What this machine has, and what is missing for which feature.  Example: lora-ns doctor"""
-    from lora_ns.doctor import as_text, examine
+    from lora_ns.workflow.doctor import as_text, examine
 
     found = examine()
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else as_text(found))
@@ -132,6 +132,6 @@ def archive(
     licence: Annotated[str | None, typer.Option(help="An address, as of a Creative Commons licence, or words.")] = None,
 ) -> None:
     """One folder to deposit with a paper.  Example: lora-ns archive configs/experiments/demo.yaml --out archive/demo"""
-    from lora_ns.archive import archive as write
+    from lora_ns.provenance.archive import archive as write
 
     typer.echo(write(experiment, Store(), out, licence=licence, authors=author or ()))

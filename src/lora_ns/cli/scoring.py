@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lora_ns.cli.options import errors
-from lora_ns.config.files import why_unreadable
+from lora_ns.config.yaml_io import why_unreadable
 from lora_ns.errors import DataError, SandboxError
 
 app = typer.Typer()
@@ -29,8 +29,8 @@ def score(
 ) -> None:
     """Judge completions made elsewhere.  Example: lora-ns score answers.jsonl --scorer gsm8k_flexible"""
     from lora_ns.config import parse_overrides
-    from lora_ns.scoring import as_reference
-    from lora_ns.scoring import scorer as find
+    from lora_ns.benchmarks.scorers import as_reference
+    from lora_ns.benchmarks.scorers import scorer as find
 
     judge = find(scorer, **parse_overrides(option or []))
     correct = total = 0
@@ -81,7 +81,7 @@ def _asked(content: dict[str, Any]) -> str:
 
 def _checked(line: str) -> tuple[dict[str, Any], str | None]:
     """(what the line holds, what is wrong with it)."""
-    from lora_ns.scoring import as_reference
+    from lora_ns.benchmarks.scorers import as_reference
 
     try:
         content = json.loads(line)
@@ -110,7 +110,7 @@ def sandbox_check(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds a program.")] = 3.0,
 ) -> None:
     """Whether this machine can run a model's code safely.  Example: lora-ns sandbox-check --golds HumanEval.jsonl.gz"""
-    from lora_ns.answering.isolation import named_report
+    from lora_ns.benchmarks.sandbox.health import named_report
 
     programs = {identity: program for file in golds or [] for identity, program in _golds_of(file, timeout)}
     report = named_report(programs, sandbox, {})
@@ -130,10 +130,10 @@ def sandbox_check(
 
 def _golds_of(file: Path, timeout: float) -> Iterator[tuple[str, Any]]:
     """(file:id, program) of each row, by the benchmark that its columns belong to."""
-    from lora_ns.answering.isolation import gold_programs
+    from lora_ns.benchmarks.sandbox.health import gold_programs
     from lora_ns.benchmarks import benchmark
     from lora_ns.config import DatasetConfig
-    from lora_ns.sources import local
+    from lora_ns.data.sources import local
 
     (table,) = local.load(DatasetConfig.model_validate({"name": {"test": str(file)}})).values()
     rows = table.to_pylist()

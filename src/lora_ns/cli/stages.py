@@ -11,16 +11,16 @@ from typing import Annotated
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from lora_ns.chain import make_adapters, make_base_model, make_scores, make_tokens
+from lora_ns.workflow.pipeline import make_adapters, make_base_model, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
-from lora_ns.engines import keep_torch_away, prepare_engines
+from lora_ns.models.imports import keep_torch_away, prepare_engines
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
-from lora_ns.experiment_file import MAX_MEMBERS
-from lora_ns.models import folder_here
-from lora_ns.processes import Processes
-from lora_ns.run import Run
-from lora_ns.store import Evaluation, Store, read_evaluation
+from lora_ns.config.experiment_file import MAX_MEMBERS
+from lora_ns.models.base_model import folder_here
+from lora_ns.store.processes import Processes
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Evaluation, Store, read_evaluation
 
 app = typer.Typer()
 
@@ -45,8 +45,8 @@ def fetch(
     overrides: Overrides = None,
 ) -> None:
     """Get the rows of a config, or its model.  Example: lora-ns fetch --config configs/gsm8k.yaml"""
-    from lora_ns.fetch import fetch as run_stage
-    from lora_ns.fetch import fetch_model
+    from lora_ns.data.fetch import fetch as run_stage
+    from lora_ns.data.fetch import fetch_model
 
     if (config is None) == (evaluation is None):
         raise ConfigError("fetch takes either --config or --evaluation.")
@@ -141,7 +141,7 @@ def evaluate(
     store = Store()
     runs = [Run(_config(path, method, overrides), store) for path in config]
     prepare_engines(*(run.config for run in runs))
-    from lora_ns.answering.bases import Bases
+    from lora_ns.evaluation.model_pool import Bases
 
     asked: dict[str, tuple[Evaluation, list[Run]]] = {}
     for path, run in zip(config, runs, strict=True):

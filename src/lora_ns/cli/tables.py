@@ -10,8 +10,8 @@ from rich.console import Console
 
 from lora_ns.cli.options import ExperimentArgument
 from lora_ns.errors import ConfigError
-from lora_ns.experiment import load_experiment
-from lora_ns.store import Store
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.paths import Store
 
 app = typer.Typer()
 
@@ -19,7 +19,7 @@ app = typer.Typer()
 @app.command()
 def choose(experiment: ExperimentArgument) -> None:
     """Settings from a search's trials, where the experiment has a `tune:`.  Example: lora-ns choose experiment.yaml"""
-    from lora_ns.choose import choose as run_stage
+    from lora_ns.experiment.selection import choose as run_stage
 
     store = Store()
     loaded = load_experiment(experiment, store)
@@ -33,8 +33,8 @@ def tables(
     experiment: ExperimentArgument, quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no tables.")] = False
 ) -> None:
     """Scores to tables and figures; never trains.  Example: lora-ns tables configs/experiments/demo.yaml"""
-    from lora_ns.tables.stage import tables as run_stage
-    from lora_ns.tables.terminal import print_tables
+    from lora_ns.reporting.make_tables import tables as run_stage
+    from lora_ns.reporting.tables.terminal import print_tables
 
     store = Store()
     loaded = load_experiment(experiment, store)
@@ -47,8 +47,8 @@ def tables(
 @app.command()
 def report(experiment: ExperimentArgument) -> None:
     """Tables, figures and every run as one HTML file.  Example: lora-ns report configs/experiments/demo.yaml"""
-    from lora_ns.report.stage import report as run_stage
-    from lora_ns.tables.stage import tables as make_tables
+    from lora_ns.reporting.html.make_report import report as run_stage
+    from lora_ns.reporting.make_tables import tables as make_tables
 
     store = Store()
     loaded = load_experiment(experiment, store)

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from lora_ns.config.faults import some_of
-from lora_ns.config.section import Section
+from lora_ns.config.messages import some_of
+from lora_ns.config.base import Section
 
 Format = Literal["plain", "alpaca", "sharegpt", "messages", "text"]
 CHAT_FORMATS = ("sharegpt", "messages")

@@ -10,7 +10,7 @@ from lora_ns.config.dataset import DatasetConfig
 from lora_ns.config.evaluation import EvaluationConfig
 from lora_ns.config.launch import LaunchConfig, Topology
 from lora_ns.config.library_fields import described, types_of
-from lora_ns.config.section import Section
+from lora_ns.config.base import Section
 
 NOT_SETTINGS = frozenset(
     ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"]

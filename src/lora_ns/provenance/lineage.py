@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_ns import sources
+from lora_ns.data import sources
 from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
-from lora_ns.integrity import faults, intact, intact_score, score_faults
-from lora_ns.record import sha256_file
-from lora_ns.run import Run
-from lora_ns.store import Evaluation, Store, exists, read_evaluation
+from lora_ns.store.integrity import faults, intact, intact_score, score_faults
+from lora_ns.store.record import sha256_file
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Evaluation, Store, exists, read_evaluation
 
 
 def of_score(path: Path, store: Store) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""How an adapter is trained: which rows when, the loss, the loop, and what is kept on the way."""
+"""One adapter, or several at once: set-up, loop, loss, checkpoints."""

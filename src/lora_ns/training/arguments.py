@@ -13,10 +13,10 @@ from transformers import SchedulerType, TrainingArguments
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from lora_ns.config import RunConfig, nearest
-from lora_ns.config.rules import OPTIMIZERS_OF_LORA
+from lora_ns.config.method_constraints import OPTIMIZERS_OF_LORA
 from lora_ns.errors import ConfigError
-from lora_ns.models import best_device
-from lora_ns.processes import Processes
+from lora_ns.models.base_model import best_device
+from lora_ns.store.processes import Processes
 
 
 def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: int, quiet: bool) -> TrainingArguments:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lora_ns import record
+from lora_ns.store import record
 from lora_ns.errors import CheckpointError
 
 KEPT = 2

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_ns.config import RunConfig
-from lora_ns.training.collate import IGNORED
-from lora_ns.training.entropy import token_entropy
-from lora_ns.training.flat import read_flat
+from lora_ns.data.collator import IGNORED
+from lora_ns.training.token_entropy import token_entropy
+from lora_ns.training.padding_free import read_flat
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,17 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from lora_ns.config import RunConfig
-from lora_ns.config.rules import OPTIMIZERS_OF_LORA
+from lora_ns.config.method_constraints import OPTIMIZERS_OF_LORA
 from lora_ns.errors import TrainingError
-from lora_ns.optimizers import lora_optimizer
-from lora_ns.progress import Report, silent
-from lora_ns.training import checkpoints, ranks
-from lora_ns.training.batches import RunBatches
-from lora_ns.training.collate import Collate
-from lora_ns.training.interruption import Interruption
+from lora_ns.models.optimizers import lora_optimizer
+from lora_ns.store.progress import Report, silent
+from lora_ns.training import checkpoints
+from lora_ns.models import adaptive_rank
+from lora_ns.data.batch_sampler import RunBatches
+from lora_ns.data.collator import Collate
+from lora_ns.training.signals import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss
-from lora_ns.training.memory import OutOfMemory, is_out_of_memory
+from lora_ns.training.out_of_memory import OutOfMemory, is_out_of_memory
 
 HISTORY = "history.jsonl"
 
@@ -67,8 +68,8 @@ class RunTrainer(Trainer):
         )
         if arguments.activation_checkpointing:
             model.activation_checkpointing_enable()  # the Trainer does so only as it begins, after the probe
-        if ranks.moves_rank(model):
-            self.add_callback(ranks.MovesRank())
+        if adaptive_rank.moves_rank(model):
+            self.add_callback(adaptive_rank.MovesRank())
         if arguments.disable_tqdm:
             self.remove_callback(PrinterCallback)
 
@@ -104,7 +105,7 @@ class RunTrainer(Trainer):
         if losses.correct is not None:
             self._judged.append(torch.stack([losses.correct.sum(), counted]))
         total = losses.values.sum()
-        if (penalty := ranks.orthogonality(self.plain_model())) is not None:
+        if (penalty := adaptive_rank.orthogonality(self.plain_model())) is not None:
             total = total + penalty * counted  # shares and processes add up to the whole of it
         return total / num_items_in_batch * self.args.world_size  # processes average their gradients
 
@@ -171,7 +172,7 @@ class RunTrainer(Trainer):
     @property
     def can_resume(self) -> bool:
         """Whether checkpoints are kept at all."""
-        return ranks.can_resume(self.plain_model())
+        return adaptive_rank.can_resume(self.plain_model())
 
     def resume_point(self) -> str | None:
         """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
@@ -184,8 +185,8 @@ class RunTrainer(Trainer):
         return str(folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if ranks.is_kept_here(self.plain_model()):
-            ranks.restore(self.plain_model(), Path(resume_from_checkpoint))
+        if adaptive_rank.is_kept_here(self.plain_model()):
+            adaptive_rank.restore(self.plain_model(), Path(resume_from_checkpoint))
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
@@ -206,7 +207,7 @@ class RunTrainer(Trainer):
             if self.is_world_process_zero():
                 lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
                 (made / HISTORY).write_text("".join(lines), encoding="utf-8")
-                ranks.save(self.plain_model(), made)
+                adaptive_rank.save(self.plain_model(), made)
                 checkpoints.seal(made, self.scratch)
         self.accelerator.wait_for_everyone()
 

@@ -1,0 +1,9 @@
+"""Runs programs that a model wrote, isolated, and judges them from outside.
+
+outcomes = run_checks([Program(code="def f(x): return x + 2", asserts=("assert f(2) == 4",))])
+"""
+
+from lora_ns.benchmarks.sandbox.program import Outcome, Program
+from lora_ns.benchmarks.sandbox.selftest import check_sandbox, run_checks
+
+__all__ = ["Outcome", "Program", "check_sandbox", "run_checks"]

@@ -1,0 +1,76 @@
+"""Whether the sandbox holds on this machine, and what it costs: tried once a machine, before the first verdict.
+
+READS nothing   WRITES results/scratch/sandbox/<host>-<digest>.json
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from lora_ns.evaluation.eval_set import Exam
+from lora_ns.benchmarks import Benchmark, Row
+from lora_ns.errors import ConfigError
+from lora_ns.benchmarks.sandbox import Program, check_sandbox
+from lora_ns.store.paths import Store, digest_of, replace_text
+
+TIMEOUT_SECONDS = 3.0
+
+
+def isolation_of(exam: Exam, store: Store) -> dict[str, Any] | None:
+    """Tier, attacks and gold solutions for an exam whose answers are run; None for any other.
+
+    Raises SandboxError where programs cannot be isolated.  A gold that fails is no error: it is a ceiling that every
+    model meets on this machine, and is listed.
+    """
+    if exam.spec.program is None:
+        return None
+    evaluation = exam.evaluation
+    timeout = float(evaluation.settings.get("timeout_seconds", TIMEOUT_SECONDS))
+    golds = gold_programs(exam.spec, exam.rows, exam.ids, timeout)
+    limits = {key: evaluation.settings[key] for key in ("memory_mb",) if key in evaluation.settings}
+    plain = {identity: [p.code, p.asserts, p.setup, p.harness] for identity, p in golds.items()}
+    payload = {"golds": plain, "sandbox": evaluation.sandbox, "timeout": timeout, **limits}
+    path = store.sandbox_report(platform.node(), digest_of(payload))
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    report = named_report(golds, evaluation.sandbox, limits)
+    replace_text(path, json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def gold_programs(spec: Benchmark, rows: Sequence[Row], ids: Sequence[str], timeout: float) -> dict[str, Program]:
+    """The rows' own solutions as the sandbox runs them, by id; rows without one are left out."""
+    if spec.program is None or spec.gold is None:
+        raise ConfigError(f"benchmark {spec.name} runs no programs, so it has no gold solutions to try.")
+    golds = {identity: (row, spec.gold(row)) for identity, row in zip(ids, rows, strict=True)}
+    return {identity: spec.program(row, gold, timeout) for identity, (row, gold) in golds.items() if gold}
+
+
+def named_report(golds: dict[str, Program], sandbox: str, limits: dict[str, Any]) -> dict[str, Any]:
+    """What `check_sandbox` reports, with golds that failed by their id."""
+    report = check_sandbox(sandbox, list(golds.values()), limits)
+    ids, tried = list(golds), report["golds"]
+    failed = [{"id": ids[gold["index"]], "status": gold["status"], "message": gold["message"]} for gold in tried["failed"]]
+    seconds = {name: tried[name] for name in ("median_seconds", "slowest_seconds")}
+    return {**report, "golds": {"total": tried["total"], "passed": tried["passed"], "failed": failed, "seconds": seconds}}
+
+
+def outcome_of(report: dict[str, Any]) -> dict[str, Any]:
+    """What does not vary when it is tried again: the tier, each attack, which golds pass."""
+    golds = {key: value for key, value in report["golds"].items() if key != "seconds"}
+    return {"tier": report["tier"], "attacks": report["attacks"], "golds": golds}
+
+
+def warnings_of(report: dict[str, Any] | None, name: str) -> list[str]:
+    """What a score says of its sandbox."""
+    if report is None:
+        return []
+    failed = report["golds"]["failed"]
+    found = ["generated code was run without isolation"] if report["tier"] == "unsafe" else []
+    if failed:
+        shown = ", ".join(f"{gold['id']} ({gold['status']})" for gold in failed[:5])
+        found.append(f"{len(failed)} of {report['golds']['total']} gold solutions of {name} do not pass here: {shown}")
+    return found

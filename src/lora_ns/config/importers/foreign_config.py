@@ -1,0 +1,165 @@
+"""A config of another tool, read key by key, so that no key is lost without a word; and ours, written from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from lora_ns.config import check, expand_dotted, merge, write_yaml
+from lora_ns.config.library_fields import described
+from lora_ns.config.method_constraints import optimizers
+from lora_ns.config.schema import OUTSIDE_DIGEST, OWNED, TrainingConfig, training_fields
+from lora_ns.errors import ConfigError
+from lora_ns.store.paths import replace_text
+
+Value = TypeVar("Value")
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false", dict: "keys and values"}
+
+
+@dataclass
+class Theirs:
+    """What a file of another tool says.  A key that is empty there is not stated."""
+
+    stated: Mapping[str, Any]
+    within: str = ""
+    """Where in the file this part stands, such as `datasets[0].`."""
+    notes: list[str] = field(default_factory=list)
+    """What is to be known about the result; shared by all parts of a file."""
+    _read: set[str] = field(default_factory=set)
+
+    def part(self, stated: Mapping[str, Any], within: str) -> Theirs:
+        """A section of the file, whose remarks join this one's."""
+        return Theirs(stated, self.within + within, self.notes)
+
+    def has(self, key: str) -> bool:
+        """Whether the file says anything there."""
+        return self.stated.get(key) not in _EMPTY
+
+    def take(self, key: str, kind: type[Value], default: Value) -> Value:
+        """The key's value, of that kind (int, float, str, bool, dict).  Raises ConfigError where it is of another."""
+        self._read.add(key)
+        if not self.has(key):
+            return default
+        value = self.stated[key]
+        wanted = (int, float) if kind is float else (kind,)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+            raise ConfigError(f"{self.within}{key}: expected {_KINDS[kind]}, found {value!r}.")
+        return cast(Value, float(cast(Any, value)) if kind is float else value)
+
+    def value(self, key: str) -> Any:
+        """The key's value as it is; None where nothing is said."""
+        self._read.add(key)
+        return self.stated.get(key) if self.has(key) else None
+
+    def words(self, key: str) -> list[str]:
+        """A list of names, or names between commas."""
+        value = self.value(key)
+        parts = value.split(",") if isinstance(value, str) else value or []
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise ConfigError(f"{self.within}{key}: expected names, found {value!r}.")
+        return [part.strip() for part in parts if part.strip()]
+
+    def note(self, text: str) -> None:
+        """A remark, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def left(self) -> list[str]:
+        """Keys that say something and were not read."""
+        return [str(key) for key in self.stated if key not in self._read and self.has(key)]
+
+    def note_left(self, watching: Iterable[str] = ()) -> None:
+        """Names what was not carried: what cannot matter to a result in one line, the rest one by one."""
+        known = {*OUTSIDE_DIGEST, *OWNED, *watching}
+        left = self.left()
+        idle = [key for key in left if key in known]
+        if idle:
+            self.note(
+                f"{', '.join(self.within + key for key in idle)}: left out; they say how a run is watched, stored, sped up "
+                "or spread over devices, not what it computes."
+            )
+        for key in left:
+            if key not in known:
+                self.note(f"{self.within}{key}: {self.stated[key]!r} has no counterpart here and was left out.")
+
+
+# -- what both tools hand on to transformers ---------------------------------------------------------------------------
+
+
+def optimizer(theirs: Theirs, key: str, default: str) -> str:
+    """`training.optim`; what the installed transformers lacks becomes plain AdamW, with a remark."""
+    name = theirs.take(key, str, default)
+    if name in optimizers():
+        return name
+    theirs.note(f"{key}: {name} is no optimizer of the installed transformers; adamw_torch stands in its place.")
+    return "adamw_torch"
+
+
+def schedule(theirs: Theirs, key: str, default: str) -> str:
+    """`training.lr_scheduler_type`; what the installed transformers lacks becomes the cosine, with a remark."""
+    name = theirs.take(key, str, default)
+    if name in described("transformers")["SchedulerType"]:
+        return name
+    theirs.note(f"{key}: {name} is no schedule of the installed transformers; cosine stands in its place.")
+    return "cosine"
+
+
+def lora_plus(theirs: Theirs, training: dict[str, Any]) -> None:
+    """LoRA+ is an optimizer here, a ratio beside any optimizer there."""
+    ratio, embedding = theirs.value("loraplus_lr_ratio"), theirs.value("loraplus_lr_embedding")
+    if ratio is None:
+        return
+    said = {"loraplus_lr_ratio": ratio, "loraplus_lr_embedding": embedding}
+    training["optim_args"] = ",".join(f"{key}={value}" for key, value in said.items() if value is not None)
+    if not training["optim"].startswith("adamw_torch"):
+        theirs.note(f"loraplus_lr_ratio: LoRA+ runs with AdamW here; {training['optim']} was left out.")
+    training["optim"] = "loraplus"
+
+
+def same_names(theirs: Theirs) -> dict[str, Any]:
+    """Keys that are fields of transformers.TrainingArguments there and here, taken as they are."""
+    typed = set(TrainingConfig.model_fields)
+    fields = [key for key in theirs.left() if key in training_fields() and key not in typed]
+    return {key: theirs.value(key) for key in fields if key not in OUTSIDE_DIGEST and key not in OWNED}
+
+
+def batch(theirs: Theirs, per_device: int, accumulation: int) -> dict[str, Any]:
+    """Batch sizes, as on one device."""
+    total = per_device * accumulation
+    theirs.note(
+        f"training.global_batch_size: {total} is {per_device} a device times {accumulation} of accumulation, as on one "
+        "device; trained on N, theirs was N times that."
+    )
+    return {"global_batch_size": total, "per_device_train_batch_size": per_device}
+
+
+# -- ours --------------------------------------------------------------------------------------------------------------
+
+
+def checked(ours: Mapping[str, Any], overrides: Mapping[str, Any], theirs: Theirs, source: Path) -> dict[str, Any]:
+    """Our config with the overrides laid over it, once it is valid.
+
+    Raises ConfigError with every fault and every remark, and how a fault is mended.
+    """
+    content = merge(ours, expand_dotted(overrides))
+    try:
+        check(content, f"{source}, as our config", folder=source.parent)
+    except ConfigError as error:
+        raise ConfigError(
+            [
+                *error.problems,
+                *(f"{source}: {note}" for note in theirs.notes),
+                "Settings of ours after the file win over what it says: lora-ns import … FILE dataset.format=alpaca",
+            ]
+        ) from None
+    return content
+
+
+def write(content: Mapping[str, Any], path: Path, head: Iterable[str], *, force: bool) -> None:
+    """Our config as a file, with remarks above it.  Raises ConfigError where a file is there already."""
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already; --force writes over it, --output names another.")
+    replace_text(path, "".join(f"# {line}\n" for line in head) + write_yaml(content))

@@ -1,0 +1,173 @@
+"""Rows held back for testing among the training rows: found by what they ask, normalised, in whatever data sets they lie.
+
+A question is kept as eight bytes of its hash, so that a score can be checked against training rows that are long gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_ns.data import sources
+from lora_ns.benchmarks import Benchmark, benchmark
+from lora_ns.config import DatasetConfig
+from lora_ns.errors import DataError
+from lora_ns.store.integrity import intact
+from lora_ns.data.prompts import Row, check_columns, normalised, question_of
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Evaluation, Store
+
+QUESTIONS = "questions.npy"
+"""In the tokens' folder: the hashes [N] (uint64, sorted, unique) of what the training rows ask."""
+HELD_BACK = ("validation", "test")
+LISTED_ROWS = 1000
+BATCH_ROWS = 1000
+
+
+def hash_of(question: str) -> int:
+    """Eight bytes of the normalised question; 0 for an empty one, which equals no other."""
+    text = normalised(question)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) or 1 if text else 0
+
+
+def hashes_of(rows: Sequence[Row], dataset: DatasetConfig, task_type: str) -> NDArray[np.uint64]:
+    """[N], one a row."""
+    return np.array([hash_of(question_of(row, dataset, task_type)) for row in rows], dtype=np.uint64)
+
+
+def forms_of(row: Row, spec: Benchmark, dataset: DatasetConfig, task_type: str) -> list[str]:
+    """What a benchmark's row asks, in every form in which a training row may ask it: bare, and as the benchmark puts it."""
+    forms = list(spec.asked(row)) if spec.asked else []
+    forms += [put(row) for put in (spec.prompt, spec.instruction) if put is not None]
+    return forms or [question_of(row, dataset, task_type)]
+
+
+def places_of(questions: NDArray[np.uint64], known: NDArray[np.uint64]) -> list[int]:
+    """Where `questions` holds something that `known` holds too."""
+    return np.flatnonzero(np.isin(questions, known) & (questions != 0)).tolist()
+
+
+@dataclass
+class Overlap:
+    """The training rows that ask what a row held back for testing asks."""
+
+    held_back: dict[str, NDArray[np.uint64]]
+    """`<split>`, or `<benchmark> <split>` -> hashes of its questions."""
+    policy: str
+    train_rows: dict[str, list[int]] = field(default_factory=dict)
+    """The same -> numbers of the training rows that ask the same as one of its rows."""
+
+    @classmethod
+    def of(cls, run: Run) -> Overlap:
+        """The task's own validation and test rows, as far as there are any that the config can read; and those of its
+        benchmarks with data sets of their own, where they decide what is trained on (policies `drop` and `fail`).
+
+        Raises DataError for benchmark rows that cannot be read.
+        """
+        held_back = _own_questions(run)
+        for evaluation in run.held_out:
+            for name, hashed in _questions_of_benchmark(evaluation, run.config.task_type, run.store).items():
+                held_back[name] = np.concatenate([held_back.get(name, hashed[:0]), hashed])
+        return cls(held_back, run.config.dataset.overlap, {name: [] for name in held_back})
+
+    def left_out(self, questions: NDArray[np.uint64], first: int) -> set[int]:
+        """Notes the training rows of a batch; returns the places of those that are to be left out.  first: its number."""
+        found: set[int] = set()
+        for name, known in self.held_back.items():
+            places = places_of(questions, known)
+            self.train_rows[name] += [first + place for place in places]
+            found |= set(places)
+        return found if self.policy == "drop" else set()
+
+    def plain(self) -> dict[str, Any]:
+        """For the record: count, and numbers of the first rows."""
+        return {
+            name: {"train_rows": len(numbers), "numbers": numbers[:LISTED_ROWS], "policy": self.policy}
+            for name, numbers in self.train_rows.items()
+        }
+
+    def warnings(self) -> list[str]:
+        """What the record and the tables should say of it."""
+        done = "were left out of training" if self.policy == "drop" else "are trained on"
+        return [
+            f"{len(numbers)} training rows ask what a {name} row asks and {done} (dataset.overlap)"
+            for name, numbers in self.train_rows.items()
+            if numbers
+        ]
+
+    def fail_if_asked(self, dataset: str) -> None:
+        """Raises DataError for the policy `fail`."""
+        for name, numbers in self.train_rows.items():
+            if self.policy == "fail" and numbers:
+                shown = ", ".join(map(str, numbers[:10]))
+                raise DataError(
+                    f"{len(numbers)} training rows of {dataset} ask what a {name} row asks (rows {shown}"
+                    f"{' …' if len(numbers) > 10 else ''}); dataset.overlap is `fail`: set it to `drop` to leave them out."
+                )
+
+
+def _own_questions(run: Run) -> dict[str, NDArray[np.uint64]]:
+    """Split -> hashes of what its rows ask."""
+    config, folder, found = run.config, run.rows, dict[str, NDArray[np.uint64]]()
+    for split in _splits(folder):
+        parts = sources.batches(folder, split, config.dataset.columns, BATCH_ROWS)
+        try:
+            hashed = [hashes_of(part.to_pylist(), config.dataset, config.task_type) for part in parts]
+            found[split] = np.concatenate(hashed)
+        except KeyError:  # a test split of other columns; evaluation says so where it is asked for
+            continue
+    return found
+
+
+def _questions_of_benchmark(evaluation: Evaluation, task_type: str, store: Store) -> dict[str, NDArray[np.uint64]]:
+    """`<benchmark> <split>` -> hashes of what its rows ask, each in all its forms."""
+    spec, dataset, found = benchmark(evaluation.benchmark), evaluation.dataset, {}
+    folder = store.rows(dataset)
+    intact(folder)
+    for split in _splits(folder):
+        table = sources.read(folder, split, dataset.columns)
+        if spec.prompt is None:
+            shown = dataset.model_copy(update={"response_template": None})
+            check_columns(shown, task_type, table.column_names, f"{dataset.name} ({split})")
+        rows = table.to_pylist()
+        chosen = spec.select if spec.select and split == "test" else list  # it picks out the test set
+        try:
+            forms = [form for row in chosen(rows) for form in forms_of(row, spec, dataset, task_type)]
+        except KeyError as missing:
+            raise DataError(
+                f"dataset.overlap is to find rows of {spec.name} among the training rows, and those of {dataset.name} "
+                f"({split}) have no column {missing}."
+            ) from None
+        found[f"{spec.name} {split}"] = np.array([hash_of(form) for form in forms], dtype=np.uint64)
+    return found
+
+
+def _splits(folder: Path) -> list[str]:
+    return [split for split in HELD_BACK if (folder / f"{split}.parquet").is_file()]
+
+
+def seen_in_training(questions: Sequence[Sequence[str]], tokens: Path, ids: Sequence[str]) -> dict[str, Any] | None:
+    """Which benchmark rows ask what a training row asked: count and ids; None where the tokens are not here any more.
+
+    questions: each row's, in all the forms in which a training row may ask it.
+    """
+    path = tokens / QUESTIONS
+    if not path.is_file():
+        return None
+    asked = np.array([hash_of(form) for forms in questions for form in forms], dtype=np.uint64)
+    row_of = np.repeat(np.arange(len(questions)), [len(forms) for forms in questions])
+    places = np.unique(row_of[places_of(asked, np.load(path))]).tolist()
+    return {"rows": len(places), "ids": [ids[place] for place in places[:LISTED_ROWS]]}
+
+
+def warning_of(found: Mapping[str, Any] | None, benchmark: str) -> list[str]:
+    """What a score says of rows seen in training."""
+    if not found or not found["rows"]:
+        return []
+    return [f"{found['rows']} rows of {benchmark} ask what a training row asked"]

@@ -1,0 +1,55 @@
+"""Rows: from where the config says, to parquet.  READS hub, files or a generator   WRITES data/raw/<dataset>-<digest>
+
+And a model of the hub, to this machine's cache, so that whoever trains needs no network.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+
+from lora_ns.store import record
+from lora_ns.data import sources
+from lora_ns.config import DatasetConfig, ModelConfig
+from lora_ns.errors import ConfigError
+from lora_ns.store.paths import Store, exists, making, replace_text
+
+
+def fetch(dataset: DatasetConfig, store: Store) -> Path:
+    """Makes the rows artefact where it is missing; returns its folder.  Raises DataError."""
+    target = store.rows(dataset)
+    if exists(target):
+        return target
+    meter = record.Meter()
+    with making(target) as (folder, notes):
+        with meter.part("loading"):
+            rows = sources.load(dataset)
+        for split, table in rows.tables.items():
+            parquet.write_table(table, folder / f"{split}.parquet", compression="zstd")
+        counts = {split: table.num_rows for split, table in rows.tables.items()}
+        notes |= record.describe(
+            "fetch",
+            store.rows_digest(dataset),
+            {"name": dataset.name, **sources.identity(dataset, store.remembered)},
+            inputs={},
+            rows=counts,
+            columns={split: table.column_names for split, table in rows.tables.items()},
+            warnings=rows.warnings,
+            meter=meter,
+        )
+    store.remember(dataset)
+    return target
+
+
+def fetch_model(model: ModelConfig, store: Store) -> Path:
+    """Brings a hub model's files to this machine, and notes where they lie; returns the note.  Raises ConfigError."""
+    from lora_ns.models.base_model import download
+
+    note = store.download(model)
+    if note is None:
+        raise ConfigError(f"model.name_or_path: {model.name_or_path} is not a model of the hub; there is nothing to fetch.")
+    content = {"model": model.name_or_path, "revision": model.revision, "folder": str(download(model))}
+    replace_text(note, json.dumps(content, indent=1) + "\n")
+    return note

@@ -1,0 +1,193 @@
+"""Where rows come from: the hub, local files, builtin generators.
+
+identity(dataset)   what determines the rows, for their digest; reads no row
+load(dataset)       the rows themselves: {train, validation, test} as tables, and what was noticed
+read(folder, split) the rows again, once they are an artefact; batches(…) the same, a part at a time
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_ns.config import DatasetConfig, nearest
+from lora_ns.errors import ConfigError, DataError
+from lora_ns.data.sources import builtin, hub, local
+
+if TYPE_CHECKING:
+    import pyarrow as pa  # a quarter of a second, which who only asks for identities need not wait
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class Rows:
+    """Rows by split (`test` is the dataset's eval_split), and notes for the record."""
+
+    tables: dict[str, pa.Table]
+    warnings: list[str] = field(default_factory=list)
+
+
+def identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What determines the rows, as plain values.
+
+    remembered: path -> sha256 of local files as last seen, used where a file is not on this machine.
+    Raises DataError for a local file that is neither here nor remembered.
+    """
+    if dataset.is_builtin:
+        source: dict[str, Any] = builtin_identity(dataset)
+    elif dataset.is_hub:
+        source = {"hub": dataset.name, "subset": dataset.subset, "revision": dataset.revision}
+        source |= {"reading": hub.READING}
+        source |= {"streaming": True} if dataset.streaming else {}
+    else:
+        files = local.files_by_split(dataset, remembered or {})
+        source = {
+            "files": {
+                split: [[kind, local.sha256(path, remembered or {})] for kind, path in entries]
+                for split, entries in files.items()
+            },
+            "column_names": dataset.column_names,
+            "reading": local.READING,
+        }
+    keys = "train_split validation_split eval_split validation_size eval_size split_seed max_samples".split()
+    limits = ["max_validation_samples", "max_eval_samples"]
+    return {"source": source, **{key: getattr(dataset, key) for key in [*keys, *limits]}}
+
+
+def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
+    """Name, version and options of a builtin source.  Raises ConfigError for an unknown name."""
+    name = str(dataset.name).removeprefix("builtin:")
+    if name not in builtin.VERSIONS:
+        known = ", ".join(builtin.VERSIONS)
+        raise ConfigError(f"dataset.name: there is no builtin {name!r}.{nearest(name, builtin.VERSIONS)} Known: {known}.")
+    return {"builtin": name, "version": builtin.VERSIONS[name], "options": dataset.options}
+
+
+def load(dataset: DatasetConfig) -> Rows:
+    """The rows of each split, limited and held out as the config says.  Raises DataError."""
+    import pyarrow as pa
+
+    warnings: list[str] = []
+    if dataset.is_builtin:
+        generated = builtin.generate(str(dataset.name).removeprefix("builtin:"), dataset.options)
+        found = {name: pa.Table.from_pylist(rows) for name, rows in generated.items()}
+    elif dataset.is_hub:
+        found = hub.load(dataset)
+        if dataset.revision is None:
+            warnings.append(f"the revision of data set {dataset.name} is not pinned (dataset.revision)")
+    else:
+        parts = local.parts(dataset)
+        found = local.joined(parts)
+        warnings += [
+            f"{path} has no column {', '.join(map(repr, names))}: it is empty in its rows"
+            for path, names in local.lacking_columns(parts).items()
+        ]
+    tables = _by_role(found, dataset, warnings)
+    limits = {"train": dataset.max_samples, "validation": dataset.max_validation_samples, "test": dataset.max_eval_samples}
+    tables = {role: _sample(table, limits[role], dataset.split_seed, role) for role, table in tables.items()}
+    for role, table in tables.items():
+        if table.num_rows == 0:
+            raise DataError(f"dataset {dataset.name}: the {role} split has no rows.")
+    return Rows(tables, warnings)
+
+
+def _by_role(found: Mapping[str, pa.Table], dataset: DatasetConfig, warnings: list[str]) -> dict[str, pa.Table]:
+    """The splits by what they are for; held out of train where the data has none."""
+    train = found.get(dataset.train_split)
+    test = found.get(dataset.eval_split)
+    validation_name = dataset.validation_split or ("validation" if dataset.eval_split != "validation" else None)
+    validation = found.get(validation_name) if validation_name else None
+    if dataset.validation_split and validation is None:
+        raise DataError(_no_split(dataset, dataset.validation_split, found))
+    if train is None:
+        if test is None:
+            raise DataError(_no_split(dataset, dataset.train_split, found))
+        return {"test": test}  # a set for evaluation only
+    if test is None:
+        if dataset.is_builtin or dataset.eval_split != "test":
+            raise DataError(_no_split(dataset, dataset.eval_split, found))  # asked for by name
+        train, test = _hold_out(train, dataset.eval_size, dataset, "test")
+        warnings.append(f"{test.num_rows} rows held out of train for evaluation, as the data has no {dataset.eval_split} split")
+    if validation is None and dataset.validation_size is not None:
+        train, validation = _hold_out(train, dataset.validation_size, dataset, "validation")
+    tables = {"train": train, "validation": validation, "test": test}
+    return {role: table for role, table in tables.items() if table is not None}
+
+
+def _no_split(dataset: DatasetConfig, wanted: str, found: Mapping[str, Any]) -> str:
+    return f"dataset {dataset.name} has no split {wanted!r}; it has: {', '.join(found) or 'none'}."
+
+
+def _hold_out(table: pa.Table, size: float, dataset: DatasetConfig, role: str) -> tuple[pa.Table, pa.Table]:
+    """(what stays, what is held out): `size` rows, or that share of them where below 1; chosen by seed, order kept."""
+    count = round(size * table.num_rows) if size < 1 else int(size)
+    if not 0 < count < table.num_rows:
+        raise DataError(f"dataset {dataset.name}: cannot hold {count} of {table.num_rows} train rows out for {role}.")
+    chosen = set(_choose(table.num_rows, count, dataset.split_seed, role))
+    kept = [i for i in range(table.num_rows) if i not in chosen]
+    return table.take(kept), table.take(sorted(chosen))
+
+
+def _sample(table: pa.Table, limit: int | None, seed: int, role: str) -> pa.Table:
+    """At most `limit` rows: a seeded sample in the order of the data, never its first rows."""
+    if limit is None or limit >= table.num_rows:
+        return table
+    return table.take(sorted(_choose(table.num_rows, limit, seed, f"{role} limit")))
+
+
+def _choose(total: int, count: int, seed: int, purpose: str) -> list[int]:
+    return random.Random(f"{seed} {purpose}").sample(range(total), count)
+
+
+def read(folder: Path, split: str, columns: Mapping[str, str | None]) -> pa.Table:
+    """One split of a rows artefact, with the config's own column names beside the data's (`renamed`).
+
+    Raises DataError for a split or a column that is not there.
+    """
+    import pyarrow.parquet as parquet
+
+    return renamed(parquet.read_table(_file_of(folder, split), memory_map=True), columns)
+
+
+def batches(folder: Path, split: str, columns: Mapping[str, str | None], size: int) -> Iterator[pa.Table]:
+    """`read`, so many rows at a time: the split is never in memory as a whole."""
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(_file_of(folder, split), memory_map=True) as file:
+        for batch in file.iter_batches(size):
+            yield renamed(pa.Table.from_batches([batch]), columns)
+
+
+def _file_of(folder: Path, split: str) -> Path:
+    path = folder / f"{split}.parquet"
+    if not path.is_file():
+        have = ", ".join(sorted(p.stem for p in folder.glob("*.parquet")))
+        hint = " Set dataset.validation_size to hold rows out of train." if split == "validation" else ""
+        raise DataError(f"the rows {folder.name} have no {split} split; they have: {have}.{hint}")
+    return path
+
+
+def renamed(table: pa.Table, columns: Mapping[str, str | None]) -> pa.Table:
+    """The table with the config's own column names beside the data's.
+
+    columns: new name -> name in the data, None for a column that is not to be read; data that lacks the old name and has
+    the new one is left as it is, so that one config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).
+    Raises DataError for a column that is not there.
+    """
+    found = {}
+    for new, old in columns.items():
+        if old in table.column_names:
+            found[new] = table.column(old)  # as the data has it, whatever other columns are to be called
+        elif old is not None and new not in table.column_names:
+            raise DataError(f"dataset.columns.{new}: there is no column {old!r}; there are: {', '.join(table.column_names)}.")
+    for new, old in columns.items():
+        if new == old or (old is not None and new not in found):
+            continue
+        table = table.drop_columns([new]) if new in table.column_names else table
+        table = table.append_column(new, found[new]) if new in found else table
+    return table

@@ -1,0 +1,74 @@
+"""An exam spread over the processes of a launch: each row answered by one of them, the answers together again in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any, TypeVar
+
+from lora_ns.errors import LoraNsError
+from lora_ns.store.processes import Processes
+
+Found = TypeVar("Found")
+
+
+@cache
+def _group() -> Any:
+    """What the processes of the launch talk over: the processor, whatever they compute on.
+
+    The others wait for a slow one, however long it takes.
+    """
+    import torch
+    from torch import distributed
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+
+
+@contextmanager
+def first_goes_first() -> Iterator[None]:
+    """The first process does what is inside before the others do."""
+    processes = Processes.here()
+    if processes.count == 1:
+        yield
+        return
+    from torch.distributed import barrier
+
+    if not processes.is_first:
+        barrier(_group())
+    yield
+    if processes.is_first:
+        barrier(_group())
+
+
+def spread(count: int, answer: Callable[[list[int]], list[Found]]) -> list[Found]:
+    """What `answer` gives for the numbers 0 … count-1, each asked in one of the processes, in order in all of them.
+
+    answer: numbers -> their answers.  Where it fails in one process, it fails in all.
+    """
+    processes = Processes.here()
+    if processes.count == 1:
+        return answer(list(range(count)))
+    from torch.distributed import all_gather_object
+
+    world, error = processes.count, None
+    mine: list[Found] = []
+    try:
+        mine = answer(list(range(processes.rank, count, world)))
+    except Exception as failed:  # the others must hear of it, or would wait for ever
+        error = failed
+    told = error if error is None or isinstance(error, LoraNsError) else LoraNsError(f"{type(error).__name__}: {error}")
+    parts: list[Any] = [None] * world
+    all_gather_object(parts, (mine, told), group=_group())
+    if error is not None:
+        raise error
+    for _, reason in parts:
+        if reason is not None:
+            raise reason
+    return [parts[place % world][0][place // world] for place in range(count)]

@@ -1,0 +1,1 @@
+"""Ways to generate text: continuous batches, transformers' `generate`, a vLLM server."""

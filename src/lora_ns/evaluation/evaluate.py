@@ -1,0 +1,297 @@
+"""Scores: one trained model asked one benchmark.  READS adapter, rows   WRITES results/scores, results/predictions
+
+The predictions file keeps every answer as the model gave it, so that scoring can be done again without the model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from lora_ns.store import record
+from lora_ns.evaluation.predict import ask, probe_logits, room_warnings
+from lora_ns.evaluation.model_pool import Bases
+from lora_ns.evaluation.eval_set import Exam, read_exam
+from lora_ns.benchmarks.sandbox.health import isolation_of, outcome_of, warnings_of
+from lora_ns.evaluation.prediction_cache import kept_answers
+from lora_ns.evaluation.engines.vllm import served_by_vllm
+from lora_ns.evaluation.scoring import Outcome, judge
+from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.errors import EvaluationError, Interrupted
+from lora_ns.store.failures import noting
+from lora_ns.store.history import thinned_history
+from lora_ns.models.adapter import without_adapter
+from lora_ns.models.base_model import best_device, load_base, make_deterministic
+from lora_ns.data.contamination import seen_in_training, warning_of
+from lora_ns.store.processes import Processes
+from lora_ns.store.progress import reporting
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Evaluation, Store, read_record, replace_text
+
+CANARY_ROWS = 4
+TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")
+"""What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
+
+
+def evaluate_together(
+    runs: Sequence[Run], evaluation: Evaluation, *, quiet: bool = False, rescore: bool = False, bases: Bases | None = None
+) -> dict[str, Path | Exception]:
+    """Run -> its score file, or why it has none, in the order of the runs: one evaluation put to several runs.
+
+    Rows and prompts are read once, and each base model once for all runs that share it, whose adapters are put on and
+    taken off in turn; every run's score is what it would be alone.  One that fails does not stop the others; why it
+    did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
+    """
+    sitting = _Sitting(evaluation, runs[0].store, quiet, rescore, bases)
+    found: dict[str, Path | Exception] = {run.name: EvaluationError("not asked") for run in runs}
+    for run in sorted(runs, key=lambda run: _base_of(run.config)):
+        try:
+            with noting(run.store, run.name, "evaluate") if Processes.here().is_first else nullcontext():
+                found[run.name] = sitting.score(run)
+        except Interrupted:
+            raise
+        except Exception as error:
+            found[run.name] = error
+    return found
+
+
+def _base_of(config: RunConfig) -> tuple[str, ...]:
+    """Runs of one base model next to each other; those with weights of their own last."""
+    method = config.peft.method
+    return (str(method == "full"), config.model.model_dump_json(), config.task_type, str(config.seed))
+
+
+class _Sitting:
+    """One evaluation, put to one run after another."""
+
+    def __init__(self, evaluation: Evaluation, store: Store, quiet: bool, rescore: bool, bases: Bases | None = None):
+        self._evaluation = evaluation
+        self._store = store
+        self._quiet = quiet
+        self._rescore = rescore
+        self._bases = bases or Bases(store)
+        self._exams: dict[str, Exam] = {}
+
+    def score(self, run: Run) -> Path:
+        """A run's score file, made where it is missing."""
+        target = run.score(self._evaluation)
+        if target.is_file() and not self._rescore:
+            return target
+        trained = read_record(run.adapter)
+        meter = record.Meter()
+        exam = self._exam(run.config)
+        overlap = _overlap(exam, run)
+        isolation = isolation_of(exam, run.store) if Processes.here().is_first else None
+        if self._rescore:
+            answers, facts, meter.figures["answering"] = kept_answers(run, exam)
+        else:
+            answers, facts = _asked(run, exam, self._bases, meter, self._quiet)
+        if Processes.here().is_first:
+            with meter.part("judging"):
+                outcome = judge(exam, answers)
+            _write_score(run, exam, outcome, trained, isolation, {**facts, "overlap": overlap}, meter)
+        return target
+
+    def _exam(self, config: RunConfig) -> Exam:
+        if config.task_type not in self._exams:
+            self._exams[config.task_type] = read_exam(config, self._evaluation, self._store)
+        return self._exams[config.task_type]
+
+
+def _write_score(
+    run: Run,
+    exam: Exam,
+    outcome: Outcome,
+    trained: dict[str, Any],
+    isolation: dict[str, Any] | None,
+    facts: dict[str, Any],
+    meter: record.Meter,
+) -> None:
+    """Predictions and score file, with all that the score stands on."""
+    config, store, evaluation = run.config, run.store, exam.evaluation
+    predictions = run.predictions(evaluation)
+    lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in outcome.lines)
+    replace_text(predictions, "".join(lines))
+    content = _score(config, exam, outcome, trained)
+    content["trained"]["history"] = thinned_history(run.adapter)
+    content |= record.describe(
+        "evaluate",
+        evaluation.digest,
+        {**evaluation.plain(), "task_type": config.task_type},
+        inputs={"adapter": run.name, "rows": store.rows(evaluation.dataset).name, "asked": _asked_rows(evaluation, store)},
+        **facts,
+        fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
+        sandbox=isolation and outcome_of(isolation),
+        outputs={"predictions": {"sha256": record.sha256_file(predictions)}},
+        warnings=[
+            *trained["warnings"],
+            *_unpinned(config.dataset, evaluation.dataset),
+            *([f"{exam.without_text} rows without text were left out"] if exam.without_text else []),
+            *(facts["prompt_warnings"] or []),
+            *warning_of(facts["overlap"], evaluation.benchmark),
+            *warnings_of(isolation, evaluation.benchmark),
+        ],
+        meter=meter,
+    )
+    if isolation is not None:
+        content["circumstances"]["sandbox"] = {"versions": isolation["versions"], **isolation["golds"]["seconds"]}
+    content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], run.adapter)
+    replace_text(run.score(evaluation), json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _asked_rows(evaluation: Evaluation, store: Store) -> str:
+    """The checksum of the split that is asked, which may be the same in two artefacts."""
+    return read_record(store.rows(evaluation.dataset))["outputs"][f"{evaluation.split}.parquet"]["sha256"]
+
+
+def _asked(run: Run, exam: Exam, bases: Bases, meter: record.Meter, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
+    served = None
+    if exam.evaluation.backend == "vllm" and exam.spec.kind == "generation":
+        served = served_by_vllm(run)
+    with ExitStack() as loaded:
+        with meter.part("loading"):
+            tokenizer = bases.tokenizer(run.config)
+            # vLLM takes the GPU's memory for itself
+            device = "cpu" if served is not None and served.why_not is None else best_device()
+            model = loaded.enter_context(bases.trained(run, device))
+        canary = _canary(model, run, tokenizer, exam)
+        facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
+        with meter.part("evaluating"), _progress(run, exam, quiet) as advance:
+            answers, how = ask(model, tokenizer, exam, advance, served)
+    meter.figures["answering"] = {**how, **_conditions(model, run.config, how)}
+    return answers, facts
+
+
+def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes the rounding of answers, beside engine and batch: nothing that shows in float32."""
+    import torch
+
+    on_gpu = model.device.type == "cuda" or (how.get("engine") == "vllm" and torch.cuda.is_available())
+    return {
+        "dtype": config.model.dtype,
+        "quantization": config.model.quantization,
+        "device": torch.cuda.get_device_name() if on_gpu else model.device.type,
+        "processes": Processes.here().count,
+    }
+
+
+def _canary(model: Any, run: Run, tokenizer: Any, exam: Exam) -> dict[str, Any] | None:
+    """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
+
+    None for method `none`, which is its own base.
+    """
+    config = run.config
+    if config.peft.method == "none":
+        return None
+    trained = probe_logits(model, tokenizer, exam, CANARY_ROWS)
+    if config.peft.method == "full":
+        make_deterministic(config.seed)  # the same new head as before training
+        base = load_base(run).to(model.device).eval()
+        before = probe_logits(base, tokenizer, exam, CANARY_ROWS)
+        del base
+    else:
+        with without_adapter(model):
+            before = probe_logits(model, tokenizer, exam, CANARY_ROWS)
+    difference = float((trained.float() - before.float()).abs().max())
+    if not math.isfinite(difference):
+        raise EvaluationError(f"the trained model of run {run.name} computes logits that are no numbers.")
+    if difference == 0.0:
+        raise EvaluationError(
+            f"the trained model of run {run.name} computes exactly what its base computes: the adapter was "
+            "not loaded, or training changed nothing. It is not scored."
+        )
+    return {"rows": min(CANARY_ROWS, len(exam.rows)), "max_logit_difference_from_base": difference}
+
+
+def _overlap(exam: Exam, run: Run) -> dict[str, Any] | None:
+    """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
+
+    Raises EvaluationError where there are some and dataset.overlap is `fail`, before the model is asked anything.
+    """
+    config = run.config
+    if config.peft.method == "none":
+        return None
+    found = seen_in_training(exam.questions, run.tokens, exam.ids)
+    if found and found["rows"] and config.dataset.overlap == "fail":
+        raise EvaluationError(
+            f"{found['rows']} rows of {exam.spec.name} ask what a training row asked (first: {found['ids'][0]}); "
+            "dataset.overlap is `fail`."
+        )
+    return found
+
+
+def _unpinned(*datasets: DatasetConfig) -> list[str]:
+    return [
+        f"the revision of data set {data.name} is not pinned (dataset.revision)"
+        for data in datasets
+        if data.is_hub and data.revision is None
+    ]
+
+
+def _score(config: RunConfig, exam: Exam, outcome: Outcome, trained: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "task": config.task_name,
+        "task_type": config.task_type,
+        "model": config.model.name_or_path,
+        "method": config.method,
+        "peft_method": config.peft.method,
+        "seed": config.seed,
+        "run": trained["run"],
+        "benchmark": exam.spec.name,
+        "evaluation": exam.evaluation.name,
+        "main_metric": exam.spec.main_metric,
+        "metrics": outcome.metrics,
+        "num_examples": len(exam.rows),
+        "examples": outcome.examples,
+        "unsafe_sandbox": exam.evaluation.sandbox == "unsafe",
+        "trained": {key: trained[key] for key in TRAINED},
+    }
+
+
+def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -> dict[str, Any]:
+    """What the run took, each part apart; null for what was not measured.  asked: figures of the answering."""
+    train = trained["circumstances"]
+    weights = [facts["bytes"] for name, facts in trained["outputs"].items() if name.endswith(".safetensors")]
+
+    def figure(of: Mapping[str, Any], kind: str, part: str) -> Any:
+        return of.get(kind, {}).get(part)
+
+    return {
+        "trainable_parameters": trained["parameters"]["trainable"],
+        "total_parameters": trained["parameters"]["total"],
+        "adapter_bytes": sum(weights),
+        "train_seconds": figure(train, "seconds", "training"),
+        "train_tokens": (trained["training"] or {}).get("tokens_seen"),
+        "train_peak_memory_bytes": figure(train, "peak_gpu_memory_bytes", "training")
+        or figure(train, "peak_memory_bytes", "training"),
+        "evaluate_seconds": figure(asked, "seconds", "evaluating"),
+        "evaluate_peak_memory_bytes": figure(asked, "peak_gpu_memory_bytes", "evaluating")
+        or figure(asked, "peak_memory_bytes", "evaluating"),
+    }
+
+
+@contextmanager
+def _progress(run: Run, exam: Exam, quiet: bool) -> Iterator[Any]:
+    """A progress bar on stderr where a person looks on, and a progress file for who asks from elsewhere."""
+    import sys
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    shown, rows, asked = not quiet and sys.stderr.isatty(), len(exam.rows), 0
+
+    def advance(done: int) -> None:
+        nonlocal asked
+        asked += done
+        bar.advance(job, done)
+        report(asked)
+
+    name = exam.evaluation.name
+    with Progress(console=Console(stderr=True), disable=not shown) as bar, reporting(run.store, run.name, name, rows) as report:
+        job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=rows)
+        yield advance

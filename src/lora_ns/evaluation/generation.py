@@ -1,0 +1,125 @@
+"""Text from a causal model: which engine answers, how many answers at a time, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lora_ns.evaluation.engines.continuous import Continuous
+from lora_ns.evaluation.engines.decoding import Answer, Decoder
+from lora_ns.evaluation.batch_size import halving, slots_that_fit
+from lora_ns.evaluation.engines.hf_generate import Plain
+from lora_ns.evaluation.engines.vllm import Served, Vllm
+from lora_ns.config import GenerationConfig
+from lora_ns.errors import DataError, EvaluationError
+
+ENGINES = {Continuous: "continuous", Plain: "generate", Vllm: "vllm"}
+
+Progress = Callable[[int], None]
+
+
+class Generator:
+    """A model made ready to answer in text.
+
+    stop_ids: tokens that end an answer beside the end of sequence (a chat template's end of turn).  backend: one of
+    `evaluation.backend`.  size: answers at a time; None: as many as pay and fit.  streamer: is handed each token of a
+    single answer as it comes.  served: the model as vLLM is told of it, for that backend.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        config: GenerationConfig,
+        *,
+        stop_ids: Sequence[int] = (),
+        backend: str = "auto",
+        size: int | None = None,
+        streamer: Any = None,
+        served: Served | None = None,
+    ):
+        self._model = model
+        self._backend = backend
+        self._size = size
+        self._streamer = streamer
+        self._served = served
+        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        ends = {tokenizer.eos_token_id, *_as_list(plain.config.eos_token_id), *stop_ids} - {None}
+        self.decoder = Decoder(tokenizer, config, frozenset(ends))
+        self.facts: dict[str, Any] = {}
+        """How the last answers came about: engine, batch_size, and what there is to say of either."""
+
+    def texts(
+        self, prompt_ids: Sequence[Sequence[int]], keys: Sequence[str], progress: Progress = lambda done: None
+    ) -> list[list[str]]:
+        """num_samples completions of each prompt, cut at stop texts and the end mark, in the order of the prompts.
+
+        keys: the examples' ids, which drawn answers hang on beside the seed.
+        """
+        for ids, key in zip(prompt_ids, keys, strict=True):
+            if not ids:
+                raise DataError(f"the prompt of row {key} has no tokens: there is nothing to go on from.")
+        samples = self.decoder.config.num_samples
+        pairs = list(zip(prompt_ids, keys, strict=True))
+        answers = [[Answer(ids, f"{key} {number}") for number in range(samples)] for ids, key in pairs]
+        self._run([answer for of_prompt in answers for answer in of_prompt], _counting(samples, progress))
+        return [[self.decoder.text(answer) for answer in of_prompt] for of_prompt in answers]
+
+    def _run(self, answers: Sequence[Answer], done: Callable[[Answer], None]) -> None:
+        """Answers all.  Raises EvaluationError where not even one at a time fits into memory."""
+        if not answers:
+            return
+        engine, reason = self._engine(answers)
+        size = self._size or slots_that_fit(self._model, answers, self.decoder.config.max_new_tokens)
+        self.facts = {"engine": ENGINES[type(engine)], **({"because": reason} if reason else {})}
+
+        def attempt(size: int) -> None:
+            left = [answer for answer in answers if not answer.ended]
+            for answer in left:
+                answer.begin_again()
+            engine.answer(left, size, done)
+
+        self.facts |= halving(attempt, min(size, len(answers)))
+
+    def _engine(self, answers: Sequence[Answer]) -> tuple[Continuous | Plain | Vllm, str | None]:
+        """(engine, why it is not the one that comes first).  Raises EvaluationError where `continuous` cannot be it."""
+        if self._backend == "generate":
+            return Plain(self._model, self.decoder, self._streamer), None
+        reason = self._obstacle(answers)
+        refused = None
+        if self._backend == "vllm" and self._served is not None:
+            refused = reason or self._served.why_not
+            if refused is None:
+                return Vllm(self._served, self.decoder), None
+            refused = f"not by vllm: {refused}"
+        if reason is None:
+            engine = Continuous(self._model, self.decoder)
+            reason = engine.why_not(answers)
+            if reason is None:
+                return engine, refused
+        if self._backend == "continuous":
+            raise EvaluationError(f"evaluation.backend continuous cannot answer with this model: {reason}.")
+        return Plain(self._model, self.decoder, self._streamer), refused or reason
+
+    def _obstacle(self, answers: Sequence[Answer]) -> str | None:
+        if self.decoder.config.num_beams > 1:
+            return "beam search"
+        return "a single answer" if len(answers) == 1 or self._streamer is not None else None
+
+
+def _counting(samples: int, progress: Progress) -> Callable[[Answer], None]:
+    """Tells the progress of each example once its last sample is there."""
+    seen: Counter[str] = Counter()
+
+    def done(answer: Answer) -> None:
+        example = answer.key.rpartition(" ")[0]
+        seen[example] += 1
+        if seen[example] == samples:
+            progress(1)
+
+    return done
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -1,0 +1,65 @@
+"""How likely a causal model finds given tokens after those before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
+
+LOGIT_BYTES = 1 << 30
+"""At most so much for one batch's logits: vocabularies are large."""
+
+
+def log_likelihoods(
+    model: Any,
+    examples: Sequence[tuple[Sequence[int], Sequence[int]]],
+    pad_token_id: int,
+    batch_size: int | None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> tuple[list[float], dict[str, Any]]:
+    """(sum of the log-probabilities, in nats, of each example's chosen tokens, in their order; what batches they took).
+
+    examples: (input_ids, spans [start, end, …] of the tokens to count); the first token of all has no probability.
+    """
+    import torch
+
+    order = sorted(range(len(examples)), key=lambda i: (-len(examples[i][0]), i))
+    sums = [0.0] * len(examples)
+    bytes_a_token = model.config.get_text_config().vocab_size * 4
+
+    def of_batch(batch: list[int]) -> None:
+        with torch.inference_mode():
+            found = _of_batch(model, [examples[i] for i in batch], pad_token_id)
+        for i, value in zip(batch, found, strict=True):
+            sums[i] = value
+        progress(len(batch))
+
+    def most(first: int) -> int:
+        return LOGIT_BYTES // (len(examples[first][0]) * bytes_a_token)
+
+    return sums, in_batches(order, rows_at_a_time(model, batch_size), of_batch, most)
+
+
+def _of_batch(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[int]]], pad: int) -> list[float]:
+    import torch
+
+    longest = max(len(ids) for ids, _ in examples)
+    input_ids = torch.full((len(examples), longest), pad, dtype=torch.long)
+    attention = torch.zeros((len(examples), longest), dtype=torch.long)
+    counted = torch.zeros((len(examples), longest), dtype=torch.bool)
+    for row, (ids, spans) in enumerate(examples):
+        input_ids[row, : len(ids)] = torch.tensor(list(ids))
+        attention[row, : len(ids)] = 1
+        for start, end in zip(spans[::2], spans[1::2], strict=True):
+            counted[row, start:end] = True
+    input_ids, counted = input_ids.to(model.device), counted.to(model.device)
+    # a trained prompt stands before the tokens, and its positions before theirs
+    logits = model(input_ids=input_ids, attention_mask=attention.to(model.device)).logits[:, -longest:]
+    scores = logits[:, :-1].float().log_softmax(-1).gather(-1, input_ids[:, 1:, None])[..., 0]
+    return torch.where(counted[:, 1:], scores, 0.0).double().sum(-1).tolist()
+
+
+def counted_tokens(spans: Sequence[int]) -> int:
+    """Tokens that the spans count: all but the first of all, which nothing precedes."""
+    return sum(end - max(start, 1) for start, end in zip(spans[::2], spans[1::2], strict=True))

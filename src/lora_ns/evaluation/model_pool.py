@@ -1,0 +1,99 @@
+"""Base models that runs have in common: loaded once, each run's adapter put on and taken off again.
+
+A base that is not what it was once an adapter is off is loaded anew: a run's scores never hang on who was there before.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lora_ns.config import RunConfig
+from lora_ns.models.adapter import load_trained, put_on, take_off
+from lora_ns.models.base_model import load_base, load_tokenizer, make_deterministic
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+
+
+class Bases:
+    """One base model and tokenizer at a time, for as many runs as share them."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._key: Any = None
+        self._base: Any = None
+        self._fingerprint: Any = None
+        self._tokenizer: tuple[Any, Any] = (None, None)
+        self.loads = 0
+        """Times that a base model was read from disk."""
+
+    def tokenizer(self, config: RunConfig) -> Any:
+        """The tokenizer of a run's base."""
+        if self._tokenizer[0] != config.model:
+            self._tokenizer = (config.model, load_tokenizer(config.model, self._store))
+        return self._tokenizer[1]
+
+    @contextmanager
+    def trained(self, run: Run, device: str) -> Iterator[Any]:
+        """The trained model of a run, for as long as the block lasts."""
+        config = run.config
+        if config.peft.method == "full":
+            self._forget()
+            make_deterministic(config.seed)
+            self.loads += 1
+            yield load_trained(run, run.adapter).to(device).eval()
+            return
+        base = self._loaded(run, device)
+        try:
+            if config.peft.method == "none":
+                yield base.eval()
+            else:
+                make_deterministic(config.seed)
+                model = put_on(base, run.adapter, config.model.name_or_path).to(device).eval()
+                yield model
+                take_off(model)
+        except BaseException:
+            self._forget()  # half an adapter may be on it
+            raise
+        if fingerprint(base) != self._fingerprint:
+            self._forget()
+
+    def _loaded(self, run: Run, device: str) -> Any:
+        config = run.config
+        # a new head is drawn by seed
+        seed = config.seed if config.task_type != "causal_lm" else None
+        key = (config.model, config.task_type, config.dataset.labels, seed, device)
+        if self._base is None or self._key != key:
+            self._forget()
+            make_deterministic(config.seed)
+            self.loads += 1
+            loaded: Any = load_base(run)
+            self._base, self._key = loaded.to(device).eval(), key
+            self._fingerprint = fingerprint(self._base)
+        return self._base
+
+    def _forget(self) -> None:
+        self._base = self._key = self._fingerprint = None
+
+
+def fingerprint(model: Any) -> Any:
+    """All of a model that its answers hang on: modules, what hangs on them, every weight, and the settings."""
+    modules = [(name, type(module), sorted(_own(module))) for name, module in model.named_modules()]
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    weights = {name: (tensor.dtype, tuple(tensor.shape), _checksum(tensor)) for name, tensor in tensors.items()}
+    return modules, weights, model.config.to_dict()
+
+
+def _own(module: Any) -> set[str]:
+    """Attributes that were set on the module itself, and its hooks."""
+    hooks = {name for name in ("_forward_hooks", "_forward_pre_hooks") if vars(module)[name]}
+    return {name for name in vars(module) if not name.startswith("_")} - {"training"} | hooks
+
+
+def _checksum(tensor: Any) -> int:
+    """Of a tensor's bits, in their order."""
+    import torch
+
+    return zlib.crc32(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,0 +1,112 @@
+"""Predictions that were kept: answers of an earlier evaluation, to be judged again without the model.
+
+Another way of scoring gives an evaluation another digest; its answers are still those of any evaluation of the same run
+that asked the same prompts and decoded alike.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lora_ns.evaluation.predict import prompts_as_text
+from lora_ns.evaluation.eval_set import Exam
+from lora_ns.errors import DamagedError, DataError, EvaluationError
+from lora_ns.store.integrity import REMEDY, intact_score, score_faults
+from lora_ns.models.base_model import load_tokenizer
+from lora_ns.data.prompts import texts_of
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+
+DECODING = ("generation", "split", "num_fewshot", "fewshot_seed", "limit")
+"""Settings of an evaluation that its answers hang on, beside its rows and prompts."""
+
+ANSWER_KEYS = {
+    "generation": ("prompt", "completions"),
+    "choice": ("prompt", "choices", "log_likelihoods"),
+    "perplexity": ("log_likelihood", "tokens", "bytes"),
+    "classification": ("texts", "probabilities"),
+    "regression": ("texts", "prediction"),
+}
+"""What of a kept line is the model's answer."""
+
+
+def kept_answers(run: Run, exam: Exam) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """(the kept answers to this exam, facts for the record, how they were answered).
+
+    Raises EvaluationError where none fit, DamagedError for a score or predictions that were changed since: edited answers
+    would come out with a new seal.
+    """
+    store, evaluation = run.store, exam.evaluation
+    own = run.predictions(evaluation)
+    others = sorted(own.parent.glob("*.jsonl")) if own.parent.is_dir() else []
+    asked = _asked_texts(exam, run)
+    for path in [own, *(other for other in others if other != own)]:
+        score = store.score(run.name, path.stem)
+        if not path.is_file() or not score.is_file():
+            continue
+        before = intact_score(score)
+        if path != own and not _decoded_alike(before, exam, store):
+            continue
+        if found := score_faults(score, path):
+            raise DamagedError(f"{score} is damaged: {'; '.join(found)}. {REMEDY}")
+        lines = _lines(path)
+        if _answers_to(lines, asked, exam):
+            answers = [{key: line[key] for key in ANSWER_KEYS[exam.spec.kind]} for line in lines]
+            how = before["circumstances"].get("answering", {})
+            return answers, {**_facts(before), "rescored_from": path.stem}, how
+    raise EvaluationError(
+        f"no kept predictions of run {run.name} answer {evaluation.name}: none ask the same questions with the same decoding. "
+        "Evaluate without --rescore."
+    )
+
+
+def _facts(before: dict[str, Any]) -> dict[str, Any]:
+    """What the record said of the answers, which judging them again does not change."""
+    kinds = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")
+    figures = before.get("asked") or {kind: before["circumstances"].get(kind, {}) for kind in kinds}
+    return {key: before.get(key) for key in ("canary", "prompt_warnings")} | {"asked": figures}
+
+
+def _decoded_alike(before: dict[str, Any], exam: Exam, store: Store) -> bool:
+    then, now = before.get("config", {}), exam.evaluation.plain()
+    if before.get("inputs", {}).get("rows") != store.rows(exam.dataset).name or exam.spec.kind == "perplexity":
+        return False
+    if now["generation"]["do_sample"] and (then.get("backend") == "vllm") != (now["backend"] == "vllm"):
+        return False  # drawn by other random numbers
+    return all(then.get(key) == now[key] for key in DECODING)
+
+
+def _asked_texts(exam: Exam, run: Run) -> list[Any]:
+    """What each row asks, as a kept line shows it; None where it does not."""
+    if exam.spec.kind in ("classification", "regression"):
+        return [texts_of(row, exam.dataset) for row in exam.rows]
+    if exam.spec.kind == "perplexity":
+        return [None] * len(exam.rows)
+    tokenizer = load_tokenizer(run.config.model, run.store) if exam.dataset.is_chat else None
+    return list(prompts_as_text(exam, tokenizer))
+
+
+def _answers_to(lines: list[dict[str, Any]], asked: list[Any], exam: Exam) -> bool:
+    """Whether the lines answer this exam, row by row."""
+    keys = ANSWER_KEYS[exam.spec.kind]
+    if [line.get("id") for line in lines] != exam.ids or not all(key in line for line in lines for key in keys):
+        return False
+    if [line.get("prompt", line.get("texts")) for line in lines] != asked:
+        return False
+    if exam.spec.choices is None:
+        return True
+    choices = [exam.spec.choices(row, exam.evaluation.settings)[0] for row in exam.rows]
+    return [line["choices"] for line in lines] == choices
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
+    with path.open(encoding="utf-8") as file:  # splitlines would also cut at marks that a text may hold
+        for number, line in enumerate(file, start=1):
+            try:
+                lines.append(json.loads(line))
+            except ValueError as error:
+                raise DataError(f"{path}, line {number}: not valid JSON: {error}.") from None
+    return lines

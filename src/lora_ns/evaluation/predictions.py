@@ -1,0 +1,119 @@
+"""Files of rows to be answered, and of answers: what `lora-ns infer` reads, keeps as it goes, and writes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_ns.config.yaml_io import why_unreadable
+from lora_ns.errors import ConfigError, DataError
+from lora_ns.store.paths import replace_text
+
+Row = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
+    """Rows of a .jsonl file, or lines of a .txt as rows of one column.  Raises DataError that names the line.
+
+    columns: what is read of a row; a .txt can have but one.
+    """
+    try:
+        text = source.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"--input-file: there is no file {source}.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--input-file: {source} {why_unreadable(error)}.") from None
+    # split at line ends alone: a text may hold the further marks that splitlines knows
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise DataError(f"--input-file: {source} holds no rows.")
+    if source.suffix == ".txt":
+        if len(columns) != 1:
+            raise DataError(f"--input-file: {source} has one text a line, and the config reads {', '.join(columns)}; use .jsonl.")
+        return [{columns[0]: line.rstrip("\r")} for line in lines]
+    if source.suffix not in (".jsonl", ".ndjson"):
+        raise DataError(f"--input-file: expected a .jsonl or .txt file, found {source.name}.")
+    return [_row(line, f"{source}, row {number}") for number, line in enumerate(lines, start=1)]
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error}.") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: expected an object in braces, found {type(row).__name__}.")
+    return row
+
+
+def output_line(row: Row, answer: Answer, output: Path, columns: Collection[str]) -> str:
+    """The row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`.
+
+    columns: those of all rows, none of which an answer overwrites: beside a column `label` it is `predicted_label`.
+    """
+    if output.suffix != ".txt":
+        return json.dumps({**row, **{_free(key, columns): value for key, value in answer.items()}}, ensure_ascii=False)
+    value = next(answer[key] for key in ("completion", "completions", "label", "value") if key in answer)
+    return str(value).replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+
+
+def _free(key: str, columns: Collection[str]) -> str:
+    return _free(f"predicted_{key}", columns) if key in columns else key
+
+
+class Journal:
+    """The answers so far, in `<output>.part`: a line that says which call they belong to, then one line an answer."""
+
+    def __init__(self, output: Path, call: str, *, overwrite: bool):
+        """call: digest of all that the answers hang on.
+
+        Raises ConfigError where the output is there already, or was begun by another call.
+        """
+        self._output, self._path = output, output.with_name(output.name + ".part")
+        self.answers: dict[int, Answer] = {}
+        if overwrite:
+            self._path.unlink(missing_ok=True)
+        elif output.exists():
+            raise ConfigError(f"--output-file: {output} is there already; --overwrite answers anew.")
+        if self._path.is_file():
+            self._read(call)
+        else:
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._append([{"call": call}])
+            except OSError as error:
+                raise ConfigError(f"--output-file: {output} cannot be written: {error.strerror or error}.") from None
+
+    def _read(self, call: str) -> None:
+        content = self._path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]  # behind the last line end stands what a kill cut short
+        head, *entries = [json.loads(line) for line in whole.decode().split("\n") if line] or [{"call": call}]
+        if head.get("call") != call:
+            raise ConfigError(
+                f"--output-file: {self._path} was begun with another model, input or settings; --overwrite starts anew."
+            )
+        self.answers = {entry["row"]: entry["answer"] for entry in entries}
+        with self._path.open("r+b") as file:
+            file.truncate(len(whole))
+        if not whole:
+            self._append([head])
+
+    def add(self, answers: Mapping[int, Answer]) -> None:
+        """Keeps answers, durable on disk when this returns."""
+        self.answers.update(answers)
+        self._append([{"row": i, "answer": answer} for i, answer in answers.items()])
+
+    def finish(self, lines: Sequence[str]) -> None:
+        """Writes the output whole, and forgets the journal."""
+        replace_text(self._output, "".join(line + "\n" for line in lines))
+        self._path.unlink()
+
+    def _append(self, entries: Sequence[Any]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+            file.flush()
+            os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""An experiment file -> its runs, without torch."""

@@ -1,0 +1,315 @@
+"""An experiment file states what differs; this makes the list of runs of it, each complete.
+
+Where it searches for settings (`tune:`), there are two lists: the trials, which are scored on the validation split, and
+the runs that are compared, which are known once `lora_ns.experiment.selection` has written the choice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lora_ns.config import check, expand_dotted, merge, nearest, read_method, read_task, with_method
+from lora_ns.config.evaluation import BenchmarkEntry
+from lora_ns.errors import ConfigError, DataError, InputError
+from lora_ns.config.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig, read_experiment_file
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+from lora_ns.experiment.search_space import Setting, settings_of, unequal_budgets, without_validation_rows
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting with one seed, asked its task's benchmark on the validation split."""
+
+    task: str
+    method: str
+    setting: Setting
+    run: Run
+
+    @property
+    def score(self) -> Path:
+        """Its score file, whether it is there or not."""
+        return self.run.scores[0]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one task: all but the seed, and but the setting where one is searched for."""
+
+    raw: Mapping[str, Any]
+    where: str
+    store: Store
+    settings: tuple[Setting, ...] = ()
+    """To be tried; none where the method runs as its file says."""
+    text: BenchmarkEntry | None = None
+    """The general text that forgetting is measured on."""
+
+    def run(self, seed: int, setting: Mapping[str, Any] | None = None) -> Run:
+        """One run.  Raises ConfigError, InputError."""
+        [run] = self.runs([seed], setting)
+        return run
+
+    def runs(self, seeds: Sequence[int], setting: Mapping[str, Any] | None = None) -> list[Run]:
+        """A run a seed, which the file has checked already.  Raises ConfigError, InputError."""
+        config = check(merge(self.raw, expand_dotted(setting or {})), self.where)
+        asked = [entry.name for entry in config.evaluation.benchmarks]
+        for name in dict.fromkeys(name for name in asked if asked.count(name) > 1):
+            raise ConfigError(
+                f"{self.where}: evaluation.benchmarks: {name} is asked twice, and the tables have one place for it in a task: "
+                "leave one out, or put it into a task of its own."
+            )
+        runs = [Run(config.model_copy(update={"seed": seed}), self.store) for seed in seeds]
+        if self.text is not None and config.task_type == "causal_lm":
+            runs = [run.asked([*config.evaluation.benchmarks, self.text]) for run in runs]
+        _ = [(run.name, run.evaluations) for run in runs]  # digests now, so that what cannot be found is said with the rest
+        return runs
+
+    def trial(self, seed: int, setting: Setting) -> Trial:
+        """The setting on the validation split.  Raises ConfigError, InputError."""
+        run = self.run(seed, setting)
+        config = run.config
+        entry = next((e for e in config.evaluation.benchmarks if "name" not in (e.dataset or {})), None)
+        if entry is None:
+            raise ConfigError(f"{self.where}: tune: none of evaluation.benchmarks asks the task's own rows.")
+        if config.evaluation.split == "validation":
+            raise ConfigError(
+                f"{self.where}: tune: evaluation.split is validation, so the tables would compare on the very rows that "
+                "settings were chosen on; leave it out, and the test rows are asked."
+            )
+        run = run.asked([entry], split="validation")
+        if (problem := without_validation_rows(run.evaluations[0].dataset, self.store.remembered)) is not None:
+            raise ConfigError(f"{self.where}: tune: there are no rows to choose settings on: {problem}")
+        return Trial(config.task_name, config.method, setting, run)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment, resolved: every run complete and checked."""
+
+    name: str
+    title: str
+    caption: str | None
+    label: str | None
+    baseline: str | None
+    tasks: list[str]
+    methods: list[str]
+    seeds: list[int]
+    merge: bool
+    sweep: SweepConfig
+    store: Store
+    cells: list[Cell]
+    trials: list[Trial]
+    blueprint: list[Run]
+    """Every run that is compared, where settings are searched for with the first setting in place of the chosen one."""
+    runs: list[Run]
+    """Every run that is compared; while the choice is open, only those of methods that are not searched for."""
+    bases: list[Run]
+    """Where forgetting is measured: each task's base model, asked the general text only."""
+    file: str
+    """Its file, as a path from the root; hangs on no machine."""
+
+    def plain(self) -> dict[str, Any]:
+        """What the tables need to know of it."""
+        keys = ("name", "title", "caption", "label", "baseline", "tasks", "methods", "seeds")
+        return {key: getattr(self, key) for key in keys}
+
+    @cached_property
+    def choice(self) -> Path | None:
+        """Where the choice of settings is written; None where nothing is searched for."""
+        tried = [[t.task, t.method, t.setting, *t.run.score_names] for t in self.trials]
+        return self.store.choice(self.name, tried) if tried else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the choice is still to be made."""
+        return self.choice is not None and not self.choice.is_file()
+
+    @cached_property
+    def tables_record(self) -> Path:
+        """The record of the finished tables; its name says all that they are made from."""
+        asked = [*self.blueprint, *(trial.run for trial in self.trials), *self.bases]
+        return self.store.tables_record(self.plain(), [name for run in asked for name in run.score_names])
+
+    @cached_property
+    def general(self) -> set[str]:
+        """The names of the evaluations on general text."""
+        return {run.evaluations[0].name for run in self.bases}
+
+    @property
+    def fixed(self) -> list[Run]:
+        """The runs that are compared whatever settings are chosen."""
+        searched = {(trial.task, trial.method) for trial in self.trials}
+        return [run for run in self.blueprint if (run.config.task_name, run.config.method) not in searched]
+
+    def settled(self) -> Experiment:
+        """The experiment with the chosen settings' runs, where the choice is made; else as it is."""
+        if self.choice is None or self.is_open:
+            return self
+        return replace(self, runs=self.runs_with(chosen_of(read_trials(self.choice))))
+
+    def runs_with(self, chosen: Mapping[tuple[str, str], Setting]) -> list[Run]:
+        """Every run that is compared, by the setting that is chosen for each task and method."""
+        runs = []
+        for cell in self.cells:
+            task, method = str(cell.raw["task_name"]), str(cell.raw["method_name"])
+            setting = chosen[task, method] if cell.settings else {}
+            runs += cell.runs(self.seeds, setting)
+        return runs
+
+
+def read_trials(choice: Path) -> list[dict[str, Any]]:
+    """The trials of a choice file: task, method, setting, metric, value, chosen.  Raises DataError."""
+    try:
+        return json.loads(choice.read_text(encoding="utf-8"))["trials"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{choice} is no choice of settings: {error!r}. Delete it, and it is made again.") from None
+
+
+def chosen_of(trials: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Setting]:
+    """(task, method) -> the chosen setting, of a choice file's trials."""
+    return {(t["task"], t["method"]): t["setting"] for t in trials if t["chosen"]}
+
+
+def load_experiment(path: Path, store: Store | None = None) -> Experiment:
+    """The experiment at `path` with all its runs.  Raises ConfigError with every fault of every file at once."""
+    store = store or Store()
+    given = read_experiment_file(path)
+    problems: list[str] = []
+    tasks = _read_all(given.tasks, path, read_task, problems)
+    methods = _read_all(given.methods, path, read_method, problems)
+    names = [_method_name(entry, raw) for entry, raw in methods]
+    problems += [f"{path}: methods: two are called {name!r}; give one a `name`." for name in _repeated(names)]
+    unread = [entry for entry in given.methods if all(entry is not read for read, _ in methods)]
+    named = [*names, *(entry.name or Path(entry.config).stem for entry in unread)]
+    if given.baseline is not None and given.baseline not in named:
+        hint = nearest(given.baseline, named)
+        problems.append(f"{path}: baseline: no method is called {given.baseline!r}.{hint} Methods: {', '.join(named)}.")
+    known = [str(raw.get("task_name")) for _, raw in tasks]
+    for entry, _ in methods:
+        problems += [
+            f"{path}: methods: per_task: no task is called {task!r}.{nearest(task, known)} Tasks: {', '.join(known)}."
+            for task in entry.per_task
+            if task not in known
+        ]
+    cells = [_cell(given, task, method, store) for task in tasks for method in methods]
+    budgets = {str(cell.raw["method_name"]): len(cell.settings) for cell in cells if not _is_base(cell.raw)}
+    problems += [f"{path}: {fault}" for fault in unequal_budgets(budgets)]
+    blueprint: list[Run] = []
+    trials: list[Trial] = []
+    for cell in cells:
+        with _gathering(problems, cell.where):
+            blueprint += cell.runs(given.seeds, next(iter(cell.settings), None))
+            seeds = given.tune_seeds or given.seeds[:1]
+            trials += [cell.trial(seed, setting) for setting in cell.settings for seed in seeds]
+    bases = [base for task in tasks for base in _bases(given, task, store)] if given.forgetting and not problems else []
+    task_names = list(dict.fromkeys(run.config.task_name for run in blueprint))
+    if not problems and len(task_names) < len(tasks):
+        problems.append(f"{path}: tasks: two tasks have the same task_name; give one a `name`.")
+    if problems:
+        raise ConfigError(_said_once(problems, cells))
+    experiment = Experiment(
+        name=given.name,
+        title=given.title or given.name,
+        caption=given.caption,
+        label=given.label,
+        baseline=given.baseline,
+        tasks=task_names,
+        methods=names,
+        seeds=given.seeds,
+        merge=given.merge,
+        sweep=given.sweep,
+        store=store,
+        cells=cells,
+        trials=trials,
+        blueprint=blueprint,
+        runs=[],
+        bases=bases,
+        file=Path(os.path.relpath(path, store.root)).as_posix(),
+    )
+    return replace(experiment, runs=experiment.fixed).settled()
+
+
+def _said_once(problems: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """The problems, each once; one that a task has with every method is the task's own."""
+    tasks = [cell.where.partition(" with ")[0] for cell in cells]
+    found = list(dict.fromkeys(problems))
+    faults = Counter((where.partition(" with ")[0], fault) for where, _, fault in (one.partition(": ") for one in found))
+    said = []
+    for problem in found:
+        where, _, fault = problem.partition(": ")
+        task = where.partition(" with ")[0]
+        always = task in tasks and 1 < faults[task, fault] == tasks.count(task)
+        said.append(f"{task}: {fault}" if always else problem)
+    return list(dict.fromkeys(said))
+
+
+def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[str]) -> list[tuple[Any, dict[str, Any]]]:
+    """Each entry with its file's content; a file is looked for from here, then from beside the experiment."""
+    found = []
+    for entry in entries:
+        file = Path(entry.config)
+        beside = path.parent / entry.config
+        try:
+            raw = read(file if file.is_file() or not beside.is_file() else beside)
+        except ConfigError as error:
+            problems += [f"{path}: {problem}" for problem in error.problems]
+            continue
+        if entry.name is not None and read is read_task:
+            raw = {**raw, "task_name": entry.name}
+        found.append((entry, raw))
+    return found
+
+
+def _cell(
+    given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], method: tuple[MethodEntry, Mapping[str, Any]], store: Store
+) -> Cell:
+    """Task, method, the experiment's overrides, the entries' own, later ones winning."""
+    (task_entry, raw_task), (method_entry, raw_method) = task, method
+    raw = with_method(raw_task, {**raw_method, "method_name": _method_name(*method)})
+    per_task = method_entry.per_task.get(str(raw_task.get("task_name")), {})
+    for layer in (given.overrides, task_entry.overrides, method_entry.overrides, per_task):
+        raw = merge(raw, expand_dotted(layer))
+    grid = {} if _is_base(raw) else method_entry.tune or given.tune or {}
+    where = f"{task_entry.config} with {method_entry.config}"
+    return Cell(raw, where, store, tuple(settings_of(grid)) if grid else (), given.general_text)
+
+
+def _bases(given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], store: Store) -> list[Run]:
+    """The task's base model asked the general text; nothing where it does not generate."""
+    base = (MethodEntry(config="none"), {"method_name": "none", "peft": {"method": "none"}})
+    run = _cell(given, task, base, store).run(given.seeds[0])
+    text = given.general_text
+    return [run.asked([text])] if text and run.config.task_type == "causal_lm" else []
+
+
+@contextmanager
+def _gathering(problems: list[str], where: str) -> Iterator[None]:
+    """Faults of the user's input are added to the others, so that all come at once."""
+    try:
+        yield
+    except ConfigError as error:
+        problems += error.problems
+    except InputError as error:
+        problems.append(f"{where}: {error}")
+
+
+def _is_base(raw: Mapping[str, Any]) -> bool:
+    """The base model as it is has no settings to search for."""
+    peft = raw["peft"]
+    return isinstance(peft, Mapping) and peft.get("method") == "none"
+
+
+def _method_name(entry: Entry, raw: Mapping[str, Any]) -> str:
+    return entry.name or str(raw["method_name"])
+
+
+def _repeated(names: list[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})

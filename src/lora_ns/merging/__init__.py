@@ -1,0 +1,1 @@
+"""Adapters -> merged models and adapters made of several."""

@@ -1,0 +1,1 @@
+"""Base models and the methods that are put on them."""

@@ -1,0 +1,1 @@
+"""The built-in base models: small, and pretrained here."""

@@ -1,0 +1,165 @@
+"""What differs between two runs: settings, data, environment, loss curves, scores.  Reads what is kept, makes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from lora_ns.provenance.compare_parts import asked_same_rows, compare_curves, environment_differences, flat, read_history
+from lora_ns.config import nearest, read_mapping
+from lora_ns.errors import ConfigError
+from lora_ns.store.integrity import intact, intact_score
+from lora_ns.store.paths import Store
+
+DATA_INPUTS = ("tokens", "model", "rows")
+
+
+def difference(first: str, second: str, store: Store) -> dict[str, Any]:
+    """Two runs, by name or by a path of theirs, side by side.
+
+    Returns runs; config, data, environment: name -> [first, second] where they differ; curve; scores by benchmark.
+    Raises ConfigError for a run that is not known, DamagedError for one that is not whole.
+    """
+    runs = [run_of(first, store), run_of(second, store)]
+    kept = [_kept(run, store) for run in runs]
+    trained = [side["trained"] for side in kept]
+    return {
+        "runs": runs,
+        "config": _differing(*(flat(read_mapping(store.run_file(run))) for run in runs)),
+        "data": _differing(*({k: t["inputs"].get(k) for k in DATA_INPUTS if k in t.get("inputs", {})} for t in trained)),
+        "environment": environment_differences(*trained) if all(trained) else {},
+        "curve": _curve(*(side["history"] for side in kept)),
+        "scores": _scores(kept[0]["scores"], kept[1]["scores"], store),
+    }
+
+
+def run_of(word: str, store: Store) -> str:
+    """A run's name from its name, a unique beginning of it, or the path of something that it made."""
+    known = sorted(path.stem for path in store.run_file("any").parent.glob("*.yaml"))
+    parts = Path(word).parts
+    named = [run for run in known if run in {word, *parts, Path(word).stem}]
+    found = named or [run for run in known if word and run.startswith(word)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{word!r} begins the names of {len(found)} runs: {', '.join(found[:5])}.")
+    raise ConfigError(f"there is no run {word!r} in {store.run_file('any').parent}.{nearest(word, known)}")
+
+
+def _kept(run: str, store: Store) -> dict[str, Any]:
+    """What is kept of a run: its scores, and its adapter's record or what a score says of it."""
+    paths = sorted(store.score(run, "any").parent.glob("*.json"))
+    scores = {content["evaluation"]: content for content in map(intact_score, paths)}
+    folder = store.adapter(run)
+    if folder.exists():
+        return {"scores": scores, "trained": intact(folder), "history": read_history(folder)}
+    trained: Mapping[str, Any] = next((score["trained"] for score in scores.values() if "trained" in score), {})
+    return {"scores": scores, "trained": trained, "history": trained.get("history") or []}
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any]]:
+    return {key: [a.get(key), b.get(key)] for key in {**a, **b} if a.get(key) != b.get(key)}
+
+
+def _curve(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Where two loss curves part, and how they end; None where neither is kept."""
+    if not a or not b:
+        return None
+    part = compare_curves(a, b, 0.0)
+    return {"state": part.state, "said": part.said, "final_loss": [a[-1]["loss"], b[-1]["loss"]]}
+
+
+def _scores(a: Mapping[str, Any], b: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """By benchmark: the metrics of both, how they were asked differently, and on how many examples they part."""
+    found: dict[str, Any] = {}
+    pairs = _pairs(a, b)
+    benchmarks = [(one or other or {})["benchmark"] for one, other in pairs]
+    for (one, other), benchmark in zip(pairs, benchmarks, strict=True):
+        name = benchmark if benchmarks.count(benchmark) == 1 else (one or other or {})["evaluation"]
+        if one is None or other is None:
+            found[name] = {"only": "second" if one is None else "first"}
+            continue
+        found[name] = {
+            "metrics": {m: [one["metrics"].get(m), other["metrics"].get(m)] for m in {**one["metrics"], **other["metrics"]}},
+            "asked": _differing(_request(one, store), _request(other, store)),
+            "examples": _examples(one, other),
+        }
+    return found
+
+
+def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Scores of the same evaluation side by side, then what is left of the same benchmark; None beside one that is alone."""
+    pairs = [(a[name], b[name]) for name in a if name in b]
+    left = {name: content for name, content in a.items() if name not in b}
+    right = {name: content for name, content in b.items() if name not in a}
+    for benchmark in dict.fromkeys(content["benchmark"] for content in (*left.values(), *right.values())):
+        sides = ([c for c in side.values() if c["benchmark"] == benchmark] for side in (left, right))
+        pairs += zip_longest(*sides)
+    return pairs
+
+
+def _request(score: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    """The evaluation file of a score, with dotted keys; nothing where it is not here."""
+    path = store.evaluation_file(score["evaluation"])
+    return flat(read_mapping(path)) if path.is_file() else {}
+
+
+def _examples(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, int] | None:
+    """On how many shared examples each does better by the main metric; None where no example has a score of its own, or
+    where both are not of the same rows: an example's id may be its number among them."""
+    if not asked_same_rows(a, b):
+        return None
+    sides = []
+    for content in (a, b):
+        examples = content.get("examples") or {}
+        by_metric = examples.get("scores") or {}
+        scores = by_metric.get(content["main_metric"]) or next(iter(by_metric.values()), None)
+        if scores is None:
+            return None
+        sides.append(dict(zip(examples["id"], scores, strict=True)))
+    shared = sides[0].keys() & sides[1].keys()
+    pairs = [(sides[0][key], sides[1][key]) for key in shared if None not in (sides[0][key], sides[1][key])]
+    better = {"first_better": sum(x > y for x, y in pairs), "second_better": sum(x < y for x, y in pairs)}
+    return {"shared": len(shared), **better}
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """The differences as lines."""
+    first, second = found["runs"]
+    lines = [f"first   {first}", f"second  {second}"]
+    for title in ("config", "data", "environment"):
+        lines.append(f"{title}{'' if found[title] else ': the same'}")
+        lines += [f"  {key}: {_short(a)} → {_short(b)}" for key, (a, b) in sorted(found[title].items())]
+    curve = found["curve"]
+    if curve is None:
+        lines.append("loss curve: not kept for both")
+    else:
+        lines.append(f"loss curve: {'the same over ' if curve['state'] == 'identical' else ''}{curve['said']}")
+        lines.append(f"  final loss: {curve['final_loss'][0]:.6g} → {curve['final_loss'][1]:.6g}")
+    for name, score in found["scores"].items():
+        lines += _score_lines(name, score)
+    return "\n".join(lines if found["scores"] else [*lines, "scores: none"])
+
+
+def _score_lines(name: str, score: Mapping[str, Any]) -> list[str]:
+    if "only" in score:
+        return [f"{name}: only the {score['only']} run has a score"]
+    lines = [f"{name}:"]
+    for metric, (a, b) in score["metrics"].items():
+        gap = f"  ({b - a:+.4f})" if a is not None and b is not None else ""
+        lines.append(f"  {metric}: {_short(a)} → {_short(b)}{gap}")
+    if examples := score["examples"]:
+        lines.append(
+            f"  of {examples['shared']} examples the first does better on {examples['first_better']}, "
+            f"the second on {examples['second_better']}"
+        )
+    return lines + [f"  asked with {key}: {_short(a)} → {_short(b)}" for key, (a, b) in sorted(score["asked"].items())]
+
+
+def _short(value: Any, most: int = 100) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    text = text.replace("\n", "⏎")
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,256 @@
+"""Runs made again in scratch, and compared with what is kept: bit by bit where it can be, else how far apart.
+
+What a run came to is kept twice: its adapter (DVC) and, beside each score (git), the adapter's checksums and loss curve.
+So a clone without a single adapter can verify too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lora_ns.workflow.pipeline import make_adapters, make_score
+from lora_ns.provenance.compare_parts import Part, compare_curves, compare_predictions, compare_scores, compare_weights, environment_differences, read_history, worst
+from lora_ns.config import load_config
+from lora_ns.errors import DamagedError, Interrupted, LoraNsError, TrainingError
+from lora_ns.store.history import thinned_history
+from lora_ns.store.integrity import faults, intact, score_faults
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, exists
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What came of making one run again.
+
+    state: identical, within, unknown, different, or damaged where what is kept is not what its record says.
+    """
+
+    run: str
+    state: str
+    parts: list[Part] = field(default_factory=list)
+    environment: dict[str, list[Any]] = field(default_factory=dict)
+    """What differs between then and now, where the results do."""
+
+    def plain(self) -> dict[str, Any]:
+        """For --json."""
+        parts = [part.plain() for part in self.parts]
+        return {"run": self.run, "state": self.state, "parts": parts, "environment": self.environment}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What is kept of a run: its scores by evaluation, and its adapter's record or what a score says of it."""
+
+    run: str
+    scores: dict[str, dict[str, Any]]
+    trained: dict[str, Any]
+    history: list[dict[str, Any]]
+    """Every step where the adapter is here; else as short as a score keeps it."""
+    adapter: Path | None
+
+
+def verify(run: str, store: Store, scratch: Store, *, evaluations: Sequence[str], tolerance: float) -> Verified:
+    """Makes a run again under the scratch store and compares it with what the store keeps of it.
+
+    evaluations: names of the scores to make again too.  tolerance: greatest difference, relative to the greatest weight or
+    the loss, absolute for metrics and probabilities, that counts as within.
+    """
+    try:
+        return _verify(run, store, scratch, evaluations, tolerance)
+    except Interrupted:
+        raise
+    except LoraNsError as error:  # the other runs are verified all the same
+        state = "damaged" if isinstance(error, DamagedError) else "unknown"
+        said = str(error).replace(str(scratch.root), str(store.root))
+        return Verified(run, state, [Part("run", "different" if state == "damaged" else "unknown", said)])
+
+
+def _verify(run: str, store: Store, scratch: Store, evaluations: Sequence[str], tolerance: float) -> Verified:
+    damaged = _damage(run, store, scratch, evaluations)
+    if damaged:
+        return Verified(run, "damaged", damaged)
+    kept = _kept(run, store, evaluations)
+    if kept is None:
+        return Verified(run, "unknown", [Part("run", "unknown", "nothing of it is kept: neither adapter nor score")])
+    again = Run(load_config(store.run_file(run)), scratch)
+    if again.name != run:
+        said = f"this code calls it {again.name}: what a stage means has changed since"
+        return Verified(run, "different", [Part("run file", "different", said)], _then_and_now(kept, None))
+    company, parts = _company(kept, store, tolerance)
+    with _threads(kept):
+        try:
+            adapter = _made_again(again, kept, company, store)
+        except TrainingError as error:
+            return _diverged(kept, str(error))
+        parts += _compare_adapters(kept, adapter, tolerance)
+        for name, score in kept.scores.items():
+            parts += _compare_evaluations(again, name, score, store, tolerance)
+    state = worst(parts)
+    return Verified(run, state, parts, {} if state == "identical" else _then_and_now(kept, intact(adapter)))
+
+
+@contextmanager
+def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = False) -> Iterator[Store]:
+    """An empty store under results/scratch that shares the rows, tokens and base models of this one.
+
+    from_scratch: it makes those again too.  keep: it stays for inspection.
+    """
+    root = store.root / "results/scratch" / f"verify-{os.getpid()}"
+    root.mkdir(parents=True)
+    if not from_scratch:
+        (store.root / "data").mkdir(exist_ok=True)
+        (root / "data").symlink_to((store.root / "data").resolve(), target_is_directory=True)
+    ledger = store.root / "results/runs/local_files.json"
+    if ledger.is_file():
+        (root / "results/runs").mkdir(parents=True)
+        shutil.copy(ledger, root / "results/runs/local_files.json")
+    try:
+        yield Store(root)
+    finally:
+        if not keep:
+            shutil.rmtree(root)
+
+
+def _company(kept: Kept, store: Store, tolerance: float) -> tuple[list[str], list[Part]]:
+    """(the runs that this one was trained at once with, itself among them; what is to be said of them).
+
+    Where a run file of theirs is missing the run is made again alone: equal but for rounding, and never called identical.
+    """
+    names = (kept.trained.get("circumstances") or {}).get("fused_with") or []
+    missing = [str(store.run_file(name)) for name in names if not store.run_file(name).is_file()]
+    if not missing:
+        return names, []
+    said = (
+        f"it was trained at once with {len(names) - 1} others, and {', '.join(missing)} is missing: this time it was trained "
+        f"alone, and compared within {tolerance:g}"
+    )
+    return [], [Part("company", "within", said)]
+
+
+def _made_again(run: Run, kept: Kept, company: Sequence[str], store: Store) -> Path:
+    """The run's adapter in the scratch store, with as many rows at once and in the same company as it was trained."""
+    group = [Run(load_config(store.run_file(name)), run.store) for name in company]
+    rows = (kept.trained.get("circumstances") or {}).get("rows_at_once")
+    group = [_with_rows(one, rows) for one in (group if run.name in company else [run])]
+    outcomes: dict[str, Path | LoraNsError] = {}
+    make_adapters(group, lambda other, outcome: outcomes.update({other.name: outcome}), max_members=len(group), quiet=True)
+    outcome = outcomes[run.name]
+    if isinstance(outcome, LoraNsError):
+        raise outcome
+    return outcome
+
+
+def _with_rows(run: Run, rows: int | None) -> Run:
+    """The run with so many rows at once on a device: dropout draws by them, and memory may have run out with more."""
+    if rows is None:
+        return run
+    training = run.config.training.model_copy(update={"per_device_train_batch_size": rows})
+    return Run(run.config.model_copy(update={"training": training}), run.store)
+
+
+def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) -> list[Part]:
+    """Every fault of what is kept of a run, and of the data here that it would be made again from."""
+    folder = store.adapter(run)
+    found = [Part("adapter", "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])]
+    for name in evaluations:
+        path = store.score(run, name)
+        if path.is_file():
+            found += [Part("score", "different", f"{path}: {f}") for f in score_faults(path, store.predictions(run, name))]
+    shared = (scratch.root / "data").is_symlink()
+    made_from = _made_from(run, store, evaluations) if shared and store.run_file(run).is_file() else {}
+    for folder, kind in made_from.items():
+        found += [Part(kind, "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])]
+    return found
+
+
+def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path, str]:
+    """The artefacts under data/ that a run and its scores are made from."""
+    known = Run(load_config(store.run_file(run)), store)
+    found = {}
+    if known.base_folder is not None:
+        found[known.base_folder] = "base model"
+    if known.config.peft.method != "none":
+        found |= {store.rows(dataset): "rows" for dataset in known.training_data}
+        found[known.tokens] = "tokens"
+    for path in map(store.evaluation_file, evaluations):
+        if path.is_file():
+            found[store.rows(store.read_evaluation(path).dataset)] = "rows"
+    return found
+
+
+def _kept(run: str, store: Store, evaluations: Sequence[str]) -> Kept | None:
+    paths = {name: store.score(run, name) for name in evaluations}
+    scores = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+    folder = store.adapter(run)
+    if exists(folder):
+        return Kept(run, scores, intact(folder), read_history(folder), folder)
+    if not scores:
+        return None
+    of_score = next(iter(scores.values()))
+    trained = of_score.get("trained") or {key: of_score[key] for key in ("code", "packages", "diverged")}
+    return Kept(run, scores, trained, trained.get("history") or [], None)
+
+
+def _compare_adapters(kept: Kept, adapter: Path, tolerance: float) -> list[Part]:
+    made = intact(adapter)
+    if "diverged" in kept.trained:
+        return [Part("adapter", "different", f"it diverged ({kept.trained['diverged']}) and now it does not")]
+    parts = [compare_weights(kept.trained["outputs"], made["outputs"], kept.adapter, adapter, tolerance)]
+    if kept.history or made["steps"]:
+        again = read_history(adapter) if kept.adapter else thinned_history(adapter)
+        parts.append(compare_curves(kept.history, again, tolerance))
+    return parts
+
+
+def _compare_evaluations(again: Run, name: str, kept: dict[str, Any], store: Store, tolerance: float) -> list[Part]:
+    """Score and predictions of one evaluation."""
+    evaluation = store.read_evaluation(store.evaluation_file(name))
+    path = make_score(again, evaluation, quiet=True)
+    made = json.loads(path.read_text(encoding="utf-8"))
+    predictions = store.predictions(kept["run"], name)
+    return [
+        compare_predictions(
+            predictions if predictions.is_file() else None,
+            again.predictions(evaluation),
+            kept["outputs"]["predictions"]["sha256"],
+            made["outputs"]["predictions"]["sha256"],
+            tolerance,
+        ),
+        compare_scores(kept, made, tolerance),
+    ]
+
+
+def _diverged(kept: Kept, reason: str) -> Verified:
+    before = kept.trained.get("diverged")
+    state = "identical" if before == reason else "different"
+    said = f"{f'diverged before: {before}; ' if before else ''}now: {reason}"
+    return Verified(kept.run, state, [Part("adapter", state, said)], {} if before else _then_and_now(kept, None))
+
+
+def _then_and_now(kept: Kept, made: dict[str, Any] | None) -> dict[str, list[Any]]:
+    from lora_ns.store import record
+
+    now = made or {"code": record.code_state(), "packages": record.package_versions()}
+    then = kept.trained if made else {key: kept.trained[key] for key in ("code", "packages")}
+    return environment_differences(then, now)
+
+
+@contextmanager
+def _threads(kept: Kept) -> Iterator[None]:
+    """As many threads as the run had: sums are split by thread, so their last bits hang on the number."""
+    import torch
+
+    before = torch.get_num_threads()
+    hardware = (kept.trained.get("circumstances") or {}).get("hardware") or {}
+    torch.set_num_threads(hardware.get("threads") or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

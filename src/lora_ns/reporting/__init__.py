@@ -1,0 +1,1 @@
+"""Scores -> what people read: statistics, tables, figures, the HTML report."""

@@ -1,0 +1,159 @@
+"""What the page opens with: the tables as they are in the paper, a line for each run, and the figures' data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_ns.benchmarks import metric_names
+from lora_ns.experiment.study import Experiment, read_trials
+from lora_ns.reporting.html.read import ReadRun
+from lora_ns.reporting.statistics import calibration_error
+
+COSTS = {
+    "trainable_parameters": "trainable parameters",
+    "train_seconds": "training time (s)",
+    "train_peak_memory_bytes": "training memory (bytes)",
+}
+"""What quality is drawn against -> what the axis says."""
+
+
+def overview(experiment: Experiment, runs: Sequence[ReadRun], tables: Path) -> dict[str, Any]:
+    """Plain values for the page.  tables: results/tables/<experiment>, up to date."""
+    metrics = dict.fromkeys(metric for run in runs for score in run.scores for metric in score["metrics"])
+    return {
+        "name": experiment.name,
+        "title": experiment.title,
+        "caption": experiment.caption,
+        "tasks": experiment.tasks,
+        "methods": experiment.methods,
+        "seeds": experiment.seeds,
+        "baseline": experiment.baseline,
+        "metrics": {
+            name: {
+                "heading": metric_names.heading(name),
+                "scale": metric_names.scale(name),
+                "decimals": metric_names.decimals(name),
+            }
+            for name in metrics
+        },
+        "costs": COSTS,
+        "tables": json.loads((tables / "tables.json").read_text(encoding="utf-8")),
+        "runs": [_line(run) for run in runs],
+        "quality": _quality(tables),
+        "curves": _curves(runs),
+        "trials": read_trials(experiment.choice) if experiment.choice else [],
+        "calibration": _calibrations(runs),
+    }
+
+
+def _line(run: ReadRun) -> dict[str, Any]:
+    config = run.run.config
+    results = [
+        {
+            "benchmark": score["benchmark"],
+            "evaluation": score["evaluation"],
+            "main": score["main_metric"],
+            "metrics": score["metrics"],
+            "n": score["num_examples"],
+        }
+        for score in run.scores
+    ]
+    return {
+        "name": run.name,
+        "task": config.task_name,
+        "model": config.model.name_or_path,
+        "method": config.method,
+        "seed": config.seed,
+        "state": run.state,
+        "reason": run.reason,
+        "results": results,
+        "cost": run.scores[0].get("cost", {}) if run.scores else {},
+    }
+
+
+def _quality(tables: Path) -> list[dict[str, Any]]:
+    """Each block's main metric by method, with its interval and cost: the points of the Pareto figure.
+
+    From the tables' own numbers, so that figure and table cannot disagree.
+    """
+    costs = {(row["task"], row["model"], row["method"]): row for row in _rows(tables / "cost.csv")}
+    blocks: dict[tuple[str, str, str], list[dict[str, str]]] = {}
+    for row in _rows(tables / "main.csv"):
+        if row["mean"]:
+            blocks.setdefault((row["task"], row["benchmark"], row["model"]), []).append(row)
+    found = []
+    for (task, benchmark, model), rows in blocks.items():
+        main = rows[0]["metric"]
+        points = [
+            {
+                "method": row["method"],
+                **{key: _number(row[key]) for key in ("mean", "low", "high")},
+                "costs": {kind: _number(costs[task, model, row["method"]][kind]) for kind in COSTS},
+                # their memory is that of all runs that were trained at once
+                "fused": int(costs[task, model, row["method"]]["num_fused"]) > 0,
+            }
+            for row in rows
+            if row["metric"] == main
+        ]
+        found.append({"task": task, "benchmark": benchmark, "model": model, "metric": main, "points": points})
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def history_of(run: ReadRun) -> list[dict[str, float]]:
+    """[{step, loss}] of the run's training; [] where its scores hold none."""
+    return next((score["trained"]["history"] for score in run.scores if score.get("trained", {}).get("history")), [])
+
+
+def _curves(runs: Sequence[ReadRun]) -> list[dict[str, Any]]:
+    """Loss by step of each task, model and method: mean over seeds, lowest and highest."""
+    groups: dict[tuple[str, str, str], list[list[dict[str, float]]]] = {}
+    for run in runs:
+        config = run.run.config
+        if history := history_of(run):
+            groups.setdefault((config.task_name, config.model.name_or_path, config.method), []).append(history)
+    curves = []
+    for (task, model, method), histories in groups.items():
+        end = min(history[-1]["step"] for history in histories)
+        steps = sorted({point["step"] for history in histories for point in history if point["step"] <= end})
+        loss = np.array([np.interp(steps, [p["step"] for p in h], [p["loss"] for p in h]) for h in histories])
+        bands = {"mean": loss.mean(0), "low": loss.min(0), "high": loss.max(0)}
+        values = {name: [round(float(v), 5) for v in band] for name, band in bands.items()}
+        names = {"task": task, "model": model, "method": method, "seeds": len(histories)}
+        curves.append({**names, "steps": steps, **values})
+    return curves
+
+
+def _calibrations(runs: Sequence[ReadRun]) -> list[dict[str, Any]]:
+    """Of classifiers that tell probabilities, all seeds of a method together."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for run in runs:
+        for score in run.scores:
+            if score["examples"].get("probabilities") and score["examples"].get("reference"):
+                key = (score["task"], score["benchmark"], score["method"])
+                groups.setdefault(key, []).append(score["examples"])
+    found = []
+    for (task, benchmark, method), examples in groups.items():
+        probabilities = np.concatenate([np.array(e["probabilities"]) for e in examples])
+        made = calibration(probabilities, np.concatenate([np.array(e["reference"]) for e in examples]))
+        bins = [
+            [round(float(c), 4), round(float(a), 4), int(n)]
+            for c, a, n in zip(made.confidence, made.accuracy, made.count, strict=True)
+            if n
+        ]
+        found.append({"task": task, "benchmark": benchmark, "method": method, "error": made.error, "bins": bins})
+    return found

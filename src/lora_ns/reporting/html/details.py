@@ -1,0 +1,143 @@
+"""What the page unpacks when a run is opened or compared: config, curve, answers, provenance.
+
+Answers are texts, and many: a benchmark of 1,000 rows asked of 1,000 runs would not fit a page.  So each evaluation
+shows the same rows of every run, all of them where they fit TEXT_BYTES; right or wrong is kept of every row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lora_ns.reporting.html.content import history_of
+from lora_ns.reporting.html.read import ReadRun
+
+TEXT_BYTES = 24_000_000
+"""Answers of all runs together, before compression, which makes a fifth to a tenth of them."""
+FEWEST_ROWS = 20
+LONGEST_PROMPT, LONGEST_ANSWER = 4000, 1500
+"""Characters beyond which a text is cut, with a mark that says so."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """exams: what was asked, shared by all runs; runs: what each answered, in the order of the runs."""
+
+    exams: dict[str, dict[str, Any]]
+    runs: list[dict[str, Any]]
+
+
+def details(runs: Sequence[ReadRun], text_bytes: int = TEXT_BYTES) -> Details:
+    """All runs with the answers that fit.  text_bytes: how much of them may be kept."""
+    exams: dict[str, dict[str, Any]] = {}
+    share = text_bytes / max(1, sum(len(run.scores) for run in runs))
+    kept = [_run(run, exams, share) for run in runs]
+    return Details(exams, kept)
+
+
+def _run(run: ReadRun, exams: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
+    path = run.store.run_file(run.name)
+    return {
+        "config": path.read_text(encoding="utf-8") if path.is_file() else None,
+        "history": [[point["step"], point["loss"]] for point in history_of(run)],
+        "exams": [_answered(run, score, exams, share) for score in run.scores],
+        "provenance": [_provenance(run, score) for score in run.scores],
+    }
+
+
+def _answered(run: ReadRun, score: dict[str, Any], exams: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
+    """What one run came to on one evaluation, row by row, and its answers to the rows that are shown."""
+    evaluation, examples = score["evaluation"], score["examples"]
+    right = examples["scores"].get(score["main_metric"]) or next(iter(examples["scores"].values()), None)
+    answered: dict[str, Any] = {"evaluation": evaluation, "right": right, "answers": None}
+    path = run.predictions(evaluation)
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path else []
+    known = exams.get(evaluation)
+    if known is None or (known["shown"] == [] and lines):
+        known = exams[evaluation] = _exam(run, score, lines, share)
+    if len(lines) == len(examples["id"]):
+        answered["answers"] = [_answer(json.loads(lines[i])) for i in known["shown"]]
+    return answered
+
+
+def _exam(run: ReadRun, score: dict[str, Any], lines: Sequence[str], share: float) -> dict[str, Any]:
+    """The rows of an evaluation, and the questions that are shown."""
+    total = len(lines)
+    room = int(share * total / max(1, sum(map(len, lines))))
+    count = min(total, max(FEWEST_ROWS, room))
+    shown = [i * total // count for i in range(count)] if count else []
+    asked = [json.loads(lines[i]) for i in shown]
+    settings = run.store.evaluation_file(score["evaluation"])
+    return {
+        "benchmark": score["benchmark"],
+        "kind": score["task_type"],
+        "ids": score["examples"]["id"],
+        "shown": shown,
+        "prompts": [_cut(_prompt(line), LONGEST_PROMPT) for line in asked],
+        "references": [_cut(_plain(line.get("reference")), LONGEST_ANSWER) for line in asked],
+        "settings": settings.read_text(encoding="utf-8") if settings.is_file() else None,
+    }
+
+
+def _prompt(line: dict[str, Any]) -> str:
+    if "texts" in line:
+        return "\n".join(map(str, line["texts"]))
+    return str(line.get("prompt", ""))
+
+
+def _answer(line: dict[str, Any]) -> dict[str, str]:
+    """The model's own words, and what was read out of them."""
+    if "completions" in line:
+        texts = line["completions"]
+        said = texts[0] if len(texts) == 1 else "\n".join(f"[{i}] {text}" for i, text in enumerate(texts, start=1))
+    elif "choices" in line:
+        ranked = sorted(zip(line["log_likelihoods"], line["choices"], strict=True), reverse=True)
+        said = "\n".join(f"{value:.3f}  {text}" for value, text in ranked)
+    elif "probabilities" in line:
+        said = "probabilities " + ", ".join(f"{p:.3f}" for p in line["probabilities"])
+    elif "log_likelihood" in line:
+        said = f"log-likelihood {line['log_likelihood']:.3f} of {line['tokens']} tokens"
+    else:
+        said = ""
+    answer = {"text": _cut(said, LONGEST_ANSWER)}
+    parsed = line.get("parsed", line.get("prediction"))
+    return {**answer, "parsed": _cut(_plain(parsed), LONGEST_ANSWER)} if parsed is not None else answer
+
+
+def _plain(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}… [{len(text) - longest} more characters]"
+
+
+def _provenance(run: ReadRun, score: dict[str, Any]) -> dict[str, Any]:
+    """Where a score is from, and the command that makes it again."""
+    evaluation = score["evaluation"]
+    made = score.get("circumstances", {})
+    trained = score.get("trained", {})
+    run_file, request = run.store.run_file(run.name), run.store.evaluation_file(evaluation)
+    return {
+        "evaluation": evaluation,
+        "score file": str(run.store.score(run.name, evaluation)),
+        "made again by": f"lora-ns evaluate --config {run_file} --evaluation {request}",
+        "evaluated with commit": _commit(score.get("code")),
+        "trained with commit": _commit(trained.get("code")),
+        "read": score.get("inputs"),
+        "packages": trained.get("packages") or score.get("packages"),
+        "hardware": made.get("hardware"),
+        "finished": made.get("finished"),
+        "seconds": made.get("seconds"),
+        "cost": score.get("cost"),
+        "predictions": score.get("outputs"),
+        "warnings": score.get("warnings") or None,
+    }
+
+
+def _commit(code: Any) -> str | None:
+    if not code or not code.get("commit"):
+        return None
+    return f"{code['commit']}{', with uncommitted changes' if code.get('dirty') else ''}"

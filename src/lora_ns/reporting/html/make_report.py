@@ -1,0 +1,22 @@
+"""The report.  READS results/{runs,evaluations,scores,tables,tuning}, and results/predictions where they are here
+WRITES results/report/<experiment>/index.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lora_ns.experiment.study import Experiment
+from lora_ns.reporting.html.content import overview
+from lora_ns.reporting.html.details import details
+from lora_ns.reporting.html.page import page
+from lora_ns.reporting.html.read import read_runs
+from lora_ns.store.paths import Store, replace_text
+
+
+def report(experiment: Experiment, store: Store) -> Path:
+    """Writes the page; returns its path.  The experiment's tables must be up to date (`lora_ns.reporting.make_tables`)."""
+    runs = read_runs(experiment, store)
+    path = store.report(experiment.name) / "index.html"
+    replace_text(path, page(overview(experiment, runs, store.tables(experiment.name)), details(runs)))
+    return path

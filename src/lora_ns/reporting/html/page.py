@@ -1,0 +1,63 @@
+"""The report as one file: nothing in it asks for anything from outside, and its own policy forbids that it could."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Iterator
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from lora_ns.reporting.html.details import Details
+
+SCRIPTS = ("dom.js", "data.js", "table.js", "figures.js", "overview.js", "run.js", "compare.js", "main.js")
+"""The page's own code, in the order in which it is read."""
+
+
+def page(overview: dict[str, Any], details: Details) -> str:
+    """index.html.  What is shown at once stands there as JSON; plotly and the runs' details are packed (gzip, base64)."""
+    own = files("lora_ns.reporting.html") / "page"
+    numbers = {evaluation: number for number, evaluation in enumerate(details.exams)}
+    parts = [_packed(f"exam-{numbers[name]}", _json(exam)) for name, exam in details.exams.items()]
+    parts += [_packed(f"run-{number}", _json(run)) for number, run in enumerate(details.runs)]
+    parts.append(_packed("plotly", _plotly()))
+    values = {
+        "TITLE": escape(overview["title"]),
+        "STYLE": (own / "style.css").read_text(encoding="utf-8"),
+        "OVERVIEW": _for_script(_json({**overview, "exams": numbers})),
+        "PARTS": "\n".join(parts),
+        "SCRIPT": "\n".join(f"// {name}\n{(own / name).read_text(encoding='utf-8')}" for name in SCRIPTS),
+    }
+    return "".join(_filled((own / "page.html").read_text(encoding="utf-8"), values))
+
+
+def _filled(template: str, values: dict[str, str]) -> Iterator[str]:
+    """The template with each {{NAME}} replaced; what is put in is not looked at again."""
+    first, *rest = template.split("{{")
+    yield first
+    for piece in rest:
+        name, _, after = piece.partition("}}")
+        yield values[name]
+        yield after
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _for_script(text: str) -> str:
+    """JSON that cannot end the element it stands in, whatever a model wrote."""
+    return text.replace("<", "\\u003c")
+
+
+def _packed(name: str, text: str) -> str:
+    data = base64.b64encode(gzip.compress(text.encode(), compresslevel=6, mtime=0)).decode()
+    return f'<script type="text/plain" id="packed-{name}">{data}</script>'
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

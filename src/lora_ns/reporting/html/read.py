@@ -1,0 +1,56 @@
+"""An experiment's artefacts as the report needs them.  What is not on this machine is left out, never invented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lora_ns.experiment.study import Experiment, Run
+from lora_ns.store.failures import failure_of
+from lora_ns.store.integrity import intact_score
+from lora_ns.store.paths import Store
+
+
+@dataclass(frozen=True)
+class ReadRun:
+    """One run with the scores that it has, as they were written."""
+
+    run: Run
+    scores: list[dict[str, Any]]
+    store: Store
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.scores) == len(self.run.evaluations)
+
+    @property
+    def state(self) -> str:
+        """done, failed or missing."""
+        return "done" if self.is_done else "failed" if self._failure else "missing"
+
+    @property
+    def reason(self) -> str:
+        """Why it is not done."""
+        if self.is_done:
+            return ""
+        return f"{self._failure['stage']}: {self._failure['reason']}" if self._failure else "not evaluated yet"
+
+    @cached_property
+    def _failure(self) -> dict[str, Any] | None:
+        return failure_of(self.store, self.name)
+
+    def predictions(self, evaluation: str) -> Path | None:
+        """The file with every answer, where it is on this machine."""
+        path = self.store.predictions(self.name, evaluation)
+        return path if path.is_file() else None
+
+
+def read_runs(experiment: Experiment, store: Store) -> list[ReadRun]:
+    """Every run of the experiment in its order.  Raises DamagedError for a score that is not as it was written."""
+    return [ReadRun(run, [intact_score(path) for path in run.scores if path.is_file()], store) for run in experiment.runs]

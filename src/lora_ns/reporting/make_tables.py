@@ -1,0 +1,154 @@
+"""Scores to tables and figures; never trains.
+
+READS   results/scores, results/tuning, results/failures
+WRITES  results/tables/<experiment>, results/figures/<experiment>
+
+All that is read lies in git, so a clone without data or adapters rebuilds every file to the byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lora_ns.store import record
+from lora_ns.errors import LoraNsError
+from lora_ns.experiment.study import Experiment, read_trials
+from lora_ns.store.failures import failure_of
+from lora_ns.store.integrity import intact_score
+from lora_ns.store.paths import Store, replace_text
+from lora_ns.reporting.tables.table import Table, from_json
+
+if TYPE_CHECKING:
+    from lora_ns.reporting.results import Results
+
+CODE = ("tables/**/*.py", "statistics/**/*.py", "metric_names.py")
+"""The code whose change makes other tables."""
+
+
+def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
+    """The experiment's tables; made, with the figures, unless they stand there as they would be made.
+
+    Raises LoraNsError while the settings are not chosen, DataError where a score file cannot be used.
+    """
+    if experiment.is_open:
+        tried = sum(trial.score.is_file() for trial in experiment.trials)
+        raise LoraNsError(
+            f"the settings of {experiment.name} are not chosen yet: {tried} of {len(experiment.trials)} trials have their "
+            "score. `snakemake` runs the others and makes the choice."
+        )
+    notes = {
+        "schema": record.SCHEMA,
+        "stage": "tables",
+        "protocol": record.PROTOCOL["tables"],
+        "experiment": experiment.plain(),
+        "experiment_file": experiment.file,
+        "general": sorted(experiment.general),
+        "code": _code_digest(),
+        "missing": missing_runs(experiment, store),
+        "inputs": {str(path.relative_to(store.root)): record.sha256_file(path) for path in _inputs(experiment)},
+    }
+    target = record_of(experiment, store)
+    out = store.tables(experiment.name)
+    if not _stands(target, notes, store.root):
+        _make(experiment, store, notes, target)
+    return from_json((out / "tables.json").read_text(encoding="utf-8"))
+
+
+def record_of(experiment: Experiment, store: Store) -> Path:
+    """Where the tables' record lies: by another name while runs are missing, so that no workflow takes it for done."""
+    lacking = [run["run"] for run in missing_runs(experiment, store)]
+    lacking += [run.name for run in experiment.bases if run.name not in lacking and not run.scores[0].is_file()]
+    if not lacking:
+        return experiment.tables_record
+    known = [name for run in experiment.runs for name in run.score_names]
+    return store.tables_record(experiment.plain(), known, lacking)
+
+
+def missing_runs(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
+    """Each run that lacks a score, whether it failed, and why; benchmarks: those that it lacks."""
+    missing = []
+    for run in experiment.runs:
+        lacking = [e for e, path in zip(run.evaluations, run.scores, strict=True) if not path.is_file()]
+        if not lacking:
+            continue
+        names = {"run": run.name, "task": run.config.task_name, "method": run.config.method, "seed": run.config.seed}
+        names |= {"benchmarks": [e.benchmark for e in lacking if e.name not in experiment.general]}
+        failed = failure_of(store, run.name)
+        reason = f"{failed['stage']}: {failed['reason'].splitlines()[0][:200]}" if failed else "not evaluated yet"
+        missing.append({**names, "state": "failed" if failed else "missing", "reason": reason})
+    return missing
+
+
+def _inputs(experiment: Experiment) -> list[Path]:
+    """Every file that the tables are made from."""
+    scores = _scores(experiment)
+    return scores if experiment.choice is None else [*scores, experiment.choice]
+
+
+def _scores(experiment: Experiment) -> list[Path]:
+    """The score files that are there: of what is compared, and of the base models where forgetting is measured."""
+    runs = (*experiment.runs, *experiment.bases)
+    return [path for path in dict.fromkeys(path for run in runs for path in run.scores) if path.is_file()]
+
+
+def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target: Path) -> None:
+    from lora_ns.reporting.statistics import RESAMPLES
+    from lora_ns.reporting.tables.build import write_tables
+    from lora_ns.reporting.results import collect
+    from lora_ns.reporting.figures import draw_figures
+    from lora_ns.reporting.tables.notes import provenance
+    from lora_ns.reporting.rng import SEED
+
+    scores = _scores(experiment)
+    for score in scores:
+        intact_score(score)
+    trials = read_trials(experiment.choice) if experiment.choice else []
+    results = collect(experiment.plain(), scores, notes["missing"], root=store.root, general=experiment.general)
+    folder = store.tables(experiment.name)
+    for old in folder.glob("record-*.json"):
+        old.unlink()
+    made_by = provenance(results, f"lora-ns tables {shlex.quote(experiment.file)}", target.name)
+    made = [
+        *write_tables(results, folder, trials, made_by).files,
+        *draw_figures(results, store.figures(experiment.name), trials, made_by),
+        *_milestone_files(results, experiment.name, store),
+    ]
+    outputs = {str(path.relative_to(store.root)): record.sha256_file(path) for path in made}
+    # of every bootstrap and every test by random sign flips
+    resampling = {"seed": SEED, "resamples": RESAMPLES}
+    content = {**notes, "resampling": resampling, "outputs": outputs}
+    replace_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _milestone_files(results: Results, experiment: str, store: Store) -> list[Path]:
+    from lora_ns.reporting.dvc_metrics import metrics_json, points_csv
+
+    contents = {store.metrics(experiment): metrics_json(results), store.points(experiment): points_csv(results)}
+    for path, text in contents.items():
+        replace_text(path, text)
+    return [*contents]
+
+
+def _stands(target: Path, notes: Mapping[str, Any], root: Path) -> bool:
+    """Whether the record says the same of what went in, and the files are those that it speaks of."""
+    try:
+        found = json.loads(target.read_text(encoding="utf-8"))
+        outputs = found.pop("outputs")
+        del found["resampling"]  # stands in the code, whose digest is compared
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+    made = all((root / path).is_file() and record.sha256_file(root / path) == sha for path, sha in outputs.items())
+    return made and found == json.loads(json.dumps(notes))
+
+
+def _code_digest() -> str:
+    package = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in CODE for path in package.glob(pattern)):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()

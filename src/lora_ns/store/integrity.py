@@ -1,0 +1,148 @@
+"""Whether an artefact still is what its record says.  Every stage asks before it reads; nothing damaged is used.
+
+An artefact's record states the sha256 of each of its files, and carries its own (`seal`); a score file carries one too.
+Tables and figures are checked against the record beside the tables.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lora_ns.store import record
+from lora_ns.errors import DamagedError
+
+REMEDY = "It is not used. Bring it back (`git checkout`, `dvc checkout --force`), or remove it and it is made again."
+
+
+def intact(folder: Path, *, elsewhere: bool = False) -> dict[str, Any]:
+    """The record of an artefact that is whole.  Raises DamagedError that names what is not.
+
+    elsewhere: it does not lie in the store; it may have any name, and files beside its own.
+    """
+    found = faults(folder, elsewhere=elsewhere)
+    if found:
+        raise DamagedError(f"{folder} is damaged: {'; '.join(found)}. {REMEDY}")
+    content: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return content
+
+
+def faults(folder: Path, *, elsewhere: bool = False) -> list[str]:
+    """What is wrong with an artefact, each file named; nothing where it is whole."""
+    if not folder.is_dir():
+        return ["it is not here"]
+    content = _sealed_json(folder / "record.json")
+    if isinstance(content, str):
+        return [content]
+    if not elsewhere and not folder.name.endswith(f"-{content['digest']}"):
+        return [f"record.json is that of another artefact ({content['stage']}, digest {content['digest']})"]
+    found = []
+    for name, stated in content["outputs"].items():
+        if fault := _file_fault(folder / name, stated):
+            found.append(f"{name} {fault}")
+    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if elsewhere:
+        return found
+    strange = sorted(name for name in here - {"record.json", *content["outputs"]} if not _hidden(name))
+    return found + [f"{name} is not of it" for name in strange]
+
+
+def _hidden(name: str) -> bool:
+    """What a system leaves behind, like .DS_Store."""
+    return name.rsplit("/", 1)[-1].startswith(".")
+
+
+def _file_fault(path: Path, stated: dict[str, Any]) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    if path.stat().st_size != stated["bytes"]:
+        return f"has {path.stat().st_size} bytes, its record says {stated['bytes']}"
+    found = record.sha256_file(path)
+    return None if found == stated["sha256"] else f"has sha256 {found[:12]}…, its record says {stated['sha256'][:12]}…"
+
+
+def intact_score(path: Path) -> dict[str, Any]:
+    """The content of a score file that is as it was written.  Raises DamagedError that says what is not."""
+    content = _score_or_fault(path)
+    if isinstance(content, str):
+        raise DamagedError(f"{path} is damaged: {content}. {REMEDY}")
+    return content
+
+
+def score_faults(path: Path, predictions: Path | None = None) -> list[str]:
+    """What is wrong with a score file, and with the predictions that it was counted from, where they are here."""
+    content = _score_or_fault(path)
+    if isinstance(content, str):
+        return [content]
+    if predictions is not None and predictions.is_file():
+        stated = content["outputs"]["predictions"]["sha256"]
+        if record.sha256_file(predictions) != stated:
+            return [f"its predictions {predictions} are not those that it was counted from"]
+    return []
+
+
+def _score_or_fault(path: Path) -> dict[str, Any] | str:
+    content = _sealed_json(path)
+    if isinstance(content, str):
+        return content
+    if (content["run"], content["evaluation"]) != (path.parent.name, path.stem):
+        return f"it is the score of {content['run']} on {content['evaluation']}"
+    return content
+
+
+def read_tables_record(path: Path) -> dict[str, Any]:
+    """What the record of an experiment's tables says.  Raises DamagedError where it cannot be read."""
+    content = _read_json(path)
+    if isinstance(content, dict) and {"experiment", "inputs", "missing", "outputs"} <= set(content):
+        return content
+    said = content if isinstance(content, str) else f"{path.name} is no record of tables"
+    raise DamagedError(f"{path} is damaged: {said}. {REMEDY}")
+
+
+def tables_faults(path: Path, root: Path) -> list[str]:
+    """What is wrong with the tables and figures that a record speaks of, and which of its inputs are gone.
+
+    root: the folder that the record names files from.
+    """
+    try:
+        content = read_tables_record(path)
+    except DamagedError as error:
+        return [str(error)]
+    found = [f"{name} {fault}" for name, sha in content["outputs"].items() if (fault := output_fault(root / name, sha))]
+    gone = [name for name in content["inputs"] if not (root / name).is_file()]
+    return found + [f"{name}, which they are made from, is missing" for name in gone]
+
+
+def output_fault(path: Path, sha256: str) -> str | None:
+    """What is wrong with one file of the tables; None where it is as its record says."""
+    if not path.is_file():
+        return "is missing"
+    return None if record.sha256_file(path) == sha256 else "was changed after it was made"
+
+
+def _sealed_json(path: Path) -> dict[str, Any] | str:
+    """The content, or what is wrong with it."""
+    content = _read_json(path)
+    if isinstance(content, str):
+        return content
+    if "seal" not in content:
+        return f"{path.name} has no seal"
+    if content["seal"] != record.seal_of(content):
+        return f"{path.name} was changed after it was written"
+    return content
+
+
+def _read_json(path: Path) -> dict[str, Any] | str:
+    """The content, or in words why it cannot be read; a number that is none is never written, so it is a fault too."""
+    if not path.is_file():
+        return f"{path.name} is missing"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (UnicodeDecodeError, ValueError) as error:
+        return f"{path.name} is no JSON ({error})"
+    return content if isinstance(content, dict) else f"{path.name} has no seal"
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} in place of a number")

@@ -1,0 +1,60 @@
+"""The process that a file belongs to (a run's lock, a progress file), and whether it is still at work."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from lora_ns.workflow.slurm import is_at_work
+
+SILENT_SECONDS = 120.0
+"""A process on another machine that has given no sign of life for so long is gone."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process, as a file names it."""
+
+    host: str
+    pid: int
+    started: float
+    """When the process began, in seconds since 1970: its number may have been given out again."""
+    job: str | None
+    """SLURM's number of the job."""
+
+    @classmethod
+    def here(cls) -> Owner:
+        """This process."""
+        return Owner(platform.node(), os.getpid(), psutil.Process().create_time(), os.environ.get("SLURM_JOB_ID"))
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """What the file says; None where there is none, or none that can be read."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def is_alive(self, silence: float, patience: float = SILENT_SECONDS, *, ask_slurm: bool = False) -> bool:
+        """Whether the process is still at work.  On this machine the system knows, elsewhere its silence tells.
+
+        silence: seconds since its last sign of life.  patience: how many are too many.
+        ask_slurm: believe SLURM more than the silence, where it knows the job.
+        """
+        if self.host == platform.node():
+            try:
+                return abs(psutil.Process(self.pid).create_time() - self.started) < 2
+            except psutil.Error:
+                return False
+        if ask_slurm and self.job is not None:
+            if self.job == os.environ.get("SLURM_JOB_ID"):
+                return False  # this very job, before it was requeued on another machine
+            if (known := is_at_work(self.job)) is not None:
+                return known
+        return silence < patience

@@ -1,0 +1,449 @@
+"""Where artefacts lie, and what their digests cover.  The only module that knows either.
+
+Every artefact's name ends in a digest of all that determines its content: a changed setting makes a new path, an
+unchanged one finds its old result on any machine, whatever the clocks say.  An artefact exists exactly when its
+record does; it is made in scratch beside its place and moved there whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+from pydantic import BaseModel, ValidationError
+
+from lora_ns.store import record
+from lora_ns.data import sources
+from lora_ns.benchmarks import benchmark
+from lora_ns.config import DatasetConfig, GenerationConfig, ModelConfig, nearest, read_mapping, write_yaml
+from lora_ns.config.messages import lines_of
+from lora_ns.config.kinds import refuse_other_kinds
+from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, TrainingError
+from lora_ns.store.record import PROTOCOL
+from lora_ns.models.tiny.corpus import BASE_MODELS
+
+_VIEW = """columns format chat_template chat_template_options prompt_template response_template text_columns label_column labels
+    max_length""".split()
+"""Settings of a dataset that say how its rows are read, not which they are."""
+
+
+def view_of(dataset: DatasetConfig) -> dict[str, Any]:
+    """The settings of a data set that say how its rows are read."""
+    return dataset.model_dump(include=set(_VIEW))
+
+
+def digest_of(value: Mapping[str, Any]) -> str:
+    """Twelve hex digits of the sha256 of the value as canonical JSON; the same on every Python and in every key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def slug(name: str) -> str:
+    """A name as a part of a path: letters, digits, `_`, `.` and single dashes; never hidden, never a way out."""
+    text = re.sub(r"[^A-Za-z0-9_.]+", "-", name.rstrip("/").split("/")[-1].split(":")[-1]).strip("-.")
+    return text[:48] or "unnamed"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One benchmark as it is to be asked, complete; the content of an evaluation file."""
+
+    name: str
+    """`<benchmark>-<digest>`."""
+    benchmark: str
+    dataset: DatasetConfig
+    split: str
+    generation: GenerationConfig
+    num_fewshot: int
+    fewshot_seed: int
+    limit: int | None
+    settings: dict[str, Any]
+    sandbox: str
+    batch_size: int | None
+    backend: str = "auto"
+    digest: str = field(default="", compare=False)
+    """Of the name; empty where the file was read without being checked."""
+
+    def plain(self) -> dict[str, Any]:
+        """As plain values, for the file and the record."""
+        return {
+            "benchmark": self.benchmark,
+            "split": self.split,
+            "dataset": self.dataset.model_dump(),
+            "generation": self.generation.model_dump(),
+            "num_fewshot": self.num_fewshot,
+            "fewshot_seed": self.fewshot_seed,
+            "limit": self.limit,
+            "settings": self.settings,
+            "sandbox": self.sandbox,
+            "batch_size": self.batch_size,
+            "backend": self.backend,
+        }
+
+
+class Store:
+    """The paths of all artefacts under one root, each from the config that determines it."""
+
+    def __init__(self, root: Path = Path()):
+        self.root = root
+        self._ledger = root / "results/runs/local_files.json"
+        self._remembered: dict[str, str] | None = None
+
+    # -- what is read --------------------------------------------------------------------------------------------
+
+    @property
+    def remembered(self) -> dict[str, str]:
+        """Path -> sha256 of local files (data, base models) as last seen: a clone without them still knows its digests."""
+        if self._remembered is None:
+            self._remembered = _ledger_at(self._ledger) if self._ledger.is_file() else {}
+        return self._remembered
+
+    def remember(self, dataset: DatasetConfig) -> None:
+        """Notes the checksums of the dataset's local files."""
+        if dataset.is_builtin or dataset.is_hub:
+            return
+        files = sources.local.files_by_split(dataset, self.remembered)
+        self._note([path for parts in files.values() for _, path in parts])
+
+    def remember_model(self, model: ModelConfig) -> None:
+        """Notes the checksums of a base model in a folder."""
+        self._note(self._model_files(model) or [])
+
+    def _note(self, files: Sequence[Path]) -> None:
+        seen = {str(path): sources.local.sha256(path, self.remembered) for path in files}
+        if not seen.items() <= self.remembered.items():
+            self._remembered = None  # another stage may have noted its own meanwhile
+            self._remembered = dict(sorted({**self.remembered, **seen}.items()))
+            self._ledger.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._ledger, json.dumps(self._remembered, indent=1) + "\n")
+
+    def rows(self, dataset: DatasetConfig) -> Path:
+        """data/raw/<dataset>-<digest>/"""
+        files = [dataset.name] if isinstance(dataset.name, str) else dataset.name
+        name = files[0] if isinstance(files, list) else next(iter(files.values()))[0]
+        stem = slug(Path(name).parent.name + "-" + Path(name).name.split(".")[0] if "." in Path(name).name else name)
+        return self.root / "data/raw" / f"{stem}-{self.rows_digest(dataset)}"
+
+    def rows_digest(self, dataset: DatasetConfig) -> str:
+        """Covers source, splits and limits; of local files their bytes."""
+        return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **sources.identity(dataset, self.remembered)})
+
+    def base_model(self, name: str) -> Path:
+        """data/models/<name>-<digest>/ of a builtin base model."""
+        return self.root / "data/models" / f"{slug(name)}-{self.base_digest(name)}"
+
+    def base_digest(self, name: str) -> str:
+        """Covers the spec of a builtin base model."""
+        return digest_of({"stage": "pretrain", "protocol": PROTOCOL["pretrain"], "spec": base_model_spec(name)})
+
+    def model_identity(self, model: ModelConfig) -> dict[str, Any]:
+        """What determines a base model's weights and tokenizer."""
+        name = model.name_or_path
+        if name.startswith("builtin:"):
+            return {"builtin": self.base_model(name).name}
+        if (files := self._model_files(model)) is not None:
+            return {"files": {path.name: sources.local.sha256(path, self.remembered) for path in files}}
+        if name.startswith((".", "/", "~")):
+            raise ConfigError(f"model.name_or_path: there is no folder {name}.")
+        return {"hub": name, "revision": model.revision}
+
+    def _model_files(self, model: ModelConfig) -> list[Path] | None:
+        """The files of a base model in a folder; None of a builtin one or a hub's."""
+        if model.name_or_path.startswith("builtin:"):
+            return None
+        listed = sources.local.files_in(Path(model.name_or_path).expanduser(), self.remembered)
+        return listed and [path for path in listed if not path.is_dir() and path.suffix != ".md"]
+
+    # -- what is made --------------------------------------------------------------------------------------------
+
+    def run_file(self, run: str) -> Path:
+        """results/runs/<run>.yaml"""
+        return self.root / "results/runs" / f"{run}.yaml"
+
+    def adapter(self, run: str) -> Path:
+        """results/adapters/<run>/"""
+        return self.root / "results/adapters" / run
+
+    def evaluation_digest(self, request: Evaluation) -> str:
+        """Covers what is asked and how answers are decoded and scored; not how they are batched."""
+        spec, view = benchmark(request.benchmark), view_of(request.dataset)
+        # what an answer looks like matters to examples and to perplexity only
+        shown = request.num_fewshot or spec.kind == "perplexity"
+        payload = {
+            "stage": "evaluate",
+            "protocol": PROTOCOL["evaluate"],
+            "benchmark": [request.benchmark, spec.protocol],
+            "rows": self.rows_digest(request.dataset),
+            "split": request.split,
+            "view": {key: value for key, value in view.items() if shown or key != "response_template"},
+            "generation": request.generation.model_dump() if spec.kind == "generation" else None,
+            "fewshot": [request.num_fewshot, request.fewshot_seed] if request.num_fewshot else None,
+            "limit": request.limit,
+            "settings": request.settings,
+            "unsafe": request.sandbox == "unsafe",
+        }
+        if request.backend == "vllm" and spec.kind == "generation" and request.generation.do_sample:
+            payload["drawn_by"] = "vllm"  # by random numbers of its own
+        return digest_of(payload)
+
+    def evaluation_file(self, evaluation: str) -> Path:
+        """results/evaluations/<benchmark>-<digest>.yaml"""
+        return self.root / "results/evaluations" / f"{evaluation}.yaml"
+
+    def read_evaluation(self, path: Path) -> Evaluation:
+        """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
+        evaluation = read_evaluation(path)
+        digest = self.evaluation_digest(evaluation)
+        if not path.stem.endswith(f"-{digest}"):
+            raise ConfigError(
+                f"{path}: was changed after it was written, or written by another version: its content has the digest "
+                f"{digest}, and a score is named by it. Bring the file back (`git checkout`), or change the config's "
+                "`evaluation:`, which writes another."
+            )
+        return replace(evaluation, digest=digest)
+
+    def score(self, run: str, evaluation: str) -> Path:
+        """results/scores/<run>/<benchmark>-<digest>.json"""
+        return self.root / "results/scores" / run / f"{evaluation}.json"
+
+    def predictions(self, run: str, evaluation: str) -> Path:
+        """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
+        return self.root / "results/predictions" / run / f"{evaluation}.jsonl"
+
+    def keeps(self, folder: Path) -> bool:
+        """Whether a folder lies where this store keeps adapters and merged models."""
+        places = ("results/adapters", "results/merged")
+        return folder.resolve().parent in [(self.root / place).resolve() for place in places]
+
+    def tables(self, experiment: str) -> Path:
+        """results/tables/<experiment>/"""
+        return self.root / "results/tables" / slug(experiment)
+
+    def tables_record(self, experiment: Mapping[str, Any], scores: Sequence[str], lacking: Sequence[str] = ()) -> Path:
+        """results/tables/<experiment>/record-<digest>.json; the digest covers the experiment's words and its scores.
+
+        lacking: the runs without a score, of tables that are made before all are there.
+        """
+        payload = {
+            "stage": "tables",
+            "protocol": PROTOCOL["tables"],
+            "experiment": dict(experiment),
+            "scores": list(scores),
+            "lacking": list(lacking),
+        }
+        return self.tables(experiment["name"]) / f"record-{digest_of(payload)}.json"
+
+    def choice(self, experiment: str, trials: Sequence[Any]) -> Path:
+        """results/tuning/<experiment>-<digest>.json; the digest covers every trial.
+
+        trials: task, method, setting and score file of each.
+        """
+        payload = {"stage": "choose", "protocol": PROTOCOL["choose"], "trials": list(trials)}
+        return self.root / "results/tuning" / f"{slug(experiment)}-{digest_of(payload)}.json"
+
+    def failure(self, run: str) -> Path:
+        """results/failures/<run>.json: why a run's last try failed; gone once it is there."""
+        return self.root / "results/failures" / f"{run}.json"
+
+    def figures(self, experiment: str) -> Path:
+        """results/figures/<experiment>/"""
+        return self.root / "results/figures" / slug(experiment)
+
+    def report(self, experiment: str) -> Path:
+        """results/report/<experiment>/"""
+        return self.root / "results/report" / slug(experiment)
+
+    def metrics(self, experiment: str) -> Path:
+        """results/metrics/<experiment>.json: what `dvc metrics` reads."""
+        return self.root / "results/metrics" / f"{slug(experiment)}.json"
+
+    def points(self, experiment: str) -> Path:
+        """results/plots/<experiment>.csv: what `dvc plots` reads."""
+        return self.root / "results/plots" / f"{slug(experiment)}.csv"
+
+    def scratch(self, run: str) -> Path:
+        """results/scratch/<run>/: checkpoints, which no rule declares as output."""
+        return self.root / "results/scratch" / run
+
+    def together(self, job: str) -> Path:
+        """results/scratch/together/<job>: that runs which share a process are done; taken away once that is known."""
+        return self.root / "results/scratch/together" / job
+
+    def download(self, model: ModelConfig) -> Path | None:
+        """results/scratch/hub/<model>-<digest>.json: that the files of a model on the hub are on this machine.
+
+        None of a model that comes from elsewhere.
+        """
+        identity = self.model_identity(model)
+        if "hub" not in identity:
+            return None
+        return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(identity)}.json"
+
+    def progress(self, run: str, stage: str = "train") -> Path:
+        """results/scratch/<run>/progress.json of its training, progress-<evaluation>.json of an evaluation."""
+        return self.scratch(run) / ("progress.json" if stage == "train" else f"progress-{stage}.json")
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether anything was predicted here."""
+        return (self.root / "results/scratch/predicted").is_dir()
+
+    def predicted(self, digest: str) -> Path:
+        """results/scratch/predicted/<digest>.json: what one step of a model and method takes at one shape."""
+        return self.root / "results/scratch/predicted" / f"{digest}.json"
+
+    def speed(self, host: str, cores: int) -> Path:
+        """results/scratch/predicted/speed-<host>-<cores>.json: how fast a machine was found to be."""
+        return self.root / "results/scratch/predicted" / f"speed-{slug(host)}-{cores}.json"
+
+    def logs(self, run: str) -> list[Path]:
+        """The logs of a run's training, evaluations and merging that are there, as the workflow writes them; also those
+        of jobs that it shared with others, which name their runs as they begin."""
+        root = self.root / "logs"
+        own = [root / "train" / f"{run}.log", *(root / "evaluate" / run).glob("*.log")]
+        own += (root / "merge").glob(f"{run}-*.log")
+        shared = {*(root / "train").glob("*.log"), *(root / "evaluate").glob("*/*.log")} - {*own}
+        return [path for path in own if path.is_file()] + [path for path in shared if _mentions(path, run)]
+
+    def sandbox_report(self, host: str, digest: str) -> Path:
+        """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
+        return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def write_evaluation_file(self, evaluation: Evaluation) -> Path:
+        """The evaluation file, written where it is missing or says something else."""
+        self.remember(evaluation.dataset)
+        path = self.evaluation_file(evaluation.name)
+        replace_text(path, write_yaml(evaluation.plain()))
+        return path
+
+
+def _mentions(log: Path, run: str) -> bool:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return run in file.read(1 << 16)
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """An evaluation file as it was written.  Raises ConfigError where it is none."""
+    content = read_mapping(path)
+    refuse_other_kinds(content, "evaluation file", path)
+    wanted = {known.name for known in fields(Evaluation)} - {"name", "digest"}
+    if set(content) != wanted:
+        differ = ", ".join(sorted(set(content) ^ wanted))
+        raise ConfigError(f"{path}: is no evaluation file as `lora-ns evaluate` writes them: {differ} differ.")
+    models: dict[str, type[BaseModel]] = {"dataset": DatasetConfig, "generation": GenerationConfig}
+    for key, model in models.items():
+        try:
+            content[key] = model.model_validate(content[key])
+        except ValidationError as error:
+            raise ConfigError([f"{path}: {key}: {line}" for line in lines_of(error, model)]) from None
+    return Evaluation(name=path.stem, **content)
+
+
+def base_model_spec(name: str) -> dict[str, Any]:
+    """The spec of `builtin:<name>`.  Raises ConfigError that names the nearest."""
+    short = name.removeprefix("builtin:")
+    if short not in BASE_MODELS:
+        known = ", ".join(f"builtin:{known}" for known in BASE_MODELS)
+        raise ConfigError(f"model.name_or_path: there is no {name!r}.{nearest(short, BASE_MODELS)} Known: {known}.")
+    return BASE_MODELS[short]
+
+
+def exists(folder: Path) -> bool:
+    """Whether the artefact is there: exactly when its record is."""
+    return (folder / "record.json").is_file()
+
+
+def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
+    """The record of an artefact.  Raises DataError where it is missing or damaged.
+
+    diverged_too: also the record of a trial that diverged, for which TrainingError is raised otherwise.
+    """
+    try:
+        found = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{folder} is not there, or was never finished: it has no record.json.") from None
+    except ValueError as error:
+        raise DataError(f"{folder}/record.json is damaged: {error}") from None
+    if "diverged" in found and not diverged_too:
+        raise TrainingError(f"{folder.name} was a trial and diverged: {found['diverged']}")
+    return found
+
+
+@contextmanager
+def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
+
+    A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.  Where another
+    process has made it meanwhile, that one stays: both are the same, and somebody may read it.
+    """
+    scratch = _scratch_beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target)
+        scratch.mkdir()
+    except OSError as error:
+        raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
+    notes: dict[str, Any] = {}
+    try:
+        yield scratch, notes
+        notes["outputs"] = record.checksums(scratch)
+        record.write_json(scratch / "record.json", record.sealed(notes))
+        if not exists(target):
+            shutil.rmtree(target, ignore_errors=True)  # left without a record
+            scratch.replace(target)
+    except OSError as error:
+        if not exists(target):
+            raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _ledger_at(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedError(f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept.")
+    return found
+
+
+def _scratch_beside(target: Path) -> Path:
+    """Where this process makes what will be moved to `target`; the name says whose it is."""
+    return target.parent / f".{target.name}.tmp-{platform.node()}-{os.getpid()}"
+
+
+def _sweep(target: Path) -> None:
+    """Removes scratch that a killed process of this machine left for this artefact."""
+    ours = f".{target.name}.tmp-{platform.node()}-"
+    for old in target.parent.glob(f"{ours}*"):
+        pid = old.name.removeprefix(ours)
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes the text whole or not at all; leaves a file alone that says it already."""
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    scratch = _scratch_beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(scratch, text)
+        scratch.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            scratch.unlink()
+        raise LoraNsError(f"cannot write {path}: {error.strerror or error}.") from error

@@ -1,0 +1,104 @@
+"""Where a run's work stands, in a small file that anyone may read while it goes on: also from another host.
+
+WRITES results/scratch/<run>/progress.json (training), progress-<evaluation>.json (each evaluation)
+
+{"host", "pid", "started", "job", "stage", "step", "steps", "loss", "time", "begun", "started_at"}; times in seconds since
+1970.
+The file is gone once the work has ended, well or not; what is left of a killed process tells by its silence.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lora_ns.store.owner import SILENT_SECONDS, Owner
+from lora_ns.store.processes import Processes
+from lora_ns.store.paths import Store
+
+EVERY_SECONDS = 1.0
+"""The file is written at most so often."""
+
+Report = Callable[..., None]
+"""report(step, loss=None): so many of the steps are done."""
+
+
+def silent(step: int, loss: float | None = None) -> None:
+    """The report of work that nobody asks after."""
+
+
+@dataclass(frozen=True)
+class Progress(Owner):
+    """What a progress file says: whose it is, and where its work stands."""
+
+    stage: str
+    """`train`, or the evaluation's name."""
+    step: int
+    steps: int
+    """Of how many: optimiser steps of a training, rows of an evaluation."""
+    loss: float | None
+    time: float
+    """When this was written."""
+    begun: float
+    """When the process began with this work."""
+    started_at: int
+    """The step that it began after: more than 0 where it went on from a checkpoint."""
+
+    @property
+    def seconds_a_step(self) -> float | None:
+        """Mean since the work began; None before its first step."""
+        done = self.step - self.started_at
+        return (self.time - self.begun) / done if done > 0 else None
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until the last step at the pace so far; None where there is no pace yet."""
+        pace = self.seconds_a_step
+        return None if pace is None else max(0.0, (self.steps - self.step) * pace - (now - self.time))
+
+    def is_silent(self, now: float) -> bool:
+        """Whether the process that wrote it is dead (on this host), or has said nothing for too long (on another)."""
+        return not self.is_alive(now - self.time, max(SILENT_SECONDS, 10 * (self.seconds_a_step or 0.0)))
+
+
+@contextmanager
+def reporting(store: Store, run: str, stage: str, steps: int, start: int = 0) -> Iterator[Report]:
+    """Keeps the progress file of a run's stage while the work inside goes on.
+
+    stage: `train`, or an evaluation's name.  steps: how many there are.  start: how many were done before this process.
+    Of several processes only the first writes; a disk that is full stops no work.
+    """
+    path = store.progress(run, stage)
+    if not Processes.here().is_first:
+        yield silent
+        return
+    owner, begun, written = asdict(Owner.here()), time.time(), 0.0
+
+    def report(step: int, loss: float | None = None) -> None:
+        nonlocal written
+        now = time.time()
+        if now - written < EVERY_SECONDS and step < steps:
+            return
+        written = now
+        said = Progress(**owner, stage=stage, step=step, steps=steps, loss=loss, time=now, begun=begun, started_at=start)
+        with suppress(OSError):
+            _write(path, json.dumps(asdict(said)) + "\n")
+
+    report(start)
+    try:
+        yield report
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()  # where nothing else, a checkpoint, lies in it
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all, but without waiting for the disk: what is lost in a crash is of no use after it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(path)

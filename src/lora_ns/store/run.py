@@ -1,0 +1,264 @@
+"""One configuration, resolved once: the names, digests and paths of all that is made of it.  Stages take a `Run`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lora_ns.benchmarks import benchmark, check_request
+from lora_ns.config import OUTSIDE_DIGEST, BenchmarkEntry, DatasetConfig, GenerationConfig, RunConfig, format_problems, merge, settled, write_yaml
+from lora_ns.errors import ConfigError
+from lora_ns.store.record import PROTOCOL
+from lora_ns.store.paths import Evaluation, Store, digest_of, exists, replace_text, slug, view_of
+
+
+@dataclass(frozen=True)
+class Run:
+    """A resolved config in a store.  Its names are found at first use, and raise ConfigError where they cannot be."""
+
+    config: RunConfig
+    store: Store
+
+    # -- tokens ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tokens_digest(self) -> str:
+        config = self.config
+        return digest_of(
+            {
+                "stage": "tokenize",
+                "protocol": PROTOCOL["tokenize"],
+                "rows": self.store.rows_digest(config.dataset),
+                "tokenizer": self.model_identity,
+                "task_type": config.task_type,
+                "view": view_of(config.dataset) | config.dataset.model_dump(include={"max_dropped", "overlap"}),
+                **self._held_out_identity(),
+            }
+        )
+
+    @cached_property
+    def tokens(self) -> Path:
+        """data/tokens/<task>-<model>-<digest>/"""
+        stem = f"{slug(self.config.task_name)}-{slug(self.config.model.name_or_path)}"
+        return self.store.root / "data/tokens" / f"{stem}-{self.tokens_digest}"
+
+    @cached_property
+    def rows(self) -> Path:
+        """data/raw/<dataset>-<digest>/ of its own data set."""
+        return self.store.rows(self.config.dataset)
+
+    @cached_property
+    def held_out(self) -> list[Evaluation]:
+        """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
+        named = [
+            BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings)
+            for one in self.config.dataset.held_out or []
+        ]
+        if not named:
+            return []
+        own = self.store.rows_digest(self.config.dataset)
+        asked = map(self.evaluation, named)
+        return [evaluation for evaluation in asked if self.store.rows_digest(evaluation.dataset) != own]
+
+    @property
+    def training_data(self) -> list[DatasetConfig]:
+        """The data sets that decide what is trained on: the config's own, then those that are held out."""
+        return [self.config.dataset, *(evaluation.dataset for evaluation in self.held_out)]
+
+    @property
+    def tokens_inputs(self) -> list[Path]:
+        """The records of rows and base model that tokens are made from."""
+        folders = dict.fromkeys(self.store.rows(dataset) for dataset in self.training_data)
+        return [*(folder / "record.json" for folder in folders), *self.base_records]
+
+    def _held_out_identity(self) -> dict[str, Any]:
+        if self.config.dataset.overlap == "report":
+            return {}
+        found = set()
+        for evaluation in self.held_out:
+            identity = {
+                "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
+                "rows": self.store.rows_digest(evaluation.dataset),
+                "view": view_of(evaluation.dataset),
+            }
+            found.add(json.dumps(identity, sort_keys=True))
+        return {"held_out": sorted(found)}
+
+    # -- base model ------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def model_identity(self) -> dict[str, Any]:
+        """What determines the base model's weights and tokenizer."""
+        return self.store.model_identity(self.config.model)
+
+    @cached_property
+    def base_folder(self) -> Path | None:
+        """The builtin base model's; None where the base is not ours to make."""
+        name = self.config.model.name_or_path
+        return self.store.base_model(name) if name.startswith("builtin:") else None
+
+    @cached_property
+    def download(self) -> Path | None:
+        """The note that a hub's base model is on this machine, whether it is there or not; None of any other base."""
+        return self.store.download(self.config.model)
+
+    @property
+    def base_records(self) -> list[Path]:
+        """What says that the base model is here; nothing of one in a folder."""
+        found = self.base_folder / "record.json" if self.base_folder is not None else self.download
+        return [] if found is None else [found]
+
+    # -- adapter ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def digest(self) -> str:
+        """Covers all that determines the adapter."""
+        config = self.config
+        training = {key: value for key, value in config.training.model_dump().items() if key not in OUTSIDE_DIGEST}
+        return digest_of(
+            {
+                "stage": "train",
+                "protocol": PROTOCOL["train"],
+                "tokens": self.tokens_digest,
+                "model": {**self.model_identity, **config.model.model_dump(exclude={"name_or_path", "revision"})},
+                "peft": config.peft.model_dump(),
+                "training": None if config.peft.method == "none" else training,
+                "seed": config.seed,
+            }
+        )
+
+    @cached_property
+    def name(self) -> str:
+        """<task>-<model>-<method>-s<seed>-<digest>"""
+        config = self.config
+        parts = [slug(config.task_name), slug(config.model.name_or_path), slug(config.method), f"s{config.seed}"]
+        return "-".join([*parts, self.digest])
+
+    @property
+    def file(self) -> Path:
+        """results/runs/<run>.yaml"""
+        return self.store.run_file(self.name)
+
+    @property
+    def adapter(self) -> Path:
+        """results/adapters/<run>/"""
+        return self.store.adapter(self.name)
+
+    @property
+    def adapter_inputs(self) -> list[Path]:
+        """The records of tokens and base model that an adapter is made from."""
+        tokens = [] if self.config.peft.method == "none" else [self.tokens / "record.json"]
+        return [*tokens, *self.base_records]
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the adapter is there."""
+        return exists(self.adapter)
+
+    @property
+    def scratch(self) -> Path:
+        """results/scratch/<run>/"""
+        return self.store.scratch(self.name)
+
+    @cached_property
+    def merged_digest(self) -> str:
+        return digest_of({"stage": "merge", "protocol": PROTOCOL["merge"], **self.config.merge.model_dump()})
+
+    @cached_property
+    def merged(self) -> Path:
+        """results/merged/<run>-<digest>/"""
+        return self.store.root / "results/merged" / f"{self.name}-{self.merged_digest}"
+
+    def write_file(self) -> Path:
+        """The run file, written where it is missing or says something else."""
+        for dataset in self.training_data:
+            self.store.remember(dataset)
+        self.store.remember_model(self.config.model)
+        replace_text(self.file, write_yaml(self.config.model_dump(exclude={"evaluation", "merge"})))
+        return self.file
+
+    # -- scores ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluations(self) -> list[Evaluation]:
+        """The benchmarks that its config asks."""
+        return [self.evaluation(entry) for entry in self.config.evaluation.benchmarks]
+
+    def evaluation(self, entry: BenchmarkEntry) -> Evaluation:
+        """A benchmark entry of the config as one complete request, named by its digest.
+
+        Raises ConfigError where the benchmark cannot be asked so.
+        """
+        config, spec = self.config, benchmark(entry.name)
+        dataset = _dataset_of(config, entry)
+        instructed = spec.instruction is not None and (dataset.is_chat or dataset.format == "alpaca")
+        own = dict(spec.generation) | ({"stop": list(spec.instruction_stop)} if instructed else {})
+        decoding = merge(merge(own, config.evaluation.generation), entry.generation)
+        generation = GenerationConfig.model_validate(decoding)
+        num_fewshot = entry.num_fewshot
+        if num_fewshot is None:
+            num_fewshot = 0 if instructed else spec.num_fewshot
+        check_request(spec, config.task_type, entry.settings, generation.model_dump(), num_fewshot)
+        if spec.prompt is None and config.task_type == "causal_lm":
+            answered = num_fewshot > 0 or spec.kind == "perplexity"
+            faults = format_problems(dataset, answered=answered)
+            if faults:
+                raise ConfigError([f"evaluation.benchmarks: {entry.name}: {fault}" for fault in faults])
+        request = Evaluation(
+            name="",
+            benchmark=entry.name,
+            dataset=dataset,
+            split=config.evaluation.split,
+            generation=generation,
+            num_fewshot=num_fewshot,
+            fewshot_seed=entry.fewshot_seed,
+            limit=entry.limit,
+            settings=dict(entry.settings),
+            sandbox=config.evaluation.sandbox,
+            batch_size=config.evaluation.batch_size,
+            backend=config.evaluation.backend,
+        )
+        digest = self.store.evaluation_digest(request)
+        return replace(request, name=f"{slug(entry.name)}-{digest}", digest=digest)
+
+    @property
+    def score_names(self) -> list[str]:
+        """<run>/<evaluation> of each of its scores."""
+        return [f"{self.name}/{evaluation.name}" for evaluation in self.evaluations]
+
+    @property
+    def scores(self) -> list[Path]:
+        """Its score files, whether they are there or not."""
+        return [self.score(evaluation) for evaluation in self.evaluations]
+
+    def score(self, evaluation: Evaluation) -> Path:
+        """results/scores/<run>/<benchmark>-<digest>.json"""
+        return self.store.score(self.name, evaluation.name)
+
+    def predictions(self, evaluation: Evaluation) -> Path:
+        """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
+        return self.store.predictions(self.name, evaluation.name)
+
+    def asked(self, entries: Sequence[BenchmarkEntry], **changes: Any) -> Run:
+        """The run with other benchmarks."""
+        asked = self.config.evaluation.model_copy(update={"benchmarks": list(entries), **changes})
+        return Run(self.config.model_copy(update={"evaluation": asked}), self.store)
+
+
+def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
+    """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
+    stated = entry.dataset
+    if stated is None:
+        return config.dataset.model_copy(update={"held_out": None})
+    shared = view_of(config.dataset) if "name" in stated else config.dataset.model_dump()
+    name = stated.get("name")
+    if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
+        is_file = not DatasetConfig.model_validate({"name": name}).is_hub
+        stated = {**stated, "name": {"test": [name]}} if is_file else stated
+    elif isinstance(name, list):
+        stated = {**stated, "name": {"test": name}}
+    return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))

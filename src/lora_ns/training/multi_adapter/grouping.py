@@ -1,0 +1,215 @@
+"""Which runs share a process: decided once, here, before anything starts, from the experiment alone and without torch.
+
+Runs of one frozen base that differ in seed, rank, rate and the like are trained at once.  Short runs of a small base are
+trained in turn: a start of Python with torch costs more than a small run itself.  What is finished already makes no
+difference: a job that is tried again, or started on another machine, finds itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from lora_ns.config import OUTSIDE_DIGEST, RunConfig
+from lora_ns.config.experiment_file import SweepConfig
+from lora_ns.models.base_model import weight_bytes
+from lora_ns.store.run import Run
+from lora_ns.config.trackers import is_tracked
+
+PEFT_FIELDS = frozenset(
+    """
+    r lora_alpha lora_dropout target_modules exclude_modules use_rslora use_dora init_lora_weights rank_pattern alpha_pattern
+    layers_to_transform layers_pattern bias modules_to_save eva_config corda_config lora_ga_config calibration_rows
+    """.split()
+)
+"""Settings of method lora that a sweep takes each member's own of."""
+
+OWN_TRAINING = frozenset("learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay max_grad_norm".split())
+"""Training settings that members may differ in."""
+
+SHARED_TRAINING = frozenset(
+    """
+    global_batch_size num_train_epochs max_steps train_sampling_strategy optim bf16 gradient_checkpointing
+    gradient_checkpointing_kwargs label_smoothing_factor adam_beta1 adam_beta2 adam_epsilon per_device_train_batch_size
+    """.split()
+)
+"""Training settings that members have in common."""
+
+SCHEDULES = frozenset(
+    """
+    linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt cosine_with_min_lr
+    warmup_stable_decay
+    """.split()
+)
+"""Schedules that hang on the step alone."""
+
+METHOD_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
+
+SMALL_BYTES = 2**29
+"""A base model of at most so many bytes on the disk is small: its runs are short, and share a process."""
+
+IN_TURN = 6
+"""Short runs of a small base that share a process, one after another."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Runs that share a process."""
+
+    runs: tuple[Run, ...]
+    at_once: bool = False
+    """Whether they are trained in one loop; else one after another."""
+
+    @property
+    def name(self) -> str:
+        """Names the job's marker and log; depends on the runs."""
+        how = "at-once" if self.at_once else "in-turn"
+        names = "\n".join(run.name for run in self.runs)
+        digest = hashlib.sha256(names.encode()).hexdigest()[:12]
+        return f"{self.runs[0].config.task_name}-{len(self.runs)}-{how}-{digest}"
+
+
+def training_jobs(runs: Sequence[Run], sweep: SweepConfig, cores: int = 1) -> list[Job]:
+    """The runs in jobs, each run in one: those that can be trained at once together, and short runs in turn.
+
+    cores: how many jobs this machine's processor works on at a time.  A job of a small base holds no more than a core's
+    share of the runs, unless memory is limited (`sweep.max_memory`).
+    """
+    share = max(Fraction(1), Fraction(len(runs), cores if sweep.max_memory is None else 1))
+    jobs: list[Job] = []
+    shelves: dict[tuple[str, str], list[Run]] = {}
+    for group in groups_of(runs, sweep.largest):
+        small = _is_small(group[0].config)
+        for members in _evenly(group, _count(group, share if small else len(group))):
+            if len(members) > 1:
+                jobs.append(Job(tuple(members), at_once=True))
+            else:
+                shelf_of = (members[0].tokens.name, members[0].config.model.name_or_path)
+                shelves.setdefault(shelf_of, []).extend(members)
+    for shelf in shelves.values():
+        small = _is_small(shelf[0].config)
+        largest = sweep.in_turn or (IN_TURN if small else 1)
+        count = _count(shelf, min(Fraction(largest), share) if small else largest)
+        jobs += [Job(tuple(shelf[number::count])) for number in range(count)]
+    return jobs
+
+
+def _is_small(config: RunConfig) -> bool:
+    name = config.model.name_or_path
+    if name.startswith("builtin:"):
+        return True
+    folder = Path(name).expanduser()
+    return folder.is_dir() and weight_bytes(folder) <= SMALL_BYTES
+
+
+def why_alone(config: RunConfig) -> str | None:
+    """Why a run is trained by itself; None where it can be a member of a sweep."""
+    peft, training = config.peft, config.training
+    if peft.method != "lora":
+        return f"peft.method {peft.method}"
+    other = sorted({key for key, value in peft.model_dump().items() if _is_said(value)} - PEFT_FIELDS - {"method"})
+    if other:
+        return f"peft.{other[0]}"
+    if peft.fields.get("bias", "none") != "none":
+        return "peft.bias"
+    if config.task_type == "causal_lm" and peft.fields.get("modules_to_save"):
+        return "peft.modules_to_save"
+    if training.optim not in METHOD_OPTIMIZERS:
+        return f"training.optim {training.optim}"
+    if training.lr_scheduler_type not in SCHEDULES:
+        return f"training.lr_scheduler_type {training.lr_scheduler_type}"
+    if training.arguments.get("gradient_checkpointing") and peft.fields.get("lora_dropout"):
+        return "training.gradient_checkpointing with peft.lora_dropout"
+    if is_tracked(config):
+        return "training.report_to"
+    stated = {key for key, value in training.model_dump().items() if _is_said(value)}
+    rest = sorted(stated - SHARED_TRAINING - OWN_TRAINING - OUTSIDE_DIGEST)
+    return f"training.{rest[0]}" if rest else None
+
+
+def _is_said(value: Any) -> bool:
+    return value not in (None, False, "", [], {})
+
+
+def _key_of(run: Run) -> str:
+    """What members of one sweep have in common, as text: base, tokens, task and shape of the steps."""
+    training = run.config.training.model_dump()
+    return json.dumps(
+        {
+            "tokens": run.tokens.name,
+            "model": run.config.model.model_dump(),
+            "task_type": run.config.task_type,
+            "training": {key: training.get(key) for key in sorted(SHARED_TRAINING)},
+        },
+        sort_keys=True,
+    )
+
+
+def groups_of(runs: Sequence[Run], largest: int, max_memory: int | None = None) -> list[list[Run]]:
+    """The runs in groups that can each be trained at once, of at most so many; runs that cannot are by themselves.
+
+    Runs of one seed take the same rows at the same time, so that little of their joint batch is padding: they go together.
+    max_memory: bytes that a group is predicted to take at most, for which torch is imported and the tokens are there.
+    """
+    together: dict[str, list[Run]] = {}
+    groups: list[list[Run]] = []
+    for run in runs:
+        if largest < 2 or why_alone(run.config) is not None:
+            groups.append([run])
+        else:
+            together.setdefault(_key_of(run), []).append(run)
+    for members in together.values():
+        groups += _evenly(sorted(members, key=lambda run: run.config.seed), _count(members, largest))
+    if max_memory is None:
+        return groups
+    return [part for group in groups for part in parts_within(group, max_memory)]
+
+
+def _count(members: Sequence[Any], largest: int | Fraction) -> int:
+    """How many parts there are of at most so many."""
+    return int(-(-len(members) // largest))
+
+
+def _evenly(members: Sequence[Run], count: int) -> list[list[Run]]:
+    """The members in so many parts, in order, whose sizes differ by one at most, larger ones first."""
+    each, more = divmod(len(members), count)
+    ends = list(accumulate(each + (number < more) for number in range(count)))
+    return [list(members[start:end]) for start, end in pairwise([0, *ends])]
+
+
+def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
+    """The group in as few parts, in its order, as are each predicted to take so many bytes at most, or are one run.
+
+    A run that cannot be predicted is by itself.
+    """
+    if len(group) < 2:
+        return [list(group)]
+    from lora_ns.models.base_model import best_device
+    from lora_ns.workflow.planning import memory
+    from lora_ns.workflow.planning.devices import GPUS, PROCESSOR
+    from lora_ns.workflow.planning.estimator import Predictor
+    from lora_ns.workflow.planning.workload import workload_of
+
+    # which GPU it is makes no difference to memory
+    device = PROCESSOR if best_device() == "cpu" else next(iter(GPUS.values()))
+    predictor = Predictor(group[0].store)
+    parts: list[list[Run]] = []
+    steps: list[Any] = []
+    for run in group:
+        shape = workload_of(run, []).shape
+        step = predictor.step(run, shape) if shape else None
+        known = [one for one in [*steps, step] if one is not None]
+        fits = len(known) > len(steps) and memory.of_sweep(known, device) <= max_memory
+        if parts and fits:
+            parts[-1].append(run)
+        else:
+            parts.append([run])
+            steps = []
+        steps.append(step)
+    return parts

@@ -1,0 +1,258 @@
+"""Several adapters in one process: those that can share a forward pass trained at once, the others one after another.
+
+Each run keeps its own artefact and digest, and fails or finishes by itself; that it was trained beside others is in its
+record's circumstances only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lora_ns.store import record
+from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
+from lora_ns.config.experiment_file import MAX_MEMBERS
+from lora_ns.store.failures import noting
+from lora_ns.training.multi_adapter.grouping import groups_of
+from lora_ns.models.machine import check_machine
+from lora_ns.store.processes import Processes
+from lora_ns.store.progress import reporting
+from lora_ns.store.run import Run
+from lora_ns.store.paths import exists, making, replace_text
+from lora_ns.training.train import described, facts_of, train
+from lora_ns.training.signals import Interruption, noticing
+from lora_ns.training.run_lock import holding
+from lora_ns.training.out_of_memory import OutOfMemory, release, smaller
+
+Done = Callable[[Run, Path | LoraNsError], None]
+
+MEMBERS = "runs.json"
+"""In a group's scratch folder: the names of the runs that its checkpoints are of."""
+
+
+def train_all(
+    runs: Sequence[Run], done: Done, *, max_members: int = MAX_MEMBERS, max_memory: int | None = None, quiet: bool = False
+) -> None:
+    """Makes the adapters that are missing.  done: told of every run, its adapter's folder or why there is none.
+
+    max_memory: bytes that trainings at once may take.  Raises Interrupted where the process was told to stop.
+    """
+    alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
+    groups = groups_of(runs, 1 if alone else max_members, max_memory)
+    with noticing() as interruption:
+        for group in groups:
+            _stop_where_told(interruption)
+            for run in _at_once(group, done, quiet):
+                _stop_where_told(interruption)
+                done(run, _one(run, quiet, beside=len(runs) > 1 and not alone))
+
+
+def _stop_where_told(interruption: Interruption) -> None:
+    if interruption:
+        raise interruption.raised("what was trained is kept")
+
+
+def _one(run: Run, quiet: bool, *, beside: bool) -> Path | LoraNsError:
+    """A run by itself.  beside: whether there are others, which its failure is not to stop, whatever it is."""
+    return _outcome(lambda: train(run, quiet=quiet), run, beside=beside)
+
+
+def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path | LoraNsError:
+    """The run's adapter, or why there is none, which is noted."""
+    try:
+        with noting(run.store, run.name, "train"):
+            return work()
+    except Interrupted:
+        raise
+    except LoraNsError as error:
+        return error
+    except Exception as error:
+        if not beside:
+            raise
+        return _told(error)
+
+
+def _told(error: Exception) -> LoraNsError:
+    """What nobody foresaw, for whoever mends it and for the table of what failed."""
+    traceback.print_exception(error)
+    return LoraNsError(f"{type(error).__name__}: {error}")
+
+
+def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
+    """Trains in one loop what the group lacks; returns the runs that are there or have to be trained by themselves."""
+    scratch = _scratch_of(group)
+    members = _members(group, scratch)
+    if len(members) < 2:
+        return list(group)
+    from lora_ns.training.multi_adapter.layout import Unfusable
+
+    try:
+        for run in members:
+            check_machine(run.config)
+        with ExitStack() as held, noticing() as interruption:
+            for run in members:
+                held.enter_context(holding(run.scratch))
+            if all(run.is_trained for run in members):
+                return list(group)  # made by another process meanwhile
+            _train_at_once(members, scratch, interruption, done, quiet)
+    except Unfusable:
+        shutil.rmtree(scratch, ignore_errors=True)
+        return list(group)
+    except Busy:
+        return list(group)  # each says by itself what is the matter with it
+    except Interrupted:
+        raise
+    except CheckpointError as error:
+        failure: LoraNsError = error
+    except LoraNsError:
+        return list(group)
+    except Exception as error:
+        failure = _told(error)
+    else:
+        return [run for run in group if run not in members]
+
+    for run in group:
+        done(run, _made_or(failure, run))
+    return []
+
+
+def _members(group: Sequence[Run], scratch: Path) -> list[Run]:
+    """The runs of the group's checkpoint, also where some have their adapter by now; else those that have none."""
+    missing = [run for run in group if not run.is_trained]
+    if any(scratch.glob("checkpoint-*")):
+        with suppress(OSError, ValueError):
+            names = json.loads((scratch / MEMBERS).read_text(encoding="utf-8"))
+            if missing:
+                return [run for run in group if run.name in names]
+        shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or nobody knows whose it is
+    return missing
+
+
+def _made_or(failure: LoraNsError, run: Run) -> Path | LoraNsError:
+    """The run's adapter where it is there all the same."""
+
+    def work() -> Path:
+        if run.is_trained:
+            return run.adapter
+        raise failure
+
+    return _outcome(work, run)
+
+
+def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interruption, done: Done, quiet: bool) -> None:
+    per_device, notes, meter = group[0].config.training.per_device_train_batch_size, [], record.Meter()
+    scratch.mkdir(parents=True, exist_ok=True)
+    replace_text(scratch / MEMBERS, json.dumps([run.name for run in group]) + "\n")
+    while True:
+        with _starts(scratch, len(group)) as starts:
+            try:
+                with meter.part("loading"):
+                    sweep, members, size = _prepared(group, starts, scratch, per_device, quiet)
+                    resumed = sweep.resume()
+                with meter.part("training"), ExitStack() as saying:
+                    for member in members:
+                        said = reporting(member.run.store, member.run.name, "train", member.steps, sweep.step)
+                        member.report = saying.enter_context(said)
+                    sweep.run(interruption)
+                fits = True
+            except OutOfMemory:
+                fits = False
+            if not fits:  # out of the except block, whose error holds on to the base that did not fit
+                per_device = smaller(size)
+                notes.append(f"memory ran out with {size} rows of each run at once; {per_device} were taken instead")
+                del sweep, members
+                release()
+                continue
+            how = {"rows_at_once": size, "accumulation": sweep.arguments.gradient_accumulation_steps, "memory": notes}
+            how |= {"loss": sweep.loss.kind, "rows": sweep.loss.rows, "resumed_from": resumed}
+            how["fused_with"] = [member.run.name for member in members]
+            is_kept = True
+            for member, started in zip(members, starts, strict=True):
+                outcome = _kept(member, started, meter, how, sweep.rows)
+                is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
+                done(member.run, outcome)
+            if not is_kept:  # what could not be written is written from here, next time
+                with suppress(Exception):  # all is told already
+                    sweep.save()
+        if is_kept:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return
+
+
+def _prepared(
+    group: Sequence[Run], starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
+) -> tuple[Any, Any, int]:
+    """(the sweep, its members, rows of each at once), before the first step."""
+    from lora_ns.models.base_model import best_device, load_base, make_deterministic
+    from lora_ns.training.arguments import arguments_of
+    from lora_ns.training.multi_adapter.members import join
+    from lora_ns.training.multi_adapter.loop import Sweep
+    from lora_ns.training.setup import rows_and_collate
+    from lora_ns.training.batch_size import split_batch
+
+    first = group[0]
+    size, accumulation = split_batch(first.config.training.global_batch_size, 1, per_device)
+    rows, collate = rows_and_collate(first)
+    make_deterministic(first.config.seed)
+    base: Any = load_base(first)
+    base = base.to(best_device())
+    members, arguments = [], []
+    for number, (run, started) in enumerate(zip(group, starts, strict=True)):
+        arguments.append(arguments_of(run.config, scratch, size=size, accumulation=accumulation, quiet=quiet))
+        members.append(join(number, run, base, rows, collate, arguments[-1], started))
+    sweep = Sweep(base, members, rows, size=size, scratch=scratch, arguments=arguments[0])
+    return sweep, members, size
+
+
+def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], rows: Any) -> Path | LoraNsError:
+    """The member's adapter put in its place; or why there is none."""
+    run: Run = member.run
+    target = run.adapter
+
+    def save() -> Path:
+        if exists(target):
+            return target  # made before the others' training was broken off, or by another process meanwhile
+        if member.failure is not None:
+            raise member.failure
+        with making(target) as (folder, notes):
+            member.save(started, folder)
+            facts = facts_of(member.setup.parameters, member.history, member.order, rows.lengths, how)
+            notes |= described(run, _share_of(meter, len(how["fused_with"])), facts)
+        return target
+
+    outcome = _outcome(save, run)
+    if not isinstance(outcome, LoraNsError):
+        shutil.rmtree(run.scratch, ignore_errors=True)
+    return outcome
+
+
+def _share_of(meter: record.Meter, members: int) -> record.Meter:
+    """What one of so many members took: its share of the seconds, and the memory of all."""
+    share = record.Meter()
+    share.figures = {**meter.figures, "seconds": {k: round(v / members, 3) for k, v in meter.figures["seconds"].items()}}
+    share.not_deterministic = meter.not_deterministic
+    return share
+
+
+def _scratch_of(group: Sequence[Run]) -> Path:
+    """Where the checkpoints of a group lie, also of those of its runs that were trained later than the others."""
+    names = json.dumps([run.name for run in group])
+    return group[0].store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
+
+
+@contextmanager
+def _starts(scratch: Path, count: int) -> Iterator[list[Path]]:
+    """An empty folder for each member's files as they are at the start."""
+    with tempfile.TemporaryDirectory(prefix=f"starts-{os.getpid()}-", dir=scratch) as folder:
+        places = [Path(folder) / str(number) for number in range(count)]
+        for place in places:
+            place.mkdir()
+        yield places

@@ -1,0 +1,1 @@
+"""The DAG's questions, answered without torch; and each stage after what it needs."""

@@ -1,0 +1,46 @@
+"""The base model of a config without its weights: built on the meta device from its config file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, LlamaConfig
+
+from lora_ns.errors import ConfigError
+from lora_ns.models.adapter import reason_of
+from lora_ns.models.base_model import head_of, location
+from lora_ns.store.run import Run
+from lora_ns.store.paths import base_model_spec, exists
+
+
+def model_without_weights(run: Run) -> Any:
+    """The base model with the head of the task, on the meta device.  Raises ConfigError where its config is not to be had."""
+    config, model = run.config, run.config.model
+    loader: Any = AutoModelForCausalLM if config.task_type == "causal_lm" else AutoModelForSequenceClassification
+    arguments: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
+    try:
+        described = _described(run)
+        if model.attn_implementation is not None and not model.attn_implementation.startswith("flash"):
+            arguments["attn_implementation"] = model.attn_implementation
+        with torch.device("meta"):
+            return loader.from_config(described, dtype=getattr(torch, model.dtype), **arguments)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ConfigError(
+            f"model.name_or_path: the config of {model.name_or_path} is not to be had, or cannot be read: {reason_of(error)}"
+        ) from error
+
+
+def _described(run: Run) -> Any:
+    """The transformers config: of a builtin model that is not made yet, from what it is made from."""
+    config, store, model = run.config, run.store, run.config.model
+    head = head_of(config) if config.task_type != "causal_lm" else {}
+    name = model.name_or_path
+    if name.startswith("builtin:") and not exists(store.base_model(name)):
+        spec = base_model_spec(name)
+        kinds: dict[str, Any] = {"causal_lm": LlamaConfig, "encoder": BertConfig}
+        tied = {"tie_word_embeddings": True}
+        return kinds[spec["kind"]](vocab_size=spec["vocab_size"], pad_token_id=0, **tied, **spec["architecture"], **head)
+    return AutoConfig.from_pretrained(
+        location(model, store), revision=model.revision, trust_remote_code=model.trust_remote_code, **head
+    )

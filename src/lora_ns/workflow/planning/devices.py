@@ -1,0 +1,87 @@
+"""Kinds of device: how much memory, how fast.  Never imports torch.
+
+What of the vendors' figures a training step reaches is EFFICIENCY.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from lora_ns.config.gpus import DATA_SHEETS, Gpu
+from lora_ns.workflow.planning.footprint import Kernels
+from lora_ns.store.paths import Store, replace_text
+
+GIBIBYTE = 2**30
+TERA = 1e12
+GIGA = 1e9
+
+EFFICIENCY = 0.5
+"""Share of a GPU's arithmetic that the matrix products of a training step reach: published model FLOP utilisations of
+training lie between 0.3 and 0.6 (PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 4.1)."""
+BANDWIDTH_EFFICIENCY = 0.75
+LAUNCH_SECONDS = 10e-6
+"""Python and driver, for each kernel that a GPU is given without a compiled graph."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device, and what it reaches."""
+
+    name: str
+    memory: int
+    """Bytes."""
+    flops: dict[str, float]
+    """Floating-point operations a second that matrix products reach, by dtype."""
+    bandwidth: float
+    """Bytes a second that kernels reach which only read and write."""
+    launch: float
+    """Seconds that a kernel takes at least."""
+    is_gpu: bool = True
+
+    def seconds(self, kernels: Kernels, dtype: str, scale: float = 1.0) -> float:
+        """Time of kernels that take `scale` times as much work: each is held up by whatever of arithmetic, memory and launch
+        is slowest (the roofline, Williams et al. 2009)."""
+        return _seconds(kernels, self.flops.get(dtype) or self.flops["float32"], self.bandwidth, self.launch, scale)
+
+
+@lru_cache(maxsize=4096)  # the seeds of an experiment ask the same, on every kind of device
+def _seconds(kernels: Kernels, rate: float, bandwidth: float, launch: float, scale: float) -> float:
+    return sum(calls * max(launch, scale * operations / rate, scale * moved / bandwidth) for operations, moved, calls in kernels)
+
+
+def _gpu(name: str, sheet: Gpu) -> Device:
+    halves = {"float16": sheet.half, **({"bfloat16": sheet.half} if sheet.bfloat16 else {})}
+    return Device(
+        name=name,
+        memory=int(sheet.gibibytes * GIBIBYTE),
+        flops={dtype: EFFICIENCY * rate * TERA for dtype, rate in {"float32": sheet.float32, **halves}.items()},
+        bandwidth=BANDWIDTH_EFFICIENCY * sheet.gigabytes_a_second * GIGA,
+        launch=LAUNCH_SECONDS,
+    )
+
+
+GPUS = {name: _gpu(name, sheet) for name, sheet in DATA_SHEETS.items()}
+PROCESSOR = Device("any processor", 0, {"float32": 50e9, "bfloat16": 5e9, "float16": 5e9}, 10e9, 5e-6, is_gpu=False)
+"""Where no machine was measured: a few cores of a usual server."""
+
+
+def known_machine(store: Store) -> Device | None:
+    """This machine as it was measured before; None where it was not."""
+    try:
+        return Device(**json.loads(_remembered(store).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def remember_machine(device: Device, store: Store) -> None:
+    """Keeps what was measured of this machine, in scratch."""
+    replace_text(_remembered(store), json.dumps(asdict(device), indent=1) + "\n")
+
+
+def _remembered(store: Store) -> Path:
+    return store.speed(platform.node(), len(os.sched_getaffinity(0)))

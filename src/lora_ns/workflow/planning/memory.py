@@ -1,0 +1,65 @@
+"""Bytes that a step or an answer takes on a device, from what was traced.  Never imports torch.
+
+On a processor it is the resident memory of the process: what it holds before any work, the weights, and for what comes
+and goes more than is ever alive at once, because malloc keeps what is freed between two pieces in use.
+On a GPU it is what the caching allocator holds, and the driver's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_ns.workflow.planning.devices import GIBIBYTE, Device
+from lora_ns.workflow.planning.footprint import Answer, Step
+from lora_ns.workflow.planning.workload import Questions
+
+HEAP_OVERHEAD = 1.5
+"""Resident bytes for each byte that is alive of what comes and goes: fitted to benchmarks/memory_predictions.py (there 1.2
+to 2.4, glibc 2.36), where the errors that it leaves stand."""
+HELD_ANYWAY = 0.8
+"""Resident bytes for each byte that would be alive without checkpointing: what checkpointing frees leaves holes in the heap
+that later pieces do not fit into.  Fitted to the same (there 0.6 to 1.2)."""
+PROCESS_BYTES = int(0.6 * GIBIBYTE)
+"""Python with torch, transformers and PEFT loaded."""
+BLOCK_OVERHEAD = 1.1
+"""Bytes that torch's caching allocator reserves for each that is alive: blocks are cut from segments of 2 and 20 MiB."""
+CONTEXT_BYTES = int(0.6 * GIBIBYTE)
+"""Of a GPU, for the CUDA context and the workspaces of cuBLAS."""
+
+
+def of_training(step: Step, device: Device) -> int:
+    """The most that a training takes."""
+    return _on(device, step.weights, step.peak, step.large, step.unchecked)
+
+
+def of_sweep(steps: Sequence[Step], device: Device) -> int:
+    """The most that trainings at once over one base take: the base once, of each all else.
+
+    On a processor less, where their batches are too large to go through the base together.
+    """
+    base = min(step.weights - step.adapter for step in steps)
+    weights = base + sum(step.weights - base for step in steps)
+    peak = base + sum(step.peak - base for step in steps)
+    unchecked = base + sum(step.unchecked - base for step in steps)
+    return _on(device, weights, peak, sum(step.large for step in steps), unchecked)
+
+
+def of_answering(answer: Answer, questions: Questions, device: Device) -> int:
+    """The most that an evaluation takes: reading the longest questions, or holding keys and values up to the last token."""
+    held = cache_bytes(answer, questions)
+    reading = _on(device, answer.weights, answer.peak, answer.large)
+    return max(reading, _on(device, answer.weights, answer.weights + held, 0))
+
+
+def cache_bytes(answer: Answer, questions: Questions) -> int:
+    """Keys and values of a whole portion, at its longest."""
+    tokens = questions.shape.length + questions.new_tokens
+    return answer.cache_per_token * tokens * questions.shape.rows * questions.copies if questions.new_tokens else 0
+
+
+def _on(device: Device, weights: int, peak: int, large: int, unchecked: int = 0) -> int:
+    """large: bytes at the peak, beside the weights, that no heap holds.  unchecked: the peak without checkpointing."""
+    if device.is_gpu:
+        return CONTEXT_BYTES + int(BLOCK_OVERHEAD * peak)
+    held = large + HEAP_OVERHEAD * (peak - weights - large)
+    return PROCESS_BYTES + weights + int(max(held, HELD_ANYWAY * (unchecked - weights)))

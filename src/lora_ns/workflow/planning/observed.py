@@ -1,0 +1,70 @@
+"""What runs that are done took, from their records and scores: what predictions are held against.  Never imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_ns.errors import LoraNsError
+from lora_ns.experiment.study import Run
+from lora_ns.workflow.planning.devices import GPUS, Device
+from lora_ns.store.paths import Store, exists, read_record
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run; None for what was not measured."""
+
+    hardware: Mapping[str, Any]
+    """Of its training, as in the record."""
+    train_bytes: int | None
+    train_seconds: float | None
+    evaluate_bytes: int | None
+    """Of the most hungry evaluation."""
+    evaluate_seconds: float | None
+    """Of all evaluations."""
+
+    def was_on(self, device: Device) -> bool:
+        """Whether it was trained on a device of this kind."""
+        gpus = self.hardware.get("gpus") or []
+        if not device.is_gpu or not gpus:
+            return not gpus and device.name == self.hardware.get("cpu")
+        return device.name == gpus[0] or gpu_kind(gpus[0]) is device
+
+
+def gpu_kind(name: str) -> Device | None:
+    """The entry of the table for a GPU as the driver calls it (`NVIDIA A100-SXM4-80GB`); None where there is none."""
+    plain = name.lower().replace(" ", "").replace("-", "")
+    fitting = [kind for kind in GPUS.values() if all(part in plain for part in kind.name.split("-"))]
+    return max(fitting, key=lambda kind: len(kind.name), default=None)
+
+
+def measured(run: Run, store: Store) -> Measured | None:
+    """What the run took; None where nothing of it is done."""
+    scores = [content for path in run.scores if (content := _read(path)) is not None]
+    costs = [score.get("cost") or {} for score in scores]
+    seconds = [cost["evaluate_seconds"] for cost in costs if cost.get("evaluate_seconds") is not None]
+    peaks = [cost["evaluate_peak_memory_bytes"] for cost in costs if cost.get("evaluate_peak_memory_bytes") is not None]
+    asked = {"evaluate_bytes": max(peaks, default=None), "evaluate_seconds": sum(seconds) if seconds else None}
+    if exists(folder := store.adapter(run.name)):
+        try:
+            circumstances = read_record(folder, diverged_too=True)["circumstances"]
+        except (LoraNsError, KeyError):
+            return None
+        took = circumstances.get("seconds", {}).get("training")
+        peak = circumstances.get("peak_gpu_memory_bytes", {}).get("training")
+        peak = peak or circumstances.get("peak_memory_bytes", {}).get("training")
+        return Measured(circumstances.get("hardware", {}), peak, took, **asked)
+    if not scores:
+        return None
+    hardware = scores[0].get("trained", {}).get("circumstances", {}).get("hardware", {})
+    return Measured(hardware, costs[0].get("train_peak_memory_bytes"), costs[0].get("train_seconds"), **asked)
+
+
+def _read(path: Any) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,117 @@
+"""The cheapest change of settings with which a run fits a device, each tried by predicting again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_ns.config import RunConfig, check, expand_dotted, merge
+from lora_ns.errors import InputError
+from lora_ns.workflow.planning import memory
+from lora_ns.workflow.planning.devices import Device
+from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.workload import ROWS_ASKED, workload_of
+from lora_ns.store.run import Run
+
+Changes = dict[str, Any]
+"""Dotted key -> value."""
+SHORTEST = 64
+"""No shorter dataset.max_length is proposed."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Settings with which a run fits, and what it then takes."""
+
+    changes: Changes
+    bytes: int
+
+    def __str__(self) -> str:
+        return " ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items())
+
+
+def fit_training(run: Run, predictor: Predictor, device: Device) -> Fit | None:
+    """The first that fits of: a smaller per-device batch, which changes no result; checkpointing, which costs a third more
+    time; both; then 8 bits, 4 bits and shorter rows on top, which change results.  None where nothing does."""
+    for changes in _for_training(run.config):
+        needed = _training_bytes(run, changes, predictor, device)
+        if needed is not None and needed <= device.memory:
+            return _largest_batch(run, Fit(changes, needed), predictor, device)
+    return None
+
+
+def fit_evaluation(run: Run, predictor: Predictor, device: Device) -> Fit | None:
+    """The greatest smaller evaluation.batch_size that fits, alone or on quantised weights."""
+    quantized: list[Changes] = [{}, {"model.quantization": "8bit"}, {"model.quantization": "4bit"}]
+    for base in quantized:
+        size = run.config.evaluation.batch_size or ROWS_ASKED
+        while size >= 1:
+            changes = {**base, "evaluation.batch_size": size}
+            needed = _evaluation_bytes(run, changes, predictor, device)
+            if needed is not None and needed <= device.memory:
+                return Fit(changes, needed)
+            size //= 2
+    return None
+
+
+def _for_training(config: RunConfig) -> Iterator[Changes]:
+    """From cheap to dear; the smallest batch stands for all smaller ones."""
+    smallest: Changes = {"training.per_device_train_batch_size": 1}
+    checkpointing: Changes = {"training.gradient_checkpointing": True}
+    lean = smallest | checkpointing
+    yield smallest
+    if not config.training.arguments.get("gradient_checkpointing"):
+        yield checkpointing
+        yield lean
+    least = {"none": ["8bit", "4bit"], "8bit": ["4bit"], "4bit": []}[config.model.quantization]
+    for bits in least:
+        yield lean | {"model.quantization": bits}
+    length = config.dataset.max_length // 2
+    while length >= SHORTEST:
+        for quantized in [*({"model.quantization": bits} for bits in least[-1:]), {}]:
+            yield lean | quantized | {"dataset.max_length": length}
+        length //= 2
+
+
+def _largest_batch(run: Run, fit: Fit, predictor: Predictor, device: Device) -> Fit:
+    """The same with the greatest per-device batch that still fits."""
+    key = "training.per_device_train_batch_size"
+    if key not in fit.changes:
+        return fit
+    found, now = fit, workload_of(run, []).shape
+    share = run.config.training.global_batch_size // run.config.topology.processes
+    for size in [n for n in range(2, now.rows if now else 1) if share % n == 0]:
+        changes = fit.changes | {key: size}
+        needed = _training_bytes(run, changes, predictor, device)
+        if needed is None or needed > device.memory:
+            break
+        found = Fit(changes, needed)
+    return found
+
+
+def _training_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, device: Device) -> int | None:
+    changed = changed_run(run, changes)
+    if changed is None:
+        return None
+    shape = workload_of(changed, []).shape
+    step = predictor.step(changed, shape) if shape else None
+    return memory.of_training(step, device) if step else None
+
+
+def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, device: Device) -> int | None:
+    changed = changed_run(run, changes)
+    if changed is None:
+        return None
+    questions = workload_of(changed, changed.evaluations).questions
+    found = [(predictor.answer(changed, q), q) for q in questions]
+    sizes = [memory.of_answering(answer, q, device) for answer, q in found if answer is not None]
+    return max(sizes, default=None)
+
+
+def changed_run(run: Run, changes: Mapping[str, Any]) -> Run | None:
+    """The run with other settings; None where these cannot go together."""
+    try:
+        return Run(check(merge(run.config.model_dump(), expand_dotted(changes)), "plan"), run.store)
+    except InputError:
+        return None

@@ -1,0 +1,85 @@
+"""Every look at some configs; what several of them share is looked at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.errors import InputError
+from lora_ns.models.base_model import folder_here
+from lora_ns.workflow.preflight.base import Shell, of_base
+from lora_ns.workflow.preflight.finding import Finding
+from lora_ns.workflow.preflight.fitting import of_benchmark, of_task
+from lora_ns.workflow.preflight.length import of_tokenizer
+from lora_ns.workflow.preflight.rows import Sample, look_at
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store
+
+
+def look_ahead(configs: Sequence[RunConfig], store: Store) -> list[Finding]:
+    """What of the configs does not fit what is on this disk, each thing once."""
+    samples = _Samples(store)
+    found = [finding for group in _grouped(configs, _task) for finding in _of_group(group, samples, store)]
+    return list(dict.fromkeys(found))
+
+
+def _of_group(configs: Sequence[RunConfig], samples: _Samples, store: Store) -> Iterator[Finding]:
+    """Configs of one task and base model, which differ in method and training."""
+    config = next((config for config in configs if config.peft.method != "none"), configs[0])
+    sample = samples.of(config.dataset)
+    if isinstance(sample, Finding):
+        yield sample
+        return
+    if sample is not None:
+        yield from of_task(config, sample)
+    for entry in config.evaluation.benchmarks:
+        evaluation = Run(config, store).evaluation(entry)
+        asked = samples.of(evaluation.dataset)
+        if isinstance(asked, Finding):
+            yield Finding(f"evaluation.benchmarks: {entry.name}: {asked.text}")
+        elif asked is not None:
+            yield from of_benchmark(config, evaluation, asked)
+    place = folder_here(config.model, store)
+    if place is None:
+        return
+    found, longest = of_tokenizer(config, store, place, sample)
+    yield from found
+    shell = Shell(config, place)
+    for group in _grouped(configs, lambda one: one.peft.model_dump()):
+        yield from of_base(group[0], shell, longest)
+
+
+class _Samples:
+    """Looks at data sets, each taken once."""
+
+    def __init__(self, store: Store):
+        self._store = store
+        self._taken: dict[str, Sample | Finding | None] = {}
+
+    def of(self, dataset: DatasetConfig) -> Sample | Finding | None:
+        """The data set, why it cannot be read, or None where it is not here."""
+        key = _key(dataset.model_dump())
+        if key not in self._taken:
+            try:
+                self._taken[key] = look_at(dataset, self._store)
+            except InputError as error:
+                self._taken[key] = Finding(str(error))
+        return self._taken[key]
+
+
+def _task(config: RunConfig) -> Any:
+    """What configs of one task and base model share."""
+    return config.model_dump(include={"task_type", "dataset", "model", "evaluation"})
+
+
+def _grouped(configs: Sequence[RunConfig], by: Callable[[RunConfig], Any]) -> list[list[RunConfig]]:
+    groups: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        groups.setdefault(_key(by(config)), []).append(config)
+    return list(groups.values())
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)

@@ -1,0 +1,94 @@
+"""A look at a data set: its splits by what they are for, and their rows, or the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from lora_ns.data import sources
+from lora_ns.config import DatasetConfig
+from lora_ns.data.prompts import Row
+from lora_ns.data.sources import SPLITS, builtin, local
+from lora_ns.store.paths import Store, exists
+
+READ_WHOLE_BYTES = 16 * 2**20
+FIRST_ROWS = 20_000
+"""Of each file, where the data set is larger than READ_WHOLE_BYTES."""
+GENERATED_ROWS = 200
+"""Training rows that a builtin source is asked for: a look needs no more."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A data set as far as it was looked at."""
+
+    splits: Mapping[str, pa.Table]
+    """train, validation and test as the config has them, with its own column names."""
+    whole: bool
+    """Whether these are all rows that a run would see."""
+    lacking: Mapping[Path, list[str]] = field(default_factory=dict)
+    """File -> the columns that only other files of its split have."""
+
+    def rows(self, split: str) -> list[Row]:
+        """The rows of a split, none where there is no such split."""
+        return self.splits[split].to_pylist() if split in self.splits else []
+
+    def known_splits(self) -> str:
+        return ", ".join(self.splits) or "none"
+
+
+def look_at(dataset: DatasetConfig, store: Store) -> Sample | None:
+    """The data set; None where it would have to be downloaded.  Raises DataError where it cannot be read."""
+    folder = store.rows(dataset)
+    if exists(folder):
+        files = {split: parquet.ParquetFile(folder / f"{split}.parquet") for split in SPLITS if _has(folder, split)}
+        tables = {split: _first_of(file) for split, file in files.items()}
+        whole = all(file.metadata.num_rows <= FIRST_ROWS for file in files.values())
+        return Sample(_renamed(tables, dataset), whole)
+    if dataset.is_builtin:
+        return Sample(_renamed(sources.load(_fewer(dataset)).tables, dataset), whole=False)
+    if dataset.is_hub:
+        return None
+    files_of = local.files_by_split(dataset, {})
+    total = sum(path.stat().st_size for files in files_of.values() for _, path in files)
+    if total <= READ_WHOLE_BYTES:
+        lacking = local.lacking_columns(local.parts(dataset))
+        return Sample(_renamed(sources.load(dataset).tables, dataset), True, lacking)
+    parts = local.parts(dataset, first=FIRST_ROWS)
+    return Sample(_renamed(_by_role(local.joined(parts), dataset), dataset), False, local.lacking_columns(parts))
+
+
+def _has(folder: Path, split: str) -> bool:
+    return (folder / f"{split}.parquet").is_file()
+
+
+def _first_of(file: parquet.ParquetFile) -> pa.Table:
+    batch = next(file.iter_batches(batch_size=FIRST_ROWS), None)
+    return pa.Table.from_batches([batch] if batch is not None else [], schema=file.schema_arrow)
+
+
+def _fewer(dataset: DatasetConfig) -> DatasetConfig:
+    """The builtin source asked for a few training rows; the other splits are drawn first and stay as they are."""
+    count = dataset.options.get("num_train", builtin.DEFAULTS["num_train"])
+    if not isinstance(count, int) or count <= GENERATED_ROWS:
+        return dataset  # a fault in it is the generator's to name
+    return dataset.model_copy(update={"options": {**dataset.options, "num_train": GENERATED_ROWS}, "max_samples": None})
+
+
+def _by_role(found: Mapping[str, pa.Table], dataset: DatasetConfig) -> dict[str, pa.Table]:
+    """The splits by what they are for; what would be held out of train looks like train."""
+    train = found.get(dataset.train_split)
+    validation = found.get(dataset.validation_split or "validation")
+    if validation is None and dataset.validation_size is not None:
+        validation = train
+    test = found.get(dataset.eval_split, train)
+    tables = {"train": train, "validation": validation, "test": test}
+    return {split: table for split, table in tables.items() if table is not None}
+
+
+def _renamed(tables: Mapping[str, pa.Table], dataset: DatasetConfig) -> dict[str, pa.Table]:
+    return {split: sources.renamed(table, dataset.columns) for split, table in tables.items()}

@@ -1,0 +1,133 @@
+"""How far an experiment is, from files alone: so it tells of jobs on other hosts too, and while anything else runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lora_ns.config import nearest
+from lora_ns.provenance.compare_runs import run_of
+from lora_ns.errors import ConfigError
+from lora_ns.experiment.study import Experiment, load_experiment
+from lora_ns.store.failures import failure_of
+from lora_ns.store.progress import Progress
+from lora_ns.store.run import Run
+from lora_ns.store.paths import Store, exists
+
+EXPERIMENTS = Path("configs/experiments")
+"""Where an experiment is looked for by its name."""
+
+State = Literal["done", "running", "silent", "failed", "trained", "missing"]
+STATES: tuple[State, ...] = ("done", "running", "silent", "failed", "trained", "missing")
+"""done      every score is there
+running   a process says where it stands
+silent    one did, and is dead or has said nothing for too long; the workflow, started again, goes on with it
+failed    the last try failed
+trained   the adapter is there, a score is not
+missing   nothing has begun"""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """One run, and what of it is there."""
+
+    run: Run
+    state: State
+    at_work: tuple[Progress, ...] = ()
+    """What its processes say, those that train or evaluate."""
+    reason: str = ""
+    """Why its last try failed."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """All runs of an experiment at one moment."""
+
+    name: str
+    runs: tuple[RunStatus, ...]
+    is_open: bool
+    """Whether settings are still to be chosen, so that more runs will come."""
+    time: float
+
+    def count(self, *states: State) -> int:
+        """Runs in any of these states."""
+        counts = Counter(status.state for status in self.runs)
+        return sum(counts[state] for state in states)
+
+    def of(self, *states: State) -> list[RunStatus]:
+        """The runs in any of these states."""
+        return [status for status in self.runs if status.state in states]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self.is_open and self.count("done") == len(self.runs)
+
+
+def status_of(experiment: Experiment, store: Store) -> Status:
+    """The state of every run, trials first."""
+    now = time.time()
+    experiment = experiment.settled()
+    runs = tuple(status_of_run(run, store, now) for run in all_runs(experiment))
+    return Status(experiment.name, runs, experiment.is_open, now)
+
+
+def all_runs(experiment: Experiment, *, provisional: bool = False) -> list[Run]:
+    """Every run: trials, what is compared, and where forgetting is measured; one that is two of these is asked the
+    questions of both.
+
+    provisional: while settings are searched for, what will be compared is there with the first setting of its grid.
+    """
+    compared = experiment.blueprint if provisional and experiment.is_open else experiment.settled().runs
+    merged: dict[str, Run] = {}
+    for run in (*(trial.run for trial in experiment.trials), *compared, *experiment.bases):
+        known = merged.get(run.name)
+        merged[run.name] = run if known is None else _asked_both(known, run)
+    return [*merged.values()]
+
+
+def _asked_both(first: Run, second: Run) -> Run:
+    both = Run(second.config, second.store)
+    both.__dict__["evaluations"] = [*{e.name: e for e in (*first.evaluations, *second.evaluations)}.values()]
+    return both
+
+
+def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
+    """What of the run is there."""
+    scores = [path.is_file() for path in run.scores]
+    if scores and all(scores):
+        return RunStatus(run, "done")
+    said = [Progress.read(store.progress(run.name, stage)) for stage in ("train", *(e.name for e in run.evaluations))]
+    at_work = tuple(progress for progress in said if progress is not None)
+    alive = tuple(progress for progress in at_work if not progress.is_silent(now))
+    if alive:
+        return RunStatus(run, "running", alive)
+    failed = failure_of(store, run.name)
+    if failed is not None:
+        return RunStatus(run, "failed", reason=f"{failed['stage']}: {failed['reason']}")
+    if at_work:
+        return RunStatus(run, "silent", at_work)
+    trained = exists(store.adapter(run.name))
+    if trained and not scores:
+        return RunStatus(run, "done")
+    return RunStatus(run, "trained" if trained else "missing")
+
+
+def run_named(words: str, store: Store) -> str:
+    """The run's name from its name, a unique beginning of it, or EXPERIMENT:task/method/seed.
+
+    EXPERIMENT: the file, or its name in configs/experiments.  Raises ConfigError that lists what there is.
+    """
+    file, colon, cell = words.rpartition(":")
+    if not colon:
+        return run_of(words, store)
+    path = Path(file) if Path(file).is_file() else EXPERIMENTS / f"{file}.yaml"
+    runs = {
+        f"{run.config.task_name}/{run.config.method}/{run.config.seed}": run.name for run in load_experiment(path, store).runs
+    }
+    if cell not in runs:
+        raise ConfigError(f"{path}: there is no run {cell!r} (task/method/seed).{nearest(cell, runs)}")
+    return runs[cell]
