@@ -22,12 +22,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from lora_ns.workflow.pipeline import make_adapter, make_tokens
 from lora_ns.config import RunConfig, load_config
-from lora_ns.models.imports import prepare_engines
 from lora_ns.errors import LoraNsError
+from lora_ns.models.imports import prepare_engines
+from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists, read_record
+from lora_ns.workflow.pipeline import make_adapter, make_tokens
 
 SETTINGS = {"max_steps": 40, "save_strategy": "steps", "save_steps": 3, "logging_steps": 1}
 

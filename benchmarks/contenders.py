@@ -31,7 +31,7 @@ def intermediate(hidden: int) -> int:
 
 def peak_bytes() -> int:
     """The most memory that this process has held; getrusage would give that of the process which started it, if more."""
-    from lora_ns.store.record import peak_resident
+    from lora_ns.store.environment import peak_resident
 
     found = peak_resident()
     assert found is not None, "this system does not say how much memory a process has held"

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.models.imports import prepare_engines
+from lora_ns.store.environment import hardware, package_versions
 from lora_ns.store.run import Run
 
 prepare_engines()
@@ -31,15 +32,15 @@ import torch  # noqa: E402
 import transformers  # noqa: E402
 from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
 
-from lora_ns.store import record  # noqa: E402
-from lora_ns.workflow.pipeline import make_tokens  # noqa: E402
 from lora_ns.config import RunConfig, check  # noqa: E402
+from lora_ns.store.artifact import read_record  # noqa: E402
+from lora_ns.store.paths import Store
+from lora_ns.training.train import train  # noqa: E402
+from lora_ns.workflow.pipeline import make_tokens  # noqa: E402
 from lora_ns.workflow.planning import memory  # noqa: E402
 from lora_ns.workflow.planning.devices import PROCESSOR  # noqa: E402
 from lora_ns.workflow.planning.estimator import Predictor  # noqa: E402
 from lora_ns.workflow.planning.workload import workload_of  # noqa: E402
-from lora_ns.store.paths import Store, read_record  # noqa: E402
-from lora_ns.training.train import train  # noqa: E402
 
 MEBIBYTE = 2**20
 SHAPES: dict[str, dict[str, Any]] = {
@@ -227,8 +228,8 @@ def main() -> None:
                 with given.json.open("a") as file:
                     file.write(json.dumps(line) + "\n")
     print(f"\n{len(errors)} cases: median error {statistics.median(errors):.1%}, greatest {max(errors):.1%}.")
-    hardware, versions = record.hardware(), record.package_versions()
-    print(f"{hardware['cpu']}, {hardware['cores']} cores (one thread used), {hardware['memory_bytes'] / 2**30:.0f} GiB; ")
+    machine, versions = hardware(), package_versions()
+    print(f"{machine['cpu']}, {machine['cores']} cores (one thread used), {machine['memory_bytes'] / 2**30:.0f} GiB; ")
     print(", ".join(f"{name} {versions[name]}" for name in ("python", "torch", "transformers", "peft", "trl")))
     print(time.strftime("%Y-%m-%d", time.gmtime()))
 

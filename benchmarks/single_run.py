@@ -178,10 +178,10 @@ def run_beside(name: str, given: argparse.Namespace) -> dict[str, Any]:
 def ours(name: str, given: argparse.Namespace) -> Any:
     from lora_ns.config import check
     from lora_ns.data.fetch import fetch
-    from lora_ns.store.paths import Store
     from lora_ns.data.tokenization import tokenize
-    from lora_ns.training.signals import Interruption
+    from lora_ns.store.paths import Store
     from lora_ns.training.setup import prepare
+    from lora_ns.training.signals import Interruption
 
     strategy = "random" if "random" in name else "group_by_length"
     content = {

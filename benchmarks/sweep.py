@@ -24,11 +24,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import RunConfig, load_config
 from lora_ns.models.imports import prepare_engines
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.pipeline import make_tokens
 
 WAYS = ("processes", "in turn", "fused")
 TRAIN = [sys.executable, "-m", "lora_ns", "train", "--quiet"]

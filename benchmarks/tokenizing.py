@@ -127,10 +127,11 @@ def run(name: str, place: Path) -> dict[str, float]:
 
 
 def ours(place: Path, folder: Path) -> Callable[[], int]:
-    from lora_ns.models.imports import keep_torch_away
-    from lora_ns.models.base_model import load_tokenizer
-    from lora_ns.store.paths import Store, read_record
     from lora_ns.data.tokenization import tokenize
+    from lora_ns.data.tokenizer import load_tokenizer
+    from lora_ns.models.imports import keep_torch_away
+    from lora_ns.store.artifact import read_record
+    from lora_ns.store.paths import Store
 
     keep_torch_away()  # as `lora-ns tokenize` does
     settings, store = config(place), Store(folder)

@@ -14,10 +14,19 @@ from typing import Any
 
 from lora_ns.config import RunConfig, check, known_methods
 from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.models.adapter import REFUSALS, attach, initial_factors, load_trained, put_on, reason_of, save_trained, without_adapter
+from lora_ns.models.adapter import (
+    REFUSALS,
+    attach,
+    initial_factors,
+    load_trained,
+    put_on,
+    reason_of,
+    save_trained,
+    without_adapter,
+)
 from lora_ns.models.base_model import load_base, make_deterministic
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 STEPS = 3
 MERGE_TOLERANCE = 1e-4

@@ -20,10 +20,23 @@ from pydantic_core import PydanticUndefined
 from lora_ns.benchmarks import TASK_TYPE_OF, Benchmark, benchmarks_by_module
 from lora_ns.cli import app
 from lora_ns.config import BenchmarkEntry, DatasetConfig, EvaluationConfig, GenerationConfig
+from lora_ns.config.experiment_file import Entry, ExperimentFile, MethodEntry
 from lora_ns.config.launch import LaunchConfig
 from lora_ns.config.load import type_name
-from lora_ns.config.schema import ALIASES, OUTSIDE_DIGEST, OWNED, MergeConfig, MergedAdapter, ModelConfig, PeftSection, RunConfig, TrainingConfig, known_methods, method_fields, training_fields
-from lora_ns.config.experiment_file import Entry, ExperimentFile, MethodEntry
+from lora_ns.config.schema import (
+    ALIASES,
+    OUTSIDE_DIGEST,
+    OWNED,
+    MergeConfig,
+    MergedAdapter,
+    ModelConfig,
+    PeftSection,
+    RunConfig,
+    TrainingConfig,
+    known_methods,
+    method_fields,
+    training_fields,
+)
 
 
 def write(folder: Path) -> None:

@@ -11,12 +11,12 @@ import json
 import sys
 from pathlib import Path
 
-from lora_ns.workflow.pipeline import make_adapter, make_score
 from lora_ns.config import load_config, parse_overrides
-from lora_ns.models.imports import prepare_engines
 from lora_ns.errors import LoraNsError
-from lora_ns.store.run import Run
+from lora_ns.models.imports import prepare_engines
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.pipeline import make_adapter, make_score
 
 
 def main(words: list[str]) -> None:

@@ -126,10 +126,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def finished_study(tmp_path_factory: pytest.TempPathFactory, tiny_causal: Path) -> Path:
     """A folder whose experiment (two methods, two seeds) has run to its tables; not to be changed."""
-    from lora_ns.workflow.pipeline import make_score
     from lora_ns.experiment.study import load_experiment
-    from lora_ns.store.paths import Store
     from lora_ns.reporting.make_tables import tables
+    from lora_ns.store.paths import Store
+    from lora_ns.workflow.pipeline import make_score
 
     folder = tmp_path_factory.mktemp("finished") / "study"
     write_study(folder, tiny_causal)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from support import lora_ns
 
-from lora_ns.store import record
-from lora_ns.provenance.archive import archive
 from lora_ns.errors import ConfigError, DamagedError, LoraNsError
 from lora_ns.experiment.study import load_experiment
+from lora_ns.provenance.archive import archive
+from lora_ns.store.digests import sha256_file
 from lora_ns.store.paths import Store
 
 EXPERIMENT = Path("experiment.yaml")
@@ -73,7 +73,7 @@ def test_what_is_unfinished_damaged_or_there_already_is_refused_and_leaves_nothi
     assert not Path("archive").exists() or not list(Path("archive").iterdir())
     score.write_text(text)
     archive(EXPERIMENT, store)
-    before = record.sha256_file(Path("archive/sums/SHA256SUMS"))
+    before = sha256_file(Path("archive/sums/SHA256SUMS"))
     done = lora_ns("archive", "experiment.yaml")
     assert done.returncode == 1 and "archive/sums is there already" in done.stderr
-    assert record.sha256_file(Path("archive/sums/SHA256SUMS")) == before
+    assert sha256_file(Path("archive/sums/SHA256SUMS")) == before

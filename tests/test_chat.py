@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from support import causal_task
 
-from lora_ns.data.chat_template import Chat, chat_of
 from lora_ns.config import check, merge
+from lora_ns.data.chat_template import Chat, chat_of
 from lora_ns.data.encoding import Dropped, Encoded, encode_prompts, encode_rows
-from lora_ns.errors import ConfigError, DataError
 from lora_ns.data.prompts import NoConversation
+from lora_ns.errors import ConfigError, DataError
 
 WITHOUT = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
@@ -236,8 +236,8 @@ def test_a_template_with_a_date_of_its_own_writes_that_unless_it_is_told_another
 def test_options_reach_the_template_and_the_names_of_tokens_and_scores(
     workplace: Path, tokenizer: Any, tiny_causal: Path
 ) -> None:
-    from lora_ns.store.run import Run
     from lora_ns.store.paths import Store
+    from lora_ns.store.run import Run
 
     template = "{{ 'loudly\n' if loud else '' }}" + WITHOUT
     plain, loud = dated(tiny_causal, template), dated(tiny_causal, template, loud=True)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_ns.store import record
-from lora_ns.provenance.compare_parts import asked_same_rows
-from lora_ns.provenance.compare_runs import as_text, difference
 from lora_ns.experiment.study import load_experiment
+from lora_ns.provenance.compare_runs import as_text, difference
+from lora_ns.reporting.score_file import asked_same_rows
+from lora_ns.store import record
 from lora_ns.store.paths import Store
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from support import causal_task, evaluate, sums
 
-from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import BenchmarkEntry, RunConfig, check, merge
-from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
 from lora_ns.data.fetch import fetch
-from lora_ns.store.record import sealed, sha256_file
-from lora_ns.store.run import Run
+from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
+from lora_ns.store.digests import sha256_file
 from lora_ns.store.paths import Store
+from lora_ns.store.record import sealed
+from lora_ns.store.run import Run
 from lora_ns.training.train import train
+from lora_ns.workflow.pipeline import make_tokens
 
 NONE = {"method": "none", "r": None, "lora_alpha": None, "target_modules": None}
 
@@ -258,8 +259,8 @@ def test_perplexity_is_the_exponential_of_the_loss_that_training_minimises(workp
     from datasets import Dataset
     from transformers import AutoModelForCausalLM
 
-    from lora_ns.models.base_model import load_tokenizer
     from lora_ns.data.collator import collate_of
+    from lora_ns.data.tokenizer import load_tokenizer
 
     write(sums(7), "sums/train.jsonl")
     write(sums(7))

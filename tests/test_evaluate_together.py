@@ -15,14 +15,15 @@ from typing import Any
 import pytest
 from support import causal_task, lora_ns, sums, write_config
 
-from lora_ns.evaluation.model_pool import Bases, fingerprint
-from lora_ns.evaluation.distributed import spread
-from lora_ns.workflow.pipeline import make_adapter, make_scores
 from lora_ns.cli import main
 from lora_ns.config import RunConfig, check
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store
+from lora_ns.evaluation.distributed import spread
+from lora_ns.evaluation.model_pool import Bases, fingerprint
 from lora_ns.experiment.divergence import keep_divergence
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.pipeline import make_adapter, make_scores
 
 ALL_LINEAR = {"r": 2, "target_modules": "all-linear"}
 METHODS: dict[str, dict[str, Any]] = {

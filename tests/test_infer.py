@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from support import causal_task, lora_ns, write_config
 
-from lora_ns.evaluation.repl import Printer, answer, converse
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.errors import ConfigError, DamagedError, DataError
 from lora_ns.data.fetch import fetch
-from lora_ns.evaluation.infer import Subject, infer_file, load_subject, prompt_from, row_of
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
 from lora_ns.data.tokenization import tokenize
+from lora_ns.errors import ConfigError, DamagedError, DataError
+from lora_ns.evaluation.infer import Subject, infer_file, load_subject, prompt_from, row_of
+from lora_ns.evaluation.repl import Printer, answer, converse
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training.train import train
 
 
@@ -210,7 +210,9 @@ def test_columns_are_called_anew_in_a_file_and_not_in_what_is_given_by_the_confi
     Path("rows.jsonl").write_text('{"question": "T", "title": "Q"}\n')
     asked: list[Any] = []
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("lora_ns.evaluation.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}])
+        patched.setattr(
+            "lora_ns.evaluation.infer.complete", lambda subject, prompts, *_: asked.extend(prompts) or [{"completion": ""}]
+        )
         infer_file(swapped, Path("rows.jsonl"), Path("out.jsonl"), batch_size=1)
     assert asked == ["T: Q"]
 

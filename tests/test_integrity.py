@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 from support import evaluate, lora_ns
 
-from lora_ns.store import record
 from lora_ns.config import load_config
+from lora_ns.data.tokenization import tokenize
 from lora_ns.errors import DamagedError
 from lora_ns.experiment.study import load_experiment
-from lora_ns.store.integrity import faults, intact, intact_score
 from lora_ns.merging.merge import merge
+from lora_ns.reporting.make_tables import tables
+from lora_ns.store import record
+from lora_ns.store.environment import code_state
+from lora_ns.store.integrity import faults, intact, intact_score
+from lora_ns.store.paths import PROTOCOL, Store
 from lora_ns.store.record import Meter, sealed
 from lora_ns.store.run import Run
-from lora_ns.store.paths import PROTOCOL, Store
-from lora_ns.reporting.make_tables import tables
-from lora_ns.data.tokenization import tokenize
 from lora_ns.training.train import train
 
 
@@ -123,13 +124,13 @@ def test_the_record_names_the_commit_that_the_work_began_at(tmp_path: Path, monk
     monkeypatch.setattr(record, "__file__", str(tmp_path / "src/lora_ns/store/record.py"))
     head = "at the start"
     monkeypatch.setattr(record, "_git", lambda *words: head)
-    record.code_state.cache_clear()
+    code_state.cache_clear()
     try:
         meter = Meter()
         head = "while it trained"
         assert record.describe("train", "0", {}, {}, meter=meter)["code"]["commit"] == "at the start"
     finally:
-        record.code_state.cache_clear()
+        code_state.cache_clear()
 
 
 def test_a_score_under_another_runs_name_is_found(study: Path) -> None:

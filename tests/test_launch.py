@@ -13,7 +13,15 @@ from support import causal_task, write_config
 
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
-from lora_ns.workflow.launch_command import RESOURCES, START_MINUTES, Cost, evaluation_resources, is_plain, training_command, training_resources
+from lora_ns.workflow.launch_command import (
+    RESOURCES,
+    START_MINUTES,
+    Cost,
+    evaluation_resources,
+    is_plain,
+    training_command,
+    training_resources,
+)
 from lora_ns.workflow.node_launcher import command
 
 

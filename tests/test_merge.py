@@ -10,13 +10,14 @@ from support import causal_task, lora_ns, write_config
 
 from lora_ns.config import RunConfig, check
 from lora_ns.config import merge as combined
-from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError
 from lora_ns.data.fetch import fetch
+from lora_ns.data.tokenization import tokenize
+from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError
 from lora_ns.merging.merge import merge
 from lora_ns.models.adapter import load_trained
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
-from lora_ns.data.tokenization import tokenize
 from lora_ns.training.train import train
 
 
@@ -131,8 +132,8 @@ def test_other_combinations_keep_the_share_that_density_says(two_runs: Any, tiny
 
 def test_ties_at_full_density_keeps_the_sign_that_weighs_more() -> None:
     """Yadav et al. 2023, section 3: elect the sign of each entry, then average those that have it."""
-    from lora_ns.merging.combine_adapters import _combined
     from lora_ns.config import MergeConfig
+    from lora_ns.merging.combine_adapters import _combined
 
     updates = [torch.tensor([3.0, -1.0, 2.0]), torch.tensor([-1.0, -3.0, 2.0])]
     found = _combined(updates, torch.tensor([1.0, 1.0]), MergeConfig(combination="ties", density=1.0))

@@ -10,18 +10,19 @@ import yaml
 from method_matrix import MODELS, Outcome, as_markdown, survey
 from support import REPOSITORY, causal_task, sums
 
-from lora_ns.merging import logit_parity
-from lora_ns.training import train as train_stage
 from lora_ns.config import RunConfig, check, known_methods, read_method, with_method
 from lora_ns.config.method_constraints import CANNOT_MERGE, saves_head, why_not_merged
-from lora_ns.errors import ConfigError
 from lora_ns.data.fetch import fetch
+from lora_ns.data.tokenization import tokenize
+from lora_ns.data.tokenizer import load_tokenizer
+from lora_ns.errors import ConfigError
+from lora_ns.merging import logit_parity
 from lora_ns.merging.merge import merge
 from lora_ns.models.adapter import load_trained
-from lora_ns.models.base_model import load_tokenizer
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
-from lora_ns.data.tokenization import tokenize
+from lora_ns.training import train as train_stage
 
 METHODS = [method for method in known_methods() if method not in ("none", "full")]
 NO_ENCODER = {"adaption_prompt", "cpt", "shadow", "trainable_tokens", "xlora"}

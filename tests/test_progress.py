@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from support import causal_task
 
-from lora_ns.store import progress
-from lora_ns.workflow.pipeline import make_score
 from lora_ns.config import check
+from lora_ns.store import progress
+from lora_ns.store.paths import Store
 from lora_ns.store.progress import Progress, reporting
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
+from lora_ns.workflow.pipeline import make_score
 
 EVALUATION = {"benchmarks": ["gsm8k"], "generation": {"max_new_tokens": 8}}
 

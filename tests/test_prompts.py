@@ -5,8 +5,20 @@ from __future__ import annotations
 import pytest
 
 from lora_ns.config import DatasetConfig
+from lora_ns.data.prompts import (
+    ALPACA,
+    NoConversation,
+    conversation_of,
+    instructed,
+    label_of,
+    normalised,
+    prompt_of,
+    question_of,
+    render,
+    response_of,
+    with_examples,
+)
 from lora_ns.errors import DataError
-from lora_ns.data.prompts import ALPACA, NoConversation, conversation_of, instructed, label_of, normalised, prompt_of, question_of, render, response_of, with_examples
 
 
 def data(**fields: object) -> DatasetConfig:

@@ -13,8 +13,9 @@ import pytest
 from support import REPOSITORY, causal_task, lora_ns, write_config
 
 from lora_ns.config import check, load_config, merge, read_method, with_method
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
 
 pytest.importorskip("importlib.util").find_spec("bitsandbytes") or pytest.skip(
     "bitsandbytes is not installed", allow_module_level=True

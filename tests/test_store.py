@@ -12,9 +12,14 @@ import yaml
 from support import causal_task, sums, write_config
 
 from lora_ns.config import RunConfig, check, load_config, merge, read_mapping
+from lora_ns.config.naming import slug
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError, DataError, LoraNsError
+from lora_ns.store.artifact import exists, making
+from lora_ns.store.digests import digest_of
+from lora_ns.store.evaluation_file import read_evaluation
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, digest_of, exists, making, read_evaluation, replace_text, slug
 
 
 def names(config: RunConfig) -> dict[str, str]:

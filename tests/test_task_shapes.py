@@ -10,16 +10,17 @@ import pyarrow as pa
 import pytest
 from support import REPOSITORY, causal_task, evaluate
 
-from lora_ns.data import sources
-from lora_ns.config import DatasetConfig, RunConfig, check, load_config, merge
-from lora_ns.errors import DataError
-from lora_ns.data.fetch import fetch
-from lora_ns.models.base_model import load_tokenizer
-from lora_ns.store.run import Run
 from lora_ns.benchmarks.sandbox.tiers import unavailable
+from lora_ns.config import DatasetConfig, RunConfig, check, load_config, merge
+from lora_ns.data import sources
+from lora_ns.data.fetch import fetch
 from lora_ns.data.sources import hub
-from lora_ns.store.paths import Store, read_record
 from lora_ns.data.tokenization import tokenize
+from lora_ns.data.tokenizer import load_tokenizer
+from lora_ns.errors import DataError
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training.train import train
 
 UNMARKED = (

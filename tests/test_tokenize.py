@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from support import causal_task, sums, write_config
 
-from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import RunConfig, check, load_config, merge
 from lora_ns.data.encoding import encode_prompts
-from lora_ns.errors import DataError
-from lora_ns.models.base_model import load_tokenizer
 from lora_ns.data.prompts import prompt_of
+from lora_ns.data.tokenizer import load_tokenizer
+from lora_ns.errors import DataError
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
+from lora_ns.workflow.pipeline import make_tokens
 
 
 def task(model: Path, **changes: Any) -> RunConfig:

@@ -5,14 +5,13 @@ from pathlib import Path
 import pytest
 from support import causal_task
 
-from lora_ns.config import trackers
-from lora_ns.workflow.pipeline import make_adapter
-from lora_ns.config import RunConfig, check
+from lora_ns.config import RunConfig, check, trackers
 from lora_ns.errors import ConfigError
-from lora_ns.training.multi_adapter.grouping import why_alone
 from lora_ns.models.machine import check_machine
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.training.multi_adapter.grouping import why_alone
+from lora_ns.workflow.pipeline import make_adapter
 
 
 def config(report_to: object) -> RunConfig:

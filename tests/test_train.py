@@ -7,13 +7,14 @@ import pytest
 from support import causal_task, write_config
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.data.fetch import fetch
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
 from lora_ns.data.tokenization import tokenize
-from lora_ns.training.train import train
+from lora_ns.errors import ConfigError, TrainingError
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training.batch_size import split_batch
+from lora_ns.training.train import train
 
 
 def task(model: Path, **changes: object) -> RunConfig:
@@ -71,9 +72,9 @@ def test_a_seed_changes_initialisation_order_and_dropout_each_by_itself(workplac
     """The trap of published suites: a seed that is set somewhere and reaches nothing."""
     import torch
 
-    from lora_ns.models.base_model import make_deterministic
     from lora_ns.data.batch_sampler import epoch_batches
     from lora_ns.data.token_dataset import TokenRows
+    from lora_ns.models.base_model import make_deterministic
     from lora_ns.training.setup import set_up_run
 
     trained(task(tiny_causal))

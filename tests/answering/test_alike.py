@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from support import SHARED_DATA, causal_task, sums
 
-from lora_ns.workflow.pipeline import make_score
 from lora_ns.config import check
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.pipeline import make_score
 
 CHOICES = ["7", "the mat", "a cat sat on a mat"]
 SIZES = (1, 8, 32)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lora_ns.evaluation.generation import Generator
 from lora_ns.config import GenerationConfig
 from lora_ns.errors import EvaluationError
+from lora_ns.evaluation.generation import Generator
 
 SIZES = {"vocab_size": 300, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4} | SIZES

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lora_ns.evaluation.engines.decoding import Answer, Decoder, StopTexts
 from lora_ns.config import GenerationConfig
+from lora_ns.evaluation.engines.decoding import Answer, Decoder, StopTexts
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from lora_ns.config import GenerationConfig
 from lora_ns.evaluation.engines.decoding import cut_at
 from lora_ns.evaluation.generation import Generator
-from lora_ns.config import GenerationConfig
 
 PROMPTS = ["Question: what is 3 plus 4?\nAnswer:", "the cat", "the cat sat on the mat #### 12 " * 3, "7", "on the mat"]
 

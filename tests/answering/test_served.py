@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from support import causal_task
 
-from lora_ns.workflow.pipeline import make_scores
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
 from lora_ns.models.machine import check_machine
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
+from lora_ns.workflow.pipeline import make_scores
 
 
 def task(model: Path, **changes: Any) -> RunConfig:

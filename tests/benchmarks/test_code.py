@@ -9,12 +9,21 @@ import numpy as np
 import pytest
 
 from lora_ns.benchmarks import benchmark
-from lora_ns.benchmarks.code import TEST_TASK_IDS, check_as_asserts, entry_point_of, humaneval_program, mbpp_answer, mbpp_examples, mbpp_program, mbpp_prompt
+from lora_ns.benchmarks.code import (
+    TEST_TASK_IDS,
+    check_as_asserts,
+    entry_point_of,
+    humaneval_program,
+    mbpp_answer,
+    mbpp_examples,
+    mbpp_program,
+    mbpp_prompt,
+)
+from lora_ns.benchmarks.sandbox.running import chosen_tier
 from lora_ns.config import DatasetConfig
-from lora_ns.errors import ConfigError, DataError, SandboxError
 from lora_ns.data.contamination import QUESTIONS, forms_of, hashes_of, seen_in_training
 from lora_ns.data.prompts import with_examples
-from lora_ns.benchmarks.sandbox.running import chosen_tier
+from lora_ns.errors import ConfigError, DataError, SandboxError
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 MBPP = SHARED / "mbpp" / "mbpp.jsonl"

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from support import causal_task, lora_ns, write_config
 
-from lora_ns.store.record import sealed, sha256_file
 from lora_ns.benchmarks.sandbox.tiers import unavailable
+from lora_ns.store.digests import sha256_file
+from lora_ns.store.record import sealed
 
 needs_sandbox = pytest.mark.skipif(
     bool(unavailable("bubblewrap") and unavailable("landlock")), reason="no sandbox on this machine"

@@ -14,8 +14,9 @@ from typing import Any
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
+from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists, read_record
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "target_modules": "all-linear"}
 

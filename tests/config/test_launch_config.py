@@ -13,8 +13,8 @@ from support import REPOSITORY, causal_task, lora_ns, write_config
 from lora_ns.config import RunConfig, check
 from lora_ns.config.launch import launch_file_problems
 from lora_ns.errors import ConfigError
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 LAUNCH_FILES = [REPOSITORY / "configs/accelerate_config.yaml", *sorted((REPOSITORY / "configs/launch").glob("*.yaml"))]
 

@@ -10,8 +10,8 @@ from support import REPOSITORY
 from lora_ns.benchmarks import benchmark
 from lora_ns.config import load_config, read_mapping
 from lora_ns.errors import ConfigError
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 CONFIGS = REPOSITORY / "configs"
 READY = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "accelerate_config")

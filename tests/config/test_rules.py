@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.config.recommendations import departures
 from lora_ns.config.method_constraints import learns_a_prompt, optimizers, saves_head, why_not_merged
+from lora_ns.config.recommendations import departures
 from lora_ns.errors import ConfigError
 from lora_ns.models.machine import check_machine, uses_bitsandbytes
 

@@ -18,8 +18,9 @@ from support import REPOSITORY, Run, run_in
 @pytest.fixture(scope="session")
 def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/models with tiny-llama and tiny-bert: the repository's own where they are made already."""
+    from lora_ns.store.artifact import exists
+    from lora_ns.store.paths import Store
     from lora_ns.workflow.pipeline import make_base_model
-    from lora_ns.store.paths import Store, exists
 
     root = tmp_path_factory.getbasetemp().parent / "base_models"
     if "PYTEST_XDIST_WORKER" not in os.environ:

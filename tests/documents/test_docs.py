@@ -45,8 +45,8 @@ def tutorial(clone: Path) -> list[Done]:
 
     What `make` would start a process for, run by run, is made in this process before it is called: it finds all done.
     """
-    from lora_ns.workflow.pipeline import make_score
     from lora_ns.experiment.study import load_experiment
+    from lora_ns.workflow.pipeline import make_score
 
     found = []
     for block in blocks(TUTORIAL):

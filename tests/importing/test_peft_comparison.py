@@ -11,12 +11,13 @@ import yaml
 from support import causal_task, lora_ns, write_config
 
 from lora_ns.config import check, load_config, merge, read_method, with_method
-from lora_ns.errors import ConfigError
-from lora_ns.data.fetch import fetch
 from lora_ns.config.importers.peft_comparison import import_experiment
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
+from lora_ns.data.fetch import fetch
 from lora_ns.data.tokenization import tokenize
+from lora_ns.errors import ConfigError
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training.train import train
 
 COMMON: dict[str, Any] = {

@@ -11,13 +11,14 @@ import yaml
 from support import lora_ns, sums, write_config
 
 from lora_ns.config import RunConfig, check
-from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.data.fetch import fetch
 from lora_ns.config.importers.axolotl import from_axolotl
 from lora_ns.config.importers.llama_factory import from_llama_factory
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
+from lora_ns.data.fetch import fetch
 from lora_ns.data.tokenization import tokenize
+from lora_ns.errors import ConfigError, LoraNsError
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training.train import train
 
 AXOLOTL: dict[str, Any] = {

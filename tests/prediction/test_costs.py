@@ -9,18 +9,18 @@ import pytest
 from support import causal_task, write_config, write_study
 
 from lora_ns.config import RunConfig, check, read_mapping
-from lora_ns.workflow.dag_inputs import Dag
 from lora_ns.experiment.study import load_experiment
-from lora_ns.training.multi_adapter.grouping import parts_within
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.dag_inputs import Dag
+from lora_ns.workflow.jobs import parts_within
 from lora_ns.workflow.launch_command import START_MINUTES
-from lora_ns.workflow.planning.plan import Plan, make_plan
 from lora_ns.workflow.planning import memory
 from lora_ns.workflow.planning.costs import MEMORY_MARGIN, KnownCosts
 from lora_ns.workflow.planning.devices import PROCESSOR
 from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.plan import Plan, make_plan
 from lora_ns.workflow.planning.workload import workload_of
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
 
 
 def planned(experiment: Path) -> Plan:

@@ -9,13 +9,13 @@ import pytest
 
 from lora_ns.config import RunConfig, check
 from lora_ns.errors import ConfigError
-from lora_ns.workflow.planning.plan import device_named
+from lora_ns.store.paths import Store
 from lora_ns.workflow.planning import duration, memory
 from lora_ns.workflow.planning.devices import GPUS, Device, known_machine
 from lora_ns.workflow.planning.footprint import Answer, Step
 from lora_ns.workflow.planning.observed import gpu_kind
+from lora_ns.workflow.planning.plan import device_named
 from lora_ns.workflow.planning.workload import Questions, Shape, Workload
-from lora_ns.store.paths import Store
 
 DEVICE = Device("a device", 10**9, {"float32": 1e9, "bfloat16": 4e9}, 1e8, 1e-3)
 STEP = Step(

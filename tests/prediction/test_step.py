@@ -13,12 +13,12 @@ from lora_ns.config import RunConfig, check, load_config
 from lora_ns.errors import ConfigError
 from lora_ns.models.adapter import count_parameters
 from lora_ns.models.base_model import load_base
-from lora_ns.workflow.planning.architecture import model_without_weights
-from lora_ns.workflow.planning.profile_step import set_up_step, trace_answer, trace_step
-from lora_ns.workflow.planning.fake_trace import Trace
-from lora_ns.workflow.planning.workload import Shape
-from lora_ns.store.run import Run
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.planning.architecture import model_without_weights
+from lora_ns.workflow.planning.fake_trace import Trace
+from lora_ns.workflow.planning.profile_step import set_up_step, trace_answer, trace_step
+from lora_ns.workflow.planning.workload import Shape
 
 SHAPE = Shape(rows=4, length=32, supervised=40)
 LORA = {"method": "lora", "r": 4, "target_modules": "all-linear"}

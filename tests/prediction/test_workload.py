@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from support import causal_task, sums, write_config
 
-from lora_ns.workflow.pipeline import make_tokens
 from lora_ns.config import RunConfig, check
 from lora_ns.experiment.study import load_experiment
-from lora_ns.workflow.planning.workload import Shape, count_rows, workload_of
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
+from lora_ns.workflow.pipeline import make_tokens
+from lora_ns.workflow.planning.workload import Shape, count_rows, workload_of
 
 
 def _config(model: Path | str = "builtin:tiny-llama", **sections: object) -> RunConfig:

@@ -11,8 +11,8 @@ import pytest
 from support import causal_task, sums
 
 from lora_ns.config import RunConfig, check, expand_dotted, merge
-from lora_ns.workflow.preflight import Finding, look_ahead, rows
 from lora_ns.store.paths import Store
+from lora_ns.workflow.preflight import Finding, look_ahead, rows
 
 
 def config(model: Path | str, **settings: Any) -> RunConfig:

@@ -9,16 +9,18 @@ from pathlib import Path
 import pytest
 from support import lora_ns
 
-from lora_ns.store import record
 from lora_ns.config import merge as merged
 from lora_ns.errors import ConfigError, DamagedError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.merging.merge import merge
 from lora_ns.provenance import as_text, trace
 from lora_ns.provenance.cell_address import find_cell
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, to_json
+from lora_ns.store import record
+from lora_ns.store.digests import sha256_file
+from lora_ns.store.environment import code_state, package_versions
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 
 @pytest.fixture
@@ -43,14 +45,14 @@ def test_a_cell_is_followed_to_data_code_versions_and_machine(runs: list[Run], s
     adapter = score["adapter"]
     assert (adapter["path"], adapter["state"]) == (f"results/adapters/{run.name}", "intact")
     weights = study / adapter["path"] / "adapter_model.safetensors"
-    assert adapter["files"]["adapter_model.safetensors"] == record.sha256_file(weights)
+    assert adapter["files"]["adapter_model.safetensors"] == sha256_file(weights)
     assert adapter["is_the_one_scored"] is True
-    assert adapter["run_file"]["sha256"] == record.sha256_file(study / "results/runs" / f"{run.name}.yaml")
+    assert adapter["run_file"]["sha256"] == sha256_file(study / "results/runs" / f"{run.name}.yaml")
     assert adapter["tokens"]["state"] == adapter["rows"]["state"] == "intact"
-    assert adapter["rows"]["source"]["files"]["train"] == [["jsonl", record.sha256_file(study / "sums/train.jsonl")]]
+    assert adapter["rows"]["source"]["files"]["train"] == [["jsonl", sha256_file(study / "sums/train.jsonl")]]
     assert "model.safetensors" in adapter["base_model"]["identity"]["files"]
     for how in (score["evaluated"], adapter["trained"]):
-        assert how["code"] == record.code_state() and how["packages"] == record.package_versions()
+        assert how["code"] == code_state() and how["packages"] == package_versions()
         assert how["hardware"]["cpu"] and how["not_deterministic"] == [] and how["finished"]
     assert found["made_again_by"] == "lora-ns verify 'results/tables/sums/main.md:1,gsm8k_flexible (%)'"
 
@@ -153,7 +155,7 @@ def test_the_text_says_shared_facts_once_and_names_what_is_gone(runs: list[Run])
     text = as_text(traced("results/tables/sums/main.md:lora"))
     assert text.count("trained with") == text.count("evaluated with") == 1
     assert f"results/adapters/{runs[0].name}  [not here]" in text and "adapter_model.safetensors  sha256" in text
-    assert f"commit     {record.code_state()['commit'] or 'unknown'}" in text and "torch " in text
+    assert f"commit     {code_state()['commit'] or 'unknown'}" in text and "torch " in text
     assert text.endswith("lora-ns verify 'results/tables/sums/main.md:1,gsm8k_flexible (%)'")
 
 
@@ -161,7 +163,7 @@ def test_a_score_of_an_adapter_that_was_made_again_with_other_bits_says_so(runs:
     folder = Store().adapter(runs[0].name)
     facts = json.loads((folder / "record.json").read_text())
     (folder / "history.jsonl").write_text("{}\n")
-    stated = {"sha256": record.sha256_file(folder / "history.jsonl"), "bytes": 3}
+    stated = {"sha256": sha256_file(folder / "history.jsonl"), "bytes": 3}
     (folder / "record.json").write_text(json.dumps(record.sealed(merged(facts, {"outputs": {"history.jsonl": stated}}))))
     found = traced(str(runs[0].scores[0]))
     assert found["adapter"]["is_the_one_scored"] is False

@@ -13,8 +13,8 @@ from synthetic_experiment import write_experiment, write_results
 
 from lora_ns.experiment.study import load_experiment
 from lora_ns.reporting.html.make_report import report
-from lora_ns.store.paths import Store
 from lora_ns.reporting.make_tables import tables
+from lora_ns.store.paths import Store
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 CHROMEDRIVER = shutil.which("chromedriver")

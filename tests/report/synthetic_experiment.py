@@ -10,10 +10,11 @@ from typing import Any
 from support import causal_task, write_config
 from synthetic_scores import classification_score, generation_score, history
 
-from lora_ns.store import record
+from lora_ns.config.text_files import replace_text
 from lora_ns.experiment.study import load_experiment
+from lora_ns.store import record
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, replace_text
 
 HOSTILE = '</script><script>document.title = "run"</script><img src=x onerror="document.title=1">'
 """What a model might write."""

@@ -18,10 +18,10 @@ from lora_ns.errors import DamagedError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.reporting.html.content import overview
 from lora_ns.reporting.html.details import details
-from lora_ns.reporting.html.read import read_runs
 from lora_ns.reporting.html.make_report import report
-from lora_ns.store.paths import Store
+from lora_ns.reporting.html.read import read_runs
 from lora_ns.reporting.make_tables import tables
+from lora_ns.store.paths import Store
 
 
 def runs() -> Any:

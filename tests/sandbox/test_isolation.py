@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lora_ns.errors import DataError, SandboxError
 from lora_ns.benchmarks.sandbox import Program, check_sandbox, run_checks, selftest
 from lora_ns.benchmarks.sandbox.attacks import ATTACKS, attack_programs, forgery_programs
 from lora_ns.benchmarks.sandbox.judging import outcome_of
 from lora_ns.benchmarks.sandbox.process import Limits
 from lora_ns.benchmarks.sandbox.running import chosen_tier
 from lora_ns.benchmarks.sandbox.tiers import landlock_abi, tier_of, unavailable
+from lora_ns.errors import DataError, SandboxError
 
 TIERS = [
     pytest.param(name, marks=pytest.mark.skipif(bool(unavailable(name)), reason=f"{name}: {unavailable(name)}"))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lora_ns.errors import DataError
 from lora_ns.benchmarks.scorers import SCORERS
+from lora_ns.errors import DataError
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 EDGE_CASES = SHARED / "scoring" / "gsm8k_edge_cases.csv"

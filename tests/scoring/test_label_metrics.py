@@ -5,9 +5,18 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from lora_ns.errors import ConfigError, EvaluationError
 from lora_ns.benchmarks.scorers.glue_metrics import GLUE_METRICS, glue_metrics
-from lora_ns.benchmarks.scorers.labels import accuracy, f1, macro_f1, matthews_correlation, mean_absolute_error, mean_squared_error, pearson, spearman
+from lora_ns.benchmarks.scorers.labels import (
+    accuracy,
+    f1,
+    macro_f1,
+    matthews_correlation,
+    mean_absolute_error,
+    mean_squared_error,
+    pearson,
+    spearman,
+)
+from lora_ns.errors import ConfigError, EvaluationError
 
 EXPECTED = {
     "cola": {"matthews_correlation": lambda p, r: sk.matthews_corrcoef(r, p)},

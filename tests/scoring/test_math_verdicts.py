@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lora_ns.errors import DataError, EvaluationError
 from lora_ns.benchmarks.scorers import SCORERS
 from lora_ns.benchmarks.scorers.hendrycks import boxed_answer
+from lora_ns.errors import DataError, EvaluationError
 
 MATH_500 = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "math" / "math500_test.jsonl"
 

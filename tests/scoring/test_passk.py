@@ -3,8 +3,8 @@ import random
 
 import pytest
 
-from lora_ns.errors import ConfigError
 from lora_ns.benchmarks.scorers.pass_at_k import pass_at_k
+from lora_ns.errors import ConfigError
 
 
 def test_equals_the_closed_form_for_every_n_to_40():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from lora_ns.errors import ConfigError
 from lora_ns.benchmarks.scorers import SCORERS, scorer
+from lora_ns.errors import ConfigError
 
 
 def test_every_name_leads_to_its_scorer():

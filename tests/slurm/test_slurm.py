@@ -20,11 +20,11 @@ import pytest
 import yaml
 from support import APART, REPOSITORY, write_config, write_study
 
-from lora_ns.workflow.pipeline import make_score
 from lora_ns.experiment.study import load_experiment
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
 from lora_ns.reporting.make_tables import tables
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.pipeline import make_score
 
 SNAKEMAKE = [
     str(Path(sys.executable).parent / "snakemake"),

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lora_ns.errors import ConfigError
 from lora_ns.data.sources import builtin, paraphrase
+from lora_ns.errors import ConfigError
 
 SIZES = {"num_train": 300, "num_validation": 50, "num_test": 60}
 

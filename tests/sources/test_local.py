@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from lora_ns.data import sources
 from lora_ns.config import DatasetConfig
+from lora_ns.data import sources
 from lora_ns.errors import DataError
 
 ROWS = [{"text": 'say "hi"', "label": 1}, {"text": "a,b", "label": 0}, {"text": "ü", "label": 1}]

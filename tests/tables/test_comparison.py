@@ -12,8 +12,8 @@ from synthetic_scores import demo_scores, generation_score
 
 from lora_ns.reporting import statistics as st
 from lora_ns.reporting.results import Experiment, Results
-from lora_ns.reporting.tables.comparison import compare_with_baseline
 from lora_ns.reporting.score_file import Score
+from lora_ns.reporting.tables.comparison import compare_with_baseline
 
 
 def test_the_comparison_is_the_two_way_difference_holm_adjusted_within_the_task(demo):

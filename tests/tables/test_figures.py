@@ -11,8 +11,6 @@ from matplotlib.colors import to_rgb
 from synthetic_scores import classification_score, demo_scores, generation_score, history, search, write_scores
 
 from lora_ns.reporting import statistics as st
-from lora_ns.reporting.results import Results, collect
-from lora_ns.reporting.tables.cost import costs
 from lora_ns.reporting.figures import make_figures
 from lora_ns.reporting.figures.curves import learning_curves
 from lora_ns.reporting.figures.learning_rate import learning_rate
@@ -20,6 +18,8 @@ from lora_ns.reporting.figures.pareto import pareto
 from lora_ns.reporting.figures.reliability import reliability
 from lora_ns.reporting.figures.seeds import seeds
 from lora_ns.reporting.figures.style import look
+from lora_ns.reporting.results import Results, collect
+from lora_ns.reporting.tables.cost import costs
 from lora_ns.reporting.tables.paper import FIGURES
 from lora_ns.reporting.tables.summary import summarise
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from synthetic_scores import classification_score, demo_scores, general_score, generation_score, write_scores
 
-from lora_ns.reporting.tables.build import make_tables
 from lora_ns.reporting.figures import make_figures
+from lora_ns.reporting.tables.build import make_tables
 from lora_ns.reporting.tables.latex import escape, to_latex
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table
 

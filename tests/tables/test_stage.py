@@ -13,17 +13,18 @@ from PIL import Image
 from support import causal_task, write_config
 from synthetic_scores import generation_score, history
 
-from lora_ns.store import record
-from lora_ns.workflow.dag_inputs import Dag
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.experiment.study import Experiment, load_experiment
-from lora_ns.store.failures import noting
-from lora_ns.store.run import Run
-from lora_ns.reporting.statistics import RESAMPLES
-from lora_ns.store.paths import Store, replace_text
 from lora_ns.reporting import make_tables
-from lora_ns.reporting.tables.build import TABLES
 from lora_ns.reporting.rng import SEED
+from lora_ns.reporting.statistics import RESAMPLES
+from lora_ns.reporting.tables.build import TABLES
+from lora_ns.store import record
+from lora_ns.store.failures import noting
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.dag_inputs import Dag
 
 
 def write_experiment(folder: Path, **changes: object) -> Path:
@@ -139,7 +140,7 @@ def test_whatever_changes_is_made_again(project: Path, monkeypatch: pytest.Monke
     elif change == "the title":
         write_experiment(project, title="Another")
     else:
-        monkeypatch.setattr(stage, "CODE", ("tables/stage.py",))
+        monkeypatch.setattr(make_tables, "CODE", ("reporting/make_tables.py",))
     make_tables.tables(experiment(), Store())
     after = files(project)
     if change in ("a table", "a lost figure"):

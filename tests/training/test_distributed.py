@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 from support import REPOSITORY, causal_task, sums, write_config
 
-from lora_ns.store.paths import read_record
+from lora_ns.store.artifact import read_record
 
 LAUNCHES = {
     "two processes": "configs/launch/ddp.yaml",

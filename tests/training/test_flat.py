@@ -15,10 +15,10 @@ from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.store.run import Run
 from lora_ns.data.collator import IGNORED, with_targets
-from lora_ns.training.padding_free import MODEL_TYPES, NAME, attend, flatten, reads_flat
+from lora_ns.store.run import Run
 from lora_ns.training.loss import CausalLoss, loss_of
+from lora_ns.training.padding_free import MODEL_TYPES, NAME, attend, flatten, reads_flat
 
 
 def lora(**settings: Any) -> LoraConfig:
@@ -242,8 +242,9 @@ def test_flattening_keeps_each_token_its_place_and_label() -> None:
 
 def test_a_run_is_trained_flat_or_padded_and_the_record_says_so(workplace: Path, tiny_causal: Path) -> None:
     from lora_ns.data.fetch import fetch
-    from lora_ns.store.paths import Store, read_record
     from lora_ns.data.tokenization import tokenize
+    from lora_ns.store.artifact import read_record
+    from lora_ns.store.paths import Store
     from lora_ns.training.train import train
 
     said = []

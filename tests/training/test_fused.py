@@ -19,23 +19,25 @@ from safetensors.torch import load_file
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.errors import Interrupted, LoraNsError, TrainingError
-from lora_ns.store.failures import failure_of
+from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.data.fetch import fetch
-from lora_ns.training.multi_adapter.grouping import groups_of, why_alone
-from lora_ns.workflow.planning.devices import PROCESSOR
-from lora_ns.workflow.planning.memory import of_sweep
-from lora_ns.workflow.planning.estimator import Predictor
-from lora_ns.workflow.planning.workload import workload_of
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists, read_record
-from lora_ns.training.multi_adapter.runner import train_all
 from lora_ns.data.tokenization import tokenize
-from lora_ns.training.train import train
+from lora_ns.errors import Interrupted, LoraNsError, TrainingError
+from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.failures import failure_of
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training.multi_adapter import loop as fused
+from lora_ns.training.multi_adapter.grouping import groups_of, why_alone
 from lora_ns.training.multi_adapter.layout import Layout
 from lora_ns.training.multi_adapter.members import Member
+from lora_ns.training.multi_adapter.runner import train_all
 from lora_ns.training.signals import Interruption
+from lora_ns.training.train import train
+from lora_ns.workflow.planning.devices import PROCESSOR
+from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.memory import of_sweep
+from lora_ns.workflow.planning.workload import workload_of
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
 EVA = {"init_lora_weights": "eva", "calibration_rows": 16, "r": 2}
@@ -71,13 +73,14 @@ def ready(configs: list[RunConfig]) -> Store:
     return store
 
 
-def together(configs: list[RunConfig], store: Store, max_memory: int | None = None) -> dict[str, Path | LoraNsError]:
+def together(configs: list[RunConfig], store: Store) -> dict[str, Path | LoraNsError]:
     found: dict[str, Path | LoraNsError] = {}
 
     def done(run: Run, outcome: Path | LoraNsError) -> None:
         found[run.name] = outcome
 
-    train_all([Run(config, store) for config in configs], done, max_memory=max_memory, quiet=True)
+    groups = groups_of([Run(config, store) for config in configs], MAX_MEMBERS)
+    train_all(groups, done, quiet=True)
     return found
 
 

@@ -31,11 +31,11 @@ def test_an_echo_of_ctrl_c_leaves_time_to_keep_what_was_done() -> None:
 
 
 def test_a_second_ctrl_c_later_on_acts_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "ECHO_SECONDS", 0.02)
+    monkeypatch.setattr(signals, "ECHO_SECONDS", 0.02)
     assert ended_by(signal.SIGINT, seconds_between=0.05) == -signal.SIGINT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_scheduler_that_repeats_itself_is_heard_once(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interruption, "ECHO_SECONDS", 0.02)
+    monkeypatch.setattr(signals, "ECHO_SECONDS", 0.02)
     assert ended_by(number, seconds_between=0.05) == 75

@@ -21,9 +21,9 @@ from peft import (
 from torch.testing import assert_close
 
 from lora_ns.data.collator import IGNORED, Batch, with_targets
-from lora_ns.training.token_entropy import token_entropy
-from lora_ns.training.padding_free import flatten
 from lora_ns.training.loss import CausalLoss, LabelLoss, sums_by_owner
+from lora_ns.training.padding_free import flatten
+from lora_ns.training.token_entropy import token_entropy
 
 SMALL = {
     "vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -16,17 +16,18 @@ from typing import Any
 import pytest
 from support import causal_task
 
-from lora_ns.training import train as train_module
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.config.schema import PeftSection
-from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.data.fetch import fetch
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists, read_record
 from lora_ns.data.tokenization import tokenize
-from lora_ns.training.train import train
+from lora_ns.errors import Interrupted, LoraNsError, TrainingError
+from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.training import checkpoints
+from lora_ns.training import train as train_module
 from lora_ns.training.signals import Interruption
+from lora_ns.training.train import train
 
 LONG = {"training": {"max_steps": 12, "global_batch_size": 8, "per_device_train_batch_size": 4, "save_steps": 2,
                      "save_strategy": "steps", "learning_rate": 1e-2}}  # fmt: skip
@@ -216,7 +217,7 @@ def test_a_signal_that_comes_while_a_run_is_saved_stops_before_the_next(
 
     monkeypatch.setattr(train_module, "_save", told_while_saving)
     with pytest.raises(Interrupted, match="stopped by SIGTERM: what was trained is kept"):
-        runner.train_all([Run(config, store) for config in configs], lambda _, outcome: done.append(outcome), quiet=True)
+        runner.train_all([[Run(config, store) for config in configs]], lambda _, outcome: done.append(outcome), quiet=True)
     assert done == [store.adapter(Run(configs[0], store).name)] and exists(done[0])
     assert not exists(store.adapter(Run(configs[1], store).name))
 

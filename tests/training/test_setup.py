@@ -11,16 +11,17 @@ import torch
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.data.fetch import fetch
-from lora_ns.models.base_model import load_base, make_deterministic
-from lora_ns.workflow.planning.profile_step import set_up_step
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_record
-from lora_ns.training.multi_adapter.runner import train_all
-from lora_ns.data.tokenization import tokenize
-from lora_ns.training.train import train
 from lora_ns.data.batch_sampler import Share
+from lora_ns.data.fetch import fetch
+from lora_ns.data.tokenization import tokenize
+from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.store.artifact import read_record
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.training.multi_adapter.runner import train_all
 from lora_ns.training.setup import rows_and_collate, run_batches
+from lora_ns.training.train import train
+from lora_ns.workflow.planning.profile_step import set_up_step
 
 STEPS = 4
 
@@ -74,7 +75,7 @@ def test_a_run_with_dropout_has_the_same_losses_alone_in_a_group_and_as_it_is_pr
     fetch(configs[0].dataset, store)
     tokenize(Run(configs[0], store))
     found: list[Any] = []
-    train_all([Run(config, store) for config in configs], lambda _, outcome: found.append(outcome), quiet=True)
+    train_all([[Run(config, store) for config in configs]], lambda _, outcome: found.append(outcome), quiet=True)
     names = [Run(config, store).name for config in configs]
     assert read_record(found[1])["circumstances"]["fused_with"] == names
     in_a_group = losses(found[1])

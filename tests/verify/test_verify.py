@@ -11,17 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from support import REPOSITORY, lora_ns, write_config
 
-from lora_ns.store import record
-from lora_ns.store import paths as store_module
-from lora_ns.workflow.pipeline import make_adapters, make_score
 from lora_ns.config import expand_dotted, load_config, merge, read_mapping
 from lora_ns.errors import ConfigError
 from lora_ns.experiment.study import load_experiment
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
-from lora_ns.reporting.make_tables import tables
 from lora_ns.provenance.verify.run import Verified
 from lora_ns.provenance.verify.targets import Requests, requests_of, verify_all
+from lora_ns.reporting.make_tables import tables
+from lora_ns.store import paths as store_module
+from lora_ns.store import record
+from lora_ns.store.digests import sha256_file
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
+from lora_ns.workflow.pipeline import make_adapters, make_score
 
 
 def verified(*targets: str, tolerance: float = 1e-3) -> list[Verified]:
@@ -146,7 +147,7 @@ def test_weights_that_differ_are_measured_and_the_first_is_named(study: Path, sh
     name = sorted(weights)[3]
     weights[name][0, 0] += shift
     save_file(weights, path, metadata={"format": "pt"})
-    facts = {"sha256": record.sha256_file(path), "bytes": path.stat().st_size}
+    facts = {"sha256": sha256_file(path), "bytes": path.stat().st_size}
     reseal(store.adapter(run) / "record.json", {"outputs": {path.name: facts}, "packages": {"torch": "1.0"}})
     (result,) = verified(run)
     (part,) = [part for part in result.parts if part.name == "adapter"]
@@ -160,14 +161,14 @@ def test_the_first_step_and_the_first_example_that_differ_are_named(study: Path)
     lines = [json.loads(line) for line in history.read_text().splitlines()]
     lines[1]["loss"] += 0.25
     history.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    facts = {"sha256": record.sha256_file(history), "bytes": history.stat().st_size}
+    facts = {"sha256": sha256_file(history), "bytes": history.stat().st_size}
     reseal(store.adapter(run) / "record.json", {"outputs": {history.name: facts}})
     score = next(Path("results/scores", run).glob("*.json"))
     predictions = store.predictions(run, score.stem)
     asked = [json.loads(line) for line in predictions.read_text().splitlines()]
     asked[4]["completions"], asked[4]["scores"]["gsm8k_strict"] = ["something else"], 1.0
     predictions.write_text("".join(json.dumps(line) + "\n" for line in asked))
-    reseal(score, {"outputs": {"predictions": {"sha256": record.sha256_file(predictions)}}, "metrics": {"gsm8k_strict": 0.1}})
+    reseal(score, {"outputs": {"predictions": {"sha256": sha256_file(predictions)}}, "metrics": {"gsm8k_strict": 0.1}})
     (result,) = verified(run)
     said = {part.name: part.said for part in result.parts}
     assert states(result) == {**dict.fromkeys(ALL_IDENTICAL, "different"), "adapter": "identical"}

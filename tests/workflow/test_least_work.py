@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from support import REPOSITORY, causal_task, write_config
 
-from lora_ns.store import paths as store_module
 from lora_ns.config import expand_dotted, merge, read_mapping
 from lora_ns.experiment.study import load_experiment
-from lora_ns.store.run import Run
+from lora_ns.store import paths as store_module
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 

@@ -15,11 +15,12 @@ from support import REPOSITORY, causal_task, write_config, write_study
 from test_workflow import jobs, snakemake
 
 from lora_ns.config import merge, read_mapping
-from lora_ns.workflow.dag_inputs import GPU_DEVICES, Dag, local_cores, open_experiment
 from lora_ns.experiment.study import load_experiment
+from lora_ns.store.artifact import read_record
 from lora_ns.store.failures import failure_of
-from lora_ns.training.multi_adapter.grouping import training_jobs
-from lora_ns.store.paths import Store, read_record
+from lora_ns.store.paths import Store
+from lora_ns.workflow.dag_inputs import GPU_DEVICES, Dag, local_cores, open_experiment
+from lora_ns.workflow.jobs import training_jobs
 
 
 def resweep(project: Path, sweep: dict[str, object]) -> None:
@@ -199,7 +200,7 @@ def test_how_runs_are_divided_among_cores(workplace: Path, tiny_causal: Path, mo
     assert divided(12) == divided(99) == []
     assert divided(4, sweep={"max_memory": "1TiB"}) == [6, 6]
     assert divided(4, sweep={"fuse": "never", "in_turn": 2}) == [2] * 6
-    monkeypatch.setattr("lora_ns.training.multi_adapter.grouping.SMALL_BYTES", 10)
+    monkeypatch.setattr("lora_ns.workflow.jobs.SMALL_BYTES", 10)
     assert divided(4) == [6], "a large base keeps all cores busy, and is not loaded more often than it has to be"
 
 

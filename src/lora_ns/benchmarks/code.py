@@ -21,9 +21,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from lora_ns.benchmarks import Benchmark, Row, Verdict
-from lora_ns.errors import ConfigError, DataError
 from lora_ns.benchmarks.scorers.code_extraction import extract_code, function_program
 from lora_ns.benchmarks.scorers.pass_at_k import pass_at_k
+from lora_ns.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from lora_ns.benchmarks.sandbox import Outcome, Program

@@ -20,8 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lora_ns.benchmarks import Benchmark, Row, Verdict
-from lora_ns.errors import DataError
 from lora_ns.benchmarks.scorers import SCORERS, Scorer, as_reference, scorer
+from lora_ns.errors import DataError
 
 Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[Verdict]]
 """(rows, completions, settings) -> one Verdict a row; completions[i] holds the samples of row i."""

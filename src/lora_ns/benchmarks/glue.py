@@ -17,7 +17,16 @@ from typing import Any
 
 from lora_ns.benchmarks import Benchmark
 from lora_ns.benchmarks.scorers.glue_metrics import GLUE_METRICS, glue_metrics
-from lora_ns.benchmarks.scorers.labels import Metric, accuracy, macro_f1, matthews_correlation, mean_absolute_error, mean_squared_error, pearson, spearman
+from lora_ns.benchmarks.scorers.labels import (
+    Metric,
+    accuracy,
+    macro_f1,
+    matthews_correlation,
+    mean_absolute_error,
+    mean_squared_error,
+    pearson,
+    spearman,
+)
 
 
 def _glue(task: str) -> Benchmark:

@@ -24,8 +24,8 @@ from string import ascii_uppercase
 from typing import Any
 
 from lora_ns.benchmarks import Benchmark, Row
-from lora_ns.errors import ConfigError, DataError
 from lora_ns.benchmarks.scorers import as_reference
+from lora_ns.errors import ConfigError, DataError
 
 REFERENCE_COLUMNS = ("answer", "label", "answerKey", "gold")
 

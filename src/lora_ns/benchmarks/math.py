@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from lora_ns.benchmarks import Benchmark, Row
 from lora_ns.benchmarks.generic import judge_by
-from lora_ns.errors import DataError
 from lora_ns.benchmarks.scorers.hendrycks import boxed_answer
+from lora_ns.errors import DataError
 
 MAIN = "math_verify"
 METRICS = (MAIN, "hendrycks_math", "metamath_math")

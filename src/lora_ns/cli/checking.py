@@ -16,13 +16,14 @@ from lora_ns.config import RunConfig, check, load_config, read_mapping, read_met
 from lora_ns.config.kinds import kind_of
 from lora_ns.config.launch import is_launch_file, launch_file_problems
 from lora_ns.config.recommendations import departures, far_off
-from lora_ns.models.imports import prepare_engines
+from lora_ns.config.trackers import missing_trackers
 from lora_ns.errors import ConfigError, InputError, LoraNsError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.models.adapter import check_peft_config
+from lora_ns.models.imports import prepare_engines
+from lora_ns.store.evaluation_file import read_evaluation
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, read_evaluation
-from lora_ns.config.trackers import missing_trackers
 
 app = typer.Typer()
 
@@ -82,9 +83,10 @@ class Kind(StrEnum):
 @app.command()
 def schema(kind: Annotated[Kind, typer.Argument(help="Of which file.")] = Kind.task) -> None:
     """The JSON schema by which an editor completes a config.  Example: lora-ns schema task > configs/schema/task.json"""
+    from lora_ns.benchmarks import all_benchmarks
     from lora_ns.config.json_schema import SCHEMAS
 
-    typer.echo(json.dumps(SCHEMAS[kind](), indent=1, ensure_ascii=False))
+    typer.echo(json.dumps(SCHEMAS[kind](list(all_benchmarks())), indent=1, ensure_ascii=False))
 
 
 def _described(file: Path, store: Store) -> Described:

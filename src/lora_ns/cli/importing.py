@@ -38,9 +38,9 @@ def import_config(
 ) -> None:
     """Another tool's config as ours, and what of it could not be carried.  Example: lora-ns import axolotl qlora.yml"""
     from lora_ns.config.importers.axolotl import from_axolotl
-    from lora_ns.config.importers.llama_factory import from_llama_factory
     from lora_ns.config.importers.foreign_config import write
-    from lora_ns.store.paths import slug
+    from lora_ns.config.importers.llama_factory import from_llama_factory
+    from lora_ns.config.naming import slug
 
     read = from_axolotl if tool is Tool.axolotl else from_llama_factory
     try:

@@ -16,10 +16,10 @@ from rich.table import Table
 from lora_ns.cli.options import ConfigOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import load_config, parse_overrides
 from lora_ns.config import merge as overlay
-from lora_ns.models.imports import prepare_engines
 from lora_ns.errors import ConfigError
-from lora_ns.store.run import Run
+from lora_ns.models.imports import prepare_engines
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 app = typer.Typer()
 
@@ -41,9 +41,9 @@ def merge(
     quiet: QuietOption = False,
 ) -> None:
     """Fold adapters into their base model.  Example: lora-ns merge --config configs/gsm8k.yaml --output ./merged"""
-    from lora_ns.workflow.pipeline import make_adapter, make_base
     from lora_ns.merging.merge import check_mergeable
     from lora_ns.merging.merge import merge as run_stage
+    from lora_ns.workflow.pipeline import make_adapter, make_base
 
     stated: dict[str, Any] = {"combination": combination, "density": density}
     stated = {key: value for key, value in stated.items() if value is not None}
@@ -102,8 +102,8 @@ def infer(
     quiet: QuietOption = False,
 ) -> None:
     """Ask a trained model.  Example: lora-ns infer --config configs/gsm8k.yaml --text "What is 25 * 4?" """
-    from lora_ns.workflow.pipeline import make_base
     from lora_ns.evaluation.infer import load_subject
+    from lora_ns.workflow.pipeline import make_base
 
     ways = [bool(text), input_file is not None, chat]
     if sum(ways) != 1 or (input_file is None) != (output_file is None):
@@ -124,8 +124,8 @@ def infer(
 
 def _say(subject: Any, texts: list[str]) -> None:
     """One answer on stdout: text as it comes, or the classes from the likeliest on."""
-    from lora_ns.evaluation.repl import answer
     from lora_ns.evaluation.infer import classify, prompt_from, row_of, texts_from
+    from lora_ns.evaluation.repl import answer
 
     if subject.raw and len(texts) != 1:
         raise ConfigError("--raw takes one --text.")
@@ -144,8 +144,8 @@ def _say(subject: Any, texts: list[str]) -> None:
 
 
 def _chat(subject: Any, system: str | None, quiet: bool) -> None:
-    from lora_ns.evaluation.repl import converse
     from lora_ns.data.chat_template import Chat
+    from lora_ns.evaluation.repl import converse
 
     if not subject.is_causal:
         raise ConfigError(f"--chat: {subject.config.task_type} does not answer in text.")

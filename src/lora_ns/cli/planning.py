@@ -10,13 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lora_ns.cli.options import ExperimentArgument, console, errors
-from lora_ns.experiment.study import load_experiment
-from lora_ns.workflow.planning.plan import Misfit, Plan, PlannedRun, device_named, make_plan
-from lora_ns.workflow.planning.devices import GPUS, Device
-from lora_ns.workflow.planning.memory import cache_bytes
-from lora_ns.workflow.planning.estimator import Predictor
-from lora_ns.store.paths import Store
 from lora_ns.cli.units import bytes_as_text, count_as_text, seconds_as_text
+from lora_ns.experiment.study import load_experiment
+from lora_ns.store.paths import Store
+from lora_ns.workflow.planning.devices import GPUS, Device
+from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.memory import cache_bytes
+from lora_ns.workflow.planning.plan import Misfit, Plan, PlannedRun, device_named, make_plan
 
 app = typer.Typer()
 WIDE = 120

@@ -28,9 +28,9 @@ def score(
     ] = None,
 ) -> None:
     """Judge completions made elsewhere.  Example: lora-ns score answers.jsonl --scorer gsm8k_flexible"""
-    from lora_ns.config import parse_overrides
     from lora_ns.benchmarks.scorers import as_reference
     from lora_ns.benchmarks.scorers import scorer as find
+    from lora_ns.config import parse_overrides
 
     judge = find(scorer, **parse_overrides(option or []))
     correct = total = 0
@@ -130,8 +130,8 @@ def sandbox_check(
 
 def _golds_of(file: Path, timeout: float) -> Iterator[tuple[str, Any]]:
     """(file:id, program) of each row, by the benchmark that its columns belong to."""
-    from lora_ns.benchmarks.sandbox.health import gold_programs
     from lora_ns.benchmarks import benchmark
+    from lora_ns.benchmarks.sandbox.health import gold_programs
     from lora_ns.config import DatasetConfig
     from lora_ns.data.sources import local
 

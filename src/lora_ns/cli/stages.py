@@ -11,16 +11,17 @@ from typing import Annotated
 import typer
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
-from lora_ns.workflow.pipeline import make_adapters, make_base_model, make_scores, make_tokens
 from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, MethodOption, Overrides, QuietOption, errors
 from lora_ns.config import RunConfig, load_config, parse_overrides
-from lora_ns.models.imports import keep_torch_away, prepare_engines
-from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
 from lora_ns.config.experiment_file import MAX_MEMBERS
-from lora_ns.models.base_model import folder_here
+from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
+from lora_ns.models.imports import keep_torch_away, prepare_engines
+from lora_ns.store.evaluation_file import Evaluation, read_evaluation
+from lora_ns.store.model_files import folder_here
+from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store, read_evaluation
+from lora_ns.workflow.pipeline import make_adapters, make_base_model, make_scores, make_tokens
 
 app = typer.Typer()
 

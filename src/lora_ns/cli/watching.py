@@ -17,12 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from lora_ns.cli.options import ExperimentArgument, console
+from lora_ns.cli.units import seconds_as_text
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import load_experiment
+from lora_ns.store.paths import Store
 from lora_ns.store.progress import Progress
 from lora_ns.workflow.status import RunStatus, Status, run_named, status_of
-from lora_ns.store.paths import Store
-from lora_ns.cli.units import seconds_as_text
 
 app = typer.Typer()
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from lora_ns.config.messages import some_of
 from lora_ns.config.base import Section
+from lora_ns.config.messages import some_of
 
 Format = Literal["plain", "alpaca", "sharegpt", "messages", "text"]
 CHAT_FORMATS = ("sharegpt", "messages")
@@ -185,3 +185,11 @@ class DatasetConfig(Section):
     def is_chat(self) -> bool:
         """Whether the model is spoken to in turns, through a chat template."""
         return self.chat_template is not None
+
+
+ROLES = {
+    **dict.fromkeys(("system",), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
+}
+"""Names of the parts in a conversation, as data sets have them -> as chat templates have them."""

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from lora_ns.config.base import Section
 from lora_ns.config.dataset import StatedDataset
 from lora_ns.config.messages import some_of
-from lora_ns.config.base import Section
 
 
 class GenerationConfig(Section):

@@ -2,18 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
 
 from lora_ns.config import read_mapping
-from lora_ns.config.evaluation import BenchmarkEntry, StatedDataset
-from lora_ns.config.messages import lines_of
-from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.config.base import Section
+from lora_ns.config.evaluation import BenchmarkEntry, StatedDataset
+from lora_ns.config.kinds import refuse_other_kinds
+from lora_ns.config.messages import lines_of
 from lora_ns.errors import ConfigError
-from lora_ns.experiment.search_space import Grid
+
+SEARCHABLE = ("training.", "peft.")
+"""What may be searched over: how to train and the method itself; never the data, never what is asked."""
+
+
+def _dotted(grid: Any, prefix: str = "") -> Any:
+    """Sections written one inside the other, as in a config, with dotted keys instead."""
+    if not isinstance(grid, Mapping):
+        return grid
+    flat: dict[str, Any] = {}
+    for key, values in grid.items():
+        inside = isinstance(values, Mapping)
+        flat |= _dotted(values, f"{prefix}{key}.") if inside else {f"{prefix}{key}": values}
+    return flat
+
+
+def _checked(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    for key, values in grid.items():
+        if not key.startswith(SEARCHABLE):
+            raise ValueError(f"{key}: only settings of `training` and `peft` can be searched, as training.learning_rate")
+        if not values:
+            raise ValueError(f"{key}: names no value")
+        if len({repr(value) for value in values}) < len(values):
+            raise ValueError(f"{key}: names a value twice")
+    if not grid:
+        raise ValueError("names nothing to search; leave it out where nothing is searched")
+    return grid
+
+
+Grid = Annotated[dict[str, list[Any]], BeforeValidator(_dotted), AfterValidator(_checked)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 

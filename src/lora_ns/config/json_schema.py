@@ -8,18 +8,28 @@ file beside theirs.  `lora-ns validate` knows more: what goes together, and what
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, TypeAdapter
 
-from lora_ns.benchmarks import all_benchmarks
-from lora_ns.config import BenchmarkEntry, DatasetConfig, EvaluationConfig, GenerationConfig, MergeConfig, ModelConfig, RunConfig, TrainingConfig, known_methods, method_fields
+from lora_ns.config import (
+    BenchmarkEntry,
+    DatasetConfig,
+    EvaluationConfig,
+    GenerationConfig,
+    MergeConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+    known_methods,
+    method_fields,
+)
 from lora_ns.config.dataset import HeldOut
+from lora_ns.config.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig
 from lora_ns.config.launch import LaunchConfig
 from lora_ns.config.method_constraints import optimizers
 from lora_ns.config.schema import ALIASES, OWNED, MergedAdapter, training_fields
-from lora_ns.config.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig
 
 Schema = dict[str, Any]
 
@@ -28,23 +38,23 @@ _EXTENDS = {**_TEXTS, "description": "A file, or several, from beside this one, 
 _SECTIONS = ("model", "peft", "dataset", "training", "evaluation", "merge")
 
 
-def task_schema() -> Schema:
-    """Of a task config, and of a run file."""
+def task_schema(benchmarks: Sequence[str]) -> Schema:
+    """Of a task config, and of a run file.  benchmarks: the names that may be asked."""
     own = _properties(RunConfig)
     keys = {**{name: part for name, part in own.items() if name not in _SECTIONS}, "extends": _EXTENDS}
     keys |= {name: {"$ref": f"#/$defs/{name}"} for name in _SECTIONS}
     needed = [{"required": ["task_name", "task_type", "model", "dataset"]}, {"required": ["extends"]}]
-    return _file("Task config of lora-ns", keys, anyOf=needed) | {"$defs": _short(_definitions())}
+    return _file("Task config of lora-ns", keys, anyOf=needed) | {"$defs": _short(_definitions(sorted(benchmarks)))}
 
 
-def method_schema() -> Schema:
+def method_schema(_: Sequence[str] = ()) -> Schema:
     """Of a method file."""
     keys = {"method_name": {"type": "string", "description": "Its name in paths and tables; the file's by itself."}}
     keys |= {name: {"$ref": f"task.json#/$defs/{name}"} for name in ("peft", "training", "model")}
     return _file("Method file of lora-ns", {**keys, "extends": _EXTENDS}, required=["peft"])
 
 
-def experiment_schema() -> Schema:
+def experiment_schema(_: Sequence[str] = ()) -> Schema:
     """Of an experiment file."""
     keys = {**_properties(ExperimentFile), "extends": _EXTENDS}
     for name, entry in (("tasks", Entry), ("methods", MethodEntry)):
@@ -56,7 +66,11 @@ def experiment_schema() -> Schema:
     return _file("Experiment file of lora-ns", keys, required=["name", "tasks", "methods"])
 
 
-SCHEMAS: dict[str, Callable[[], Schema]] = {"task": task_schema, "method": method_schema, "experiment": experiment_schema}
+SCHEMAS: dict[str, Callable[[Sequence[str]], Schema]] = {
+    "task": task_schema,
+    "method": method_schema,
+    "experiment": experiment_schema,
+}
 
 _WITHIN: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (HeldOut, LaunchConfig, SweepConfig)}
 """Sections within a section, or within a file."""
@@ -93,9 +107,8 @@ def _short(part: Any) -> Any:
     return short
 
 
-def _definitions() -> dict[str, Schema]:
+def _definitions(benchmarks: Sequence[str]) -> dict[str, Schema]:
     """The sections of a task config, by name."""
-    benchmarks = sorted(all_benchmarks())
     entry = _object(BenchmarkEntry)
     entry["properties"] |= {
         "name": {"enum": benchmarks, "description": "Of the benchmark."},

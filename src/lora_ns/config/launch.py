@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from lora_ns.config.yaml_io import nearest, read_mapping
-from lora_ns.config.library_fields import described
 from lora_ns.config.base import Section
-from lora_ns.errors import ConfigError
 from lora_ns.config.gpus import DATA_SHEETS
+from lora_ns.config.library_fields import described
+from lora_ns.config.yaml_io import nearest, read_mapping
+from lora_ns.errors import ConfigError
 
 
 class Topology(NamedTuple):

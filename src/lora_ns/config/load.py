@@ -14,13 +14,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic import ConfigDict as PydanticConfig
 
 from lora_ns.config import schema
-from lora_ns.config.constraints import impossible, settled, with_held_out
-from lora_ns.config.messages import lines_of, shown
-from lora_ns.config.yaml_io import expand_dotted, merge, nearest, read_mapping
-from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.config.adapter_config import read_adapter_config
+from lora_ns.config.constraints import impossible, settled, with_held_out
+from lora_ns.config.kinds import refuse_other_kinds
+from lora_ns.config.messages import lines_of, shown
 from lora_ns.config.recommendations import with_defaults
 from lora_ns.config.schema import RunConfig
+from lora_ns.config.yaml_io import expand_dotted, merge, nearest, read_mapping
 from lora_ns.errors import ConfigError
 
 LAYER_SECTIONS = ("method_name", "peft", "training", "model", "launch")

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lora_ns.config.yaml_io import nearest
 from lora_ns.config.library_fields import described
 from lora_ns.config.schema import METHODS_WITHOUT_PEFT, RunConfig, method_fields
+from lora_ns.config.yaml_io import nearest
 
 CACHE_METHODS = ("prefix_tuning", "cartridge")
 """Methods whose vectors are handed over in the key-value cache."""

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lora_ns.config.base import Section
 from lora_ns.config.dataset import DatasetConfig
 from lora_ns.config.evaluation import EvaluationConfig
 from lora_ns.config.launch import LaunchConfig, Topology
 from lora_ns.config.library_fields import described, types_of
-from lora_ns.config.base import Section
 
 NOT_SETTINGS = frozenset(
     ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"]

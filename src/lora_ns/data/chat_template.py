@@ -18,8 +18,8 @@ from itertools import compress, pairwise
 from typing import Any
 
 from lora_ns.config import DatasetConfig
-from lora_ns.errors import ConfigError
 from lora_ns.data.prompts import Message, NoConversation
+from lora_ns.errors import ConfigError
 
 TULU = """\
 {% if bos_token is defined and bos_token %}{{ bos_token }}{% endif %}

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_ns.data import sources
 from lora_ns.benchmarks import Benchmark, benchmark
 from lora_ns.config import DatasetConfig
-from lora_ns.errors import DataError
-from lora_ns.store.integrity import intact
+from lora_ns.data import sources
 from lora_ns.data.prompts import Row, check_columns, normalised, question_of
+from lora_ns.errors import DataError
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.integrity import intact
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store
 
 QUESTIONS = "questions.npy"
 """In the tokens' folder: the hashes [N] (uint64, sorted, unique) of what the training rows ask."""

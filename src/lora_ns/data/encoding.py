@@ -14,10 +14,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_ns.data.chat_template import Chat, chat_of
 from lora_ns.config import DatasetConfig
+from lora_ns.data.chat_template import Chat, chat_of
+from lora_ns.data.prompts import (
+    NoConversation,
+    Prompt,
+    Row,
+    conversation_of,
+    has_label,
+    label_of,
+    learnt_turns,
+    number_of,
+    prompt_of,
+    response_of,
+    text_of,
+    texts_of,
+)
 from lora_ns.errors import DataError
-from lora_ns.data.prompts import NoConversation, Prompt, Row, conversation_of, has_label, label_of, learnt_turns, number_of, prompt_of, response_of, text_of, texts_of
 
 
 @dataclass(frozen=True)

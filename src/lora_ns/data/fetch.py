@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pyarrow.parquet as parquet
 
-from lora_ns.store import record
-from lora_ns.data import sources
 from lora_ns.config import DatasetConfig, ModelConfig
+from lora_ns.config.text_files import replace_text
+from lora_ns.data import sources
 from lora_ns.errors import ConfigError
-from lora_ns.store.paths import Store, exists, making, replace_text
+from lora_ns.store import record
+from lora_ns.store.artifact import exists, making
+from lora_ns.store.digests import identity
+from lora_ns.store.paths import Store
 
 
 def fetch(dataset: DatasetConfig, store: Store) -> Path:
@@ -32,7 +35,7 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
         notes |= record.describe(
             "fetch",
             store.rows_digest(dataset),
-            {"name": dataset.name, **sources.identity(dataset, store.remembered)},
+            {"name": dataset.name, **identity(dataset, store.remembered)},
             inputs={},
             rows=counts,
             columns={split: table.column_names for split, table in rows.tables.items()},
@@ -45,7 +48,7 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
 
 def fetch_model(model: ModelConfig, store: Store) -> Path:
     """Brings a hub model's files to this machine, and notes where they lie; returns the note.  Raises ConfigError."""
-    from lora_ns.models.base_model import download
+    from lora_ns.store.model_files import download
 
     note = store.download(model)
     if note is None:

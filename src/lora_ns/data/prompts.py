@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lora_ns.config import CHAT_FORMATS, FORMAT_COLUMNS, DatasetConfig, nearest, template_columns
+from lora_ns.config.dataset import ROLES
 from lora_ns.errors import DataError
 
 Row = Mapping[str, Any]
@@ -33,13 +34,6 @@ ALPACA_WITH_INPUT = (
     "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:"
 )
 """The prompts of Stanford Alpaca (Taori et al. 2023, github.com/tatsu-lab/stanford_alpaca)."""
-
-ROLES = {
-    **dict.fromkeys(("system",), "system"),
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
-}
-"""Names of the parts in a conversation, as data sets have them -> as chat templates have them."""
 
 
 _TURNS_OF = {"sharegpt": ("conversations", "from", "value"), "messages": ("messages", "role", "content")}

@@ -17,17 +17,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from lora_ns.store import record
-from lora_ns.data import sources
 from lora_ns.config import RunConfig
-from lora_ns.data.encoding import Dropped, Encoded, Result, encode_labelled, encode_rows
-from lora_ns.errors import DataError
-from lora_ns.store.integrity import intact
-from lora_ns.models.base_model import check_end, load_tokenizer
+from lora_ns.data import sources
 from lora_ns.data.contamination import QUESTIONS, Overlap, hashes_of
+from lora_ns.data.encoding import Dropped, Encoded, Result, encode_labelled, encode_rows
 from lora_ns.data.prompts import check_columns
+from lora_ns.data.tokenizer import check_end, load_tokenizer
+from lora_ns.errors import DataError
+from lora_ns.store import record
+from lora_ns.store.artifact import exists, making
+from lora_ns.store.integrity import intact
 from lora_ns.store.run import Run
-from lora_ns.store.paths import exists, making
 
 BATCH_ROWS = 1000
 NAMED_ROWS = 10

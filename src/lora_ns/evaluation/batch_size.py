@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lora_ns.evaluation.engines.decoding import Answer
 from lora_ns.errors import EvaluationError
+from lora_ns.evaluation.engines.decoding import Answer
 
 SLOTS = {"cpu": 64, "cuda": 256}
 """More answers at a time no longer pay: benchmarks/RESULTS.md for processors; on GPUs a guess."""

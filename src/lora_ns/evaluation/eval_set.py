@@ -10,17 +10,28 @@ from typing import Any
 
 import pyarrow as pa
 
-from lora_ns.data import sources
 from lora_ns.benchmarks import Benchmark, benchmark
 from lora_ns.benchmarks.generic import reference
-from lora_ns.data.chat_template import chat_of
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig
-from lora_ns.data.encoding import encode_prompts
-from lora_ns.errors import DataError
-from lora_ns.store.integrity import intact
+from lora_ns.data import sources
+from lora_ns.data.chat_template import chat_of
 from lora_ns.data.contamination import forms_of
-from lora_ns.data.prompts import NoConversation, Prompt, Row, check_columns, instructed, prompt_of, response_of, text_of, with_examples
-from lora_ns.store.paths import Evaluation, Store
+from lora_ns.data.encoding import encode_prompts
+from lora_ns.data.prompts import (
+    NoConversation,
+    Prompt,
+    Row,
+    check_columns,
+    instructed,
+    prompt_of,
+    response_of,
+    text_of,
+    with_examples,
+)
+from lora_ns.errors import DataError
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.integrity import intact
+from lora_ns.store.paths import Store
 
 
 @dataclass(frozen=True)

@@ -12,25 +12,30 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store import record
-from lora_ns.evaluation.predict import ask, probe_logits, room_warnings
-from lora_ns.evaluation.model_pool import Bases
-from lora_ns.evaluation.eval_set import Exam, read_exam
-from lora_ns.benchmarks.sandbox.health import isolation_of, outcome_of, warnings_of
-from lora_ns.evaluation.prediction_cache import kept_answers
-from lora_ns.evaluation.engines.vllm import served_by_vllm
-from lora_ns.evaluation.scoring import Outcome, judge
+from lora_ns.benchmarks.sandbox.health import outcome_of, warnings_of
 from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.config.text_files import replace_text
+from lora_ns.data.contamination import seen_in_training, warning_of
 from lora_ns.errors import EvaluationError, Interrupted
-from lora_ns.store.failures import noting
-from lora_ns.store.history import thinned_history
+from lora_ns.evaluation.engines.vllm import served_by_vllm
+from lora_ns.evaluation.eval_set import Exam, read_exam
+from lora_ns.evaluation.model_pool import Bases
+from lora_ns.evaluation.predict import ask, probe_logits, room_warnings
+from lora_ns.evaluation.prediction_cache import kept_answers
+from lora_ns.evaluation.sandbox_report import isolation_of
+from lora_ns.evaluation.scoring import Outcome, judge
 from lora_ns.models.adapter import without_adapter
 from lora_ns.models.base_model import best_device, load_base, make_deterministic
-from lora_ns.data.contamination import seen_in_training, warning_of
+from lora_ns.store import record
+from lora_ns.store.artifact import read_record
+from lora_ns.store.digests import sha256_file
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.failures import noting
+from lora_ns.store.history import thinned_history
+from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 from lora_ns.store.progress import reporting
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store, read_record, replace_text
 
 CANARY_ROWS = 4
 TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")
@@ -126,7 +131,7 @@ def _write_score(
         **facts,
         fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
         sandbox=isolation and outcome_of(isolation),
-        outputs={"predictions": {"sha256": record.sha256_file(predictions)}},
+        outputs={"predictions": {"sha256": sha256_file(predictions)}},
         warnings=[
             *trained["warnings"],
             *_unpinned(config.dataset, evaluation.dataset),

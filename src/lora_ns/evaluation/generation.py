@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lora_ns.evaluation.engines.continuous import Continuous
-from lora_ns.evaluation.engines.decoding import Answer, Decoder
-from lora_ns.evaluation.batch_size import halving, slots_that_fit
-from lora_ns.evaluation.engines.hf_generate import Plain
-from lora_ns.evaluation.engines.vllm import Served, Vllm
 from lora_ns.config import GenerationConfig
 from lora_ns.errors import DataError, EvaluationError
+from lora_ns.evaluation.batch_size import halving, slots_that_fit
+from lora_ns.evaluation.engines.continuous import Continuous
+from lora_ns.evaluation.engines.decoding import Answer, Decoder
+from lora_ns.evaluation.engines.hf_generate import Plain
+from lora_ns.evaluation.engines.vllm import Served, Vllm
 
 ENGINES = {Continuous: "continuous", Plain: "generate", Vllm: "vllm"}
 

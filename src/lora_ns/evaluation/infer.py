@@ -11,22 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_ns.evaluation.predictions import Answer, Journal, Row, output_line, read_rows
-from lora_ns.evaluation.predict import head_logits
+from lora_ns.config import CHAT_FORMATS, DatasetConfig, GenerationConfig, ModelConfig, RunConfig, nearest, template_columns
+from lora_ns.data.chat_template import Chat, chat_of
+from lora_ns.data.encoding import encode_prompts
+from lora_ns.data.prompts import NoConversation, Prompt, instructed, prompt_of, texts_of
+from lora_ns.data.tokenizer import load_tokenizer
+from lora_ns.errors import ConfigError, DataError
 from lora_ns.evaluation.engines.decoding import with_stops
 from lora_ns.evaluation.generation import Generator
-from lora_ns.data.chat_template import Chat, chat_of
-from lora_ns.config import CHAT_FORMATS, DatasetConfig, GenerationConfig, ModelConfig, RunConfig, nearest, template_columns
-from lora_ns.data.encoding import encode_prompts
-from lora_ns.errors import ConfigError, DataError
-from lora_ns.store.integrity import intact
-from lora_ns.models.machine import check_machine
+from lora_ns.evaluation.predict import head_logits
+from lora_ns.evaluation.predictions import Answer, Journal, Row, output_line, read_rows
 from lora_ns.models.adapter import load_trained, put_on
-from lora_ns.models.base_model import best_device, load_base, load_tokenizer, make_deterministic
-from lora_ns.data.prompts import NoConversation, Prompt, instructed, prompt_of, texts_of
-from lora_ns.store.record import sha256_file
+from lora_ns.models.base_model import best_device, load_base, make_deterministic
+from lora_ns.models.machine import check_machine
+from lora_ns.store.artifact import exists
+from lora_ns.store.digests import digest_of, sha256_file, view_of
+from lora_ns.store.integrity import intact
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, digest_of, exists, view_of
 
 BLOCK = 8
 """So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from lora_ns.config import RunConfig
+from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.models.adapter import load_trained, put_on, take_off
-from lora_ns.models.base_model import load_base, load_tokenizer, make_deterministic
-from lora_ns.store.run import Run
+from lora_ns.models.base_model import load_base, make_deterministic
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 
 class Bases:

@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from lora_ns.evaluation.engines.decoding import with_stops
-from lora_ns.evaluation.eval_set import Exam
-from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
-from lora_ns.evaluation.generation import Generator
-from lora_ns.evaluation.loglikelihood import counted_tokens, log_likelihoods
-from lora_ns.evaluation.engines.vllm import Served
-from lora_ns.evaluation.distributed import spread
 from lora_ns.data.chat_template import chat_of
 from lora_ns.data.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, texts_to_ask
-from lora_ns.errors import DataError, EvaluationError
 from lora_ns.data.prompts import texts_of
+from lora_ns.errors import DataError, EvaluationError
+from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
+from lora_ns.evaluation.distributed import spread
+from lora_ns.evaluation.engines.decoding import with_stops
+from lora_ns.evaluation.engines.vllm import Served
+from lora_ns.evaluation.eval_set import Exam
+from lora_ns.evaluation.generation import Generator
+from lora_ns.evaluation.loglikelihood import counted_tokens, log_likelihoods
 
 Answer = dict[str, Any]
 Facts = dict[str, Any]

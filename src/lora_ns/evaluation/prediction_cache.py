@@ -10,14 +10,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lora_ns.evaluation.predict import prompts_as_text
-from lora_ns.evaluation.eval_set import Exam
-from lora_ns.errors import DamagedError, DataError, EvaluationError
-from lora_ns.store.integrity import REMEDY, intact_score, score_faults
-from lora_ns.models.base_model import load_tokenizer
 from lora_ns.data.prompts import texts_of
-from lora_ns.store.run import Run
+from lora_ns.data.tokenizer import load_tokenizer
+from lora_ns.errors import DamagedError, DataError, EvaluationError
+from lora_ns.evaluation.eval_set import Exam
+from lora_ns.evaluation.predict import prompts_as_text
+from lora_ns.store.integrity import REMEDY, intact_score, score_faults
 from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 DECODING = ("generation", "split", "num_fewshot", "fewshot_seed", "limit")
 """Settings of an evaluation that its answers hang on, beside its rows and prompts."""

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lora_ns.config.text_files import replace_text
 from lora_ns.config.yaml_io import why_unreadable
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.store.paths import replace_text
 
 Row = Mapping[str, Any]
 Answer = dict[str, Any]

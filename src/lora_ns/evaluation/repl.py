@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from lora_ns.evaluation.engines.decoding import cut_at, with_stops
-from lora_ns.evaluation.generation import Generator
-from lora_ns.data.chat_template import Chat
 from lora_ns.config import GenerationConfig
+from lora_ns.data.chat_template import Chat
 from lora_ns.data.encoding import encode_prompts
 from lora_ns.data.prompts import Message, Prompt
+from lora_ns.evaluation.engines.decoding import cut_at, with_stops
+from lora_ns.evaluation.generation import Generator
 
 Write = Callable[[str], Any]
 

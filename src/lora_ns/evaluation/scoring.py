@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_ns.evaluation.eval_set import Exam
 from lora_ns.benchmarks import Benchmark, Verdict
-from lora_ns.errors import EvaluationError
 from lora_ns.data.prompts import label_of, number_of
+from lora_ns.errors import EvaluationError
+from lora_ns.evaluation.eval_set import Exam
 
 Answer = Mapping[str, Any]
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lora_ns.store import record
 from lora_ns.benchmarks import benchmark
+from lora_ns.config.text_files import replace_text
+from lora_ns.store import record
+from lora_ns.store.artifact import making, read_record
+from lora_ns.store.evaluation_file import Evaluation
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, making, read_record, replace_text
 
 
 def keep_divergence(run: Run, reason: str) -> Path:

@@ -7,45 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BeforeValidator
+from typing import Any
 
 from lora_ns.config import DatasetConfig
-from lora_ns.data.sources import builtin, local
+from lora_ns.config.builtin import DATASET_DEFAULTS
+from lora_ns.store.local_files import files_by_split, sha256
 
 Setting = dict[str, Any]
 """Dotted key -> value, as in `{"training.learning_rate": 1e-4}`."""
-
-SEARCHABLE = ("training.", "peft.")
-"""What may be searched over: how to train and the method itself; never the data, never what is asked."""
-
-
-def _dotted(grid: Any, prefix: str = "") -> Any:
-    """Sections written one inside the other, as in a config, with dotted keys instead."""
-    if not isinstance(grid, Mapping):
-        return grid
-    flat: dict[str, Any] = {}
-    for key, values in grid.items():
-        inside = isinstance(values, Mapping)
-        flat |= _dotted(values, f"{prefix}{key}.") if inside else {f"{prefix}{key}": values}
-    return flat
-
-
-def _checked(grid: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    for key, values in grid.items():
-        if not key.startswith(SEARCHABLE):
-            raise ValueError(f"{key}: only settings of `training` and `peft` can be searched, as training.learning_rate")
-        if not values:
-            raise ValueError(f"{key}: names no value")
-        if len({repr(value) for value in values}) < len(values):
-            raise ValueError(f"{key}: names a value twice")
-    if not grid:
-        raise ValueError("names nothing to search; leave it out where nothing is searched")
-    return grid
-
-
-Grid = Annotated[dict[str, list[Any]], BeforeValidator(_dotted), AfterValidator(_checked)]
 
 
 def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
@@ -69,16 +38,16 @@ def without_validation_rows(data: DatasetConfig, remembered: Mapping[str, str]) 
     hint = "Set dataset.validation_size to hold rows out of train."
     if data.validation_split is not None and data.validation_split == data.eval_split:
         return f"dataset.validation_split is {data.eval_split!r}, the split that is tested on. {hint}"
-    files = {} if data.is_builtin or data.is_hub else local.files_by_split(data, remembered)
+    files = {} if data.is_builtin or data.is_hub else files_by_split(data, remembered)
     validation = files.get(data.validation_split or "validation", [])
-    contents = {local.sha256(path, remembered) for _, path in files.get(data.eval_split, [])}
-    same = [path for _, path in validation if local.sha256(path, remembered) in contents]
+    contents = {sha256(path, remembered) for _, path in files.get(data.eval_split, [])}
+    same = [path for _, path in validation if sha256(path, remembered) in contents]
     if same and data.eval_split != "validation":
         return f"dataset.name: {same[0]}, to choose on, is the same file, to the byte, as one that is tested on. {hint}"
     if data.validation_size is not None or data.validation_split is not None:
         return None
     if data.is_builtin:
-        count = data.options.get("num_validation", builtin.DEFAULTS["num_validation"])
+        count = data.options.get("num_validation", DATASET_DEFAULTS["num_validation"])
         return None if count else f"dataset.options.num_validation is 0. {hint}"
     if data.is_hub:
         return f"dataset {data.name} names no dataset.validation_split. {hint}"

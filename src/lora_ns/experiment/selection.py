@@ -12,11 +12,13 @@ from statistics import fmean
 from typing import Any
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.store import record
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.experiment.study import Experiment, Trial, chosen_of
+from lora_ns.store import record
+from lora_ns.store.digests import sha256_file
 from lora_ns.store.integrity import intact_score
-from lora_ns.store.paths import Store, replace_text
+from lora_ns.store.paths import Store
 
 
 def choose(experiment: Experiment, store: Store) -> Path:
@@ -34,7 +36,7 @@ def choose(experiment: Experiment, store: Store) -> Path:
         "stage": "choose",
         "experiment": experiment.name,
         "trials": trials,
-        "inputs": {f"{t.run.score_names[0]}.json": record.sha256_file(t.score) for t in experiment.trials},
+        "inputs": {f"{t.run.score_names[0]}.json": sha256_file(t.score) for t in experiment.trials},
     }
     for run in experiment.runs_with(chosen_of(trials)):  # which the workflow goes on with once the choice is there
         run.write_file()

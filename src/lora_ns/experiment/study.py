@@ -18,11 +18,11 @@ from typing import Any
 
 from lora_ns.config import check, expand_dotted, merge, nearest, read_method, read_task, with_method
 from lora_ns.config.evaluation import BenchmarkEntry
-from lora_ns.errors import ConfigError, DataError, InputError
 from lora_ns.config.experiment_file import Entry, ExperimentFile, MethodEntry, SweepConfig, read_experiment_file
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
+from lora_ns.errors import ConfigError, DataError, InputError
 from lora_ns.experiment.search_space import Setting, settings_of, unequal_budgets, without_validation_rows
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_ns.merging import combine_adapters, logit_parity
-from lora_ns.store import record
 from lora_ns.config import RunConfig
 from lora_ns.config.method_constraints import why_not_merged
+from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.store.integrity import intact
-from lora_ns.models.machine import check_machine
-from lora_ns.models.adapter import load_trained, put_on, reason_of, without_adapter
+from lora_ns.merging import combine_adapters, logit_parity
 from lora_ns.merging.model_card import model_card
-from lora_ns.models.base_model import load_base, load_tokenizer, make_deterministic
+from lora_ns.models.adapter import load_trained, put_on, reason_of, without_adapter
+from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.models.machine import check_machine
+from lora_ns.store import record
+from lora_ns.store.artifact import exists, making, read_record
+from lora_ns.store.digests import sha256_file
+from lora_ns.store.environment import code_state, package_versions
+from lora_ns.store.integrity import intact
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists, making, read_record
 
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """Greatest relative difference of a logit that rounding to a dtype explains."""
@@ -69,7 +73,12 @@ def merge(run: Run, *, output: Path | None = None) -> Path:
             del merged
         with meter.part("comparing"):
             found = logit_parity.probe(load_base(_plain(run), place=str(folder)).eval(), tokenizer)
-        figures = {**logit_parity.compare(expected, found), "probes": len(logit_parity.PROBES), "against": against, "adapter_effect": effect}
+        figures = {
+            **logit_parity.compare(expected, found),
+            "probes": len(logit_parity.PROBES),
+            "against": against,
+            "adapter_effect": effect,
+        }
         _check_same(figures, config)
         facts = _facts(run, parts, figures)
         (folder / "README.md").write_text(model_card(config, facts), encoding="utf-8")
@@ -128,7 +137,7 @@ def _checksum(folder: Path) -> str:
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise ConfigError(f"merge.adapters: {folder} has no adapter_model.safetensors.")
-    return record.sha256_file(path)
+    return sha256_file(path)
 
 
 def parts_of(run: Run) -> list[Part]:
@@ -231,13 +240,13 @@ def _check_same(figures: dict[str, Any], config: RunConfig) -> None:
 
 
 def _facts(run: Run, parts: list[Part], figures: dict[str, Any]) -> dict[str, Any]:
-    code = record.code_state()
+    code = code_state()
     return {
         "adapters": [(part.name, part.weight) for part in parts],
         "rows": run.rows.name,
         "commit": code["commit"],
         "dirty": code["dirty"],
-        "packages": record.package_versions(),
+        "packages": package_versions(),
         "parity": figures,
         "dtype": run.config.merge.dtype or run.config.model.dtype,
     }

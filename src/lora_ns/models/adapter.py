@@ -13,15 +13,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from lora_ns.models.lora_init import INITIALISATIONS, Calibration, initialise_loftq
 from lora_ns.config import RunConfig
 from lora_ns.config.library_fields import cache_folder, keep
 from lora_ns.config.method_constraints import takes_out_of_base
 from lora_ns.errors import ConfigError, DataError, TrainingError
-from lora_ns.store.integrity import intact
 from lora_ns.models.base_model import load_base
+from lora_ns.models.lora_init import INITIALISATIONS, Calibration, initialise_loftq
+from lora_ns.store.artifact import exists
+from lora_ns.store.digests import digest_of
+from lora_ns.store.integrity import intact
 from lora_ns.store.run import Run
-from lora_ns.store.paths import digest_of, exists
 
 TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
 """Our task types -> PEFT's."""

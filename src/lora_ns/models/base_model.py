@@ -6,83 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import ModelConfig, RunConfig
-from lora_ns.models.imports import keep_imports
+from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.store.integrity import intact
+from lora_ns.models.imports import keep_imports
+from lora_ns.store.model_files import _hub_files, location, not_loaded
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-def location(model: ModelConfig, store: Store) -> str:
-    """What `from_pretrained` is given.  Raises DataError where a builtin model has not been made yet."""
-    name = model.name_or_path
-    if not name.startswith("builtin:"):
-        return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-    folder = store.base_model(name)
-    if not exists(folder):
-        raise DataError(f"the base model {name} has not been made yet; run `lora-ns pretrain {name}`.")
-    intact(folder)
-    return str(folder)
-
-
-def folder_here(model: ModelConfig, store: Store) -> Path | None:
-    """The folder of a base model that is on this disk already; None where it would have to be made or downloaded."""
-    name = model.name_or_path
-    if name.startswith("builtin:"):
-        folder = store.base_model(name)
-        return folder if exists(folder) else None
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json", revision=model.revision)
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def weight_bytes(folder: Path) -> int:
-    """Of a base model's weights, as safetensors or as torch has them."""
-    return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind))
-
-
-def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = None) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason.
-
-    place: the folder that it is loaded from, where that is known.
-    """
-    from transformers import AutoTokenizer
-
-    revision = model.revision if place is None else None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            place or location(model, store), revision=revision, trust_remote_code=model.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise _not_loaded("tokenizer", model, error) from error
-    if tokenizer.pad_token_id is None:
-        # labels are masked by position, never by token, so a shared id does no harm
-        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
-    if tokenizer.pad_token_id is None:
-        raise ConfigError(
-            f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no token to pad with: none for padding, for "
-            "the unknown or for the end of a sequence. Name one in its tokenizer_config.json, as pad_token."
-        )
-    return tokenizer
-
-
-def check_end(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
-    """Raises ConfigError where the model could not learn when to stop, as its tokenizer has no end of a sequence."""
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(
-            f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no end of a sequence, so an answer would never "
-            "end. Name one in its tokenizer_config.json, as eos_token."
-        )
+    from transformers import PreTrainedModel
 
 
 def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
@@ -116,7 +48,7 @@ def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
     try:
         loaded = loader.from_pretrained(place or location(model, run.store), **arguments)
     except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
-        raise _not_loaded("model", model, error) from error
+        raise not_loaded("model", model, error) from error
     if config.task_type == "causal_lm":
         refuse_encoder(loaded.config, model)
     if quantized:
@@ -186,22 +118,6 @@ def _keep_readable(loaded: Any) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def download(model: ModelConfig) -> Path:
-    """The files of a model on the hub, brought to this machine; returns their folder.  Raises ConfigError."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(model.name_or_path, revision=model.revision, allow_patterns=_hub_files(model)))
-    except (OSError, ValueError) as error:
-        raise _not_loaded("model", model, error) from error
-
-
-def _hub_files(model: ModelConfig) -> list[str]:
-    """What is read of a model on the hub: never weights in a form that could run code."""
-    files = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt"]
-    return [*files, "*.py"] if model.trust_remote_code else files
-
-
 def weights_folder(model: ModelConfig, store: Store) -> Path:
     """The folder of the base's own weights, already loaded once.  Raises DataError where they are not on this disk."""
     place = location(model, store)
@@ -240,14 +156,6 @@ def _quantization(model: ModelConfig) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, model.dtype),
     )
-
-
-def _not_loaded(what: str, model: ModelConfig, error: Exception) -> ConfigError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    revision = f" at revision {model.revision}" if model.revision else ""
-    gated = any(word in str(error).lower() for word in ("gated repo", "401 client error", "restricted"))
-    hint = " Ask for access on its page, then log in with `hf auth login` or set HF_TOKEN." if gated else ""
-    return ConfigError(f"model.name_or_path: the {what} {model.name_or_path!r}{revision} cannot be loaded: {reason}{hint}")
 
 
 def best_device() -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from lora_ns.config import RunConfig
-from lora_ns.errors import ConfigError
 from lora_ns.config.trackers import missing_trackers
+from lora_ns.errors import ConfigError
 
 _OF_BITSANDBYTES = ("8bit", "bnb", "paged_", "lion", "ademamix")
 _OF_TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")

@@ -20,16 +20,6 @@ WORDS = ("prompt", "completions", "texts", "choices")
 """What was asked and said in a prediction, apart from what it came to."""
 
 
-def asked_same_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two scores are of the same rows, whose numbers an example's id may be: by the checksum of what was asked, or,
-    of scores that do not know it, by artefact and split.  a, b: `inputs` and `config` of the score files."""
-    first, second = (score.get("inputs", {}) for score in (a, b))
-    if "asked" in first and "asked" in second:
-        return first["asked"] == second["asked"]
-    splits = [score.get("config", {}).get("split") for score in (a, b)]
-    return first.get("rows") == second.get("rows") and splits[0] == splits[1]
-
-
 @dataclass(frozen=True)
 class Part:
     """One thing that was compared."""

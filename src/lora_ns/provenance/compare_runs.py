@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
-from lora_ns.provenance.compare_parts import asked_same_rows, compare_curves, environment_differences, flat, read_history
-from lora_ns.config import nearest, read_mapping
-from lora_ns.errors import ConfigError
+from lora_ns.config import read_mapping
+from lora_ns.provenance.compare_parts import compare_curves, environment_differences, flat, read_history
+from lora_ns.reporting.score_file import asked_same_rows
 from lora_ns.store.integrity import intact, intact_score
 from lora_ns.store.paths import Store
+from lora_ns.store.run import run_of
 
 DATA_INPUTS = ("tokens", "model", "rows")
 
@@ -34,19 +34,6 @@ def difference(first: str, second: str, store: Store) -> dict[str, Any]:
         "curve": _curve(*(side["history"] for side in kept)),
         "scores": _scores(kept[0]["scores"], kept[1]["scores"], store),
     }
-
-
-def run_of(word: str, store: Store) -> str:
-    """A run's name from its name, a unique beginning of it, or the path of something that it made."""
-    known = sorted(path.stem for path in store.run_file("any").parent.glob("*.yaml"))
-    parts = Path(word).parts
-    named = [run for run in known if run in {word, *parts, Path(word).stem}]
-    found = named or [run for run in known if word and run.startswith(word)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ConfigError(f"{word!r} begins the names of {len(found)} runs: {', '.join(found[:5])}.")
-    raise ConfigError(f"there is no run {word!r} in {store.run_file('any').parent}.{nearest(word, known)}")
 
 
 def _kept(run: str, store: Store) -> dict[str, Any]:

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_ns.data import sources
 from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
+from lora_ns.store.artifact import exists
+from lora_ns.store.digests import identity, sha256_file
+from lora_ns.store.evaluation_file import Evaluation, read_evaluation
 from lora_ns.store.integrity import faults, intact, intact_score, score_faults
-from lora_ns.store.record import sha256_file
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store, exists, read_evaluation
 
 
 def of_score(path: Path, store: Store) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def _rows(dataset: DatasetConfig, store: Store) -> dict[str, Any]:
     """The rows' artefact, and the revision, checksums or version that they are from."""
     found: dict[str, Any] = {"name": dataset.name}
     try:
-        found |= {"source": sources.identity(dataset, store.remembered)["source"], **_artefact(store.rows(dataset))}
+        found |= {"source": identity(dataset, store.remembered)["source"], **_artefact(store.rows(dataset))}
     except InputError as error:
         found["state"] = f"unknown: {error}"
     return found

@@ -13,10 +13,10 @@ import yaml
 
 from lora_ns.config import load_config
 from lora_ns.errors import ConfigError, DamagedError
-from lora_ns.store.integrity import REMEDY, output_fault, read_tables_record
 from lora_ns.provenance.cell_address import TableCell, find_cell, metric_of, split_address
 from lora_ns.provenance.lineage import of_adapter, of_artefact, of_score, read_score
-from lora_ns.store.record import code_state
+from lora_ns.store.environment import code_state
+from lora_ns.store.integrity import REMEDY, output_fault, read_tables_record
 from lora_ns.store.paths import Store
 
 KINDS = {"tables": "table", "figures": "figure", "report": "report"}

@@ -15,18 +15,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_ns.store import record
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Experiment, read_trials
+from lora_ns.reporting.tables.table import Table, from_json
+from lora_ns.store import record
+from lora_ns.store.digests import PROTOCOL, sha256_file
 from lora_ns.store.failures import failure_of
 from lora_ns.store.integrity import intact_score
-from lora_ns.store.paths import Store, replace_text
-from lora_ns.reporting.tables.table import Table, from_json
+from lora_ns.store.paths import Store
 
 if TYPE_CHECKING:
     from lora_ns.reporting.results import Results
 
-CODE = ("tables/**/*.py", "statistics/**/*.py", "metric_names.py")
+CODE = ("reporting/**/*.py", "benchmarks/metric_names.py")
 """The code whose change makes other tables."""
 
 
@@ -44,13 +46,13 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
     notes = {
         "schema": record.SCHEMA,
         "stage": "tables",
-        "protocol": record.PROTOCOL["tables"],
+        "protocol": PROTOCOL["tables"],
         "experiment": experiment.plain(),
         "experiment_file": experiment.file,
         "general": sorted(experiment.general),
         "code": _code_digest(),
         "missing": missing_runs(experiment, store),
-        "inputs": {str(path.relative_to(store.root)): record.sha256_file(path) for path in _inputs(experiment)},
+        "inputs": {str(path.relative_to(store.root)): sha256_file(path) for path in _inputs(experiment)},
     }
     target = record_of(experiment, store)
     out = store.tables(experiment.name)
@@ -97,12 +99,12 @@ def _scores(experiment: Experiment) -> list[Path]:
 
 
 def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target: Path) -> None:
+    from lora_ns.reporting.figures import draw_figures
+    from lora_ns.reporting.results import collect
+    from lora_ns.reporting.rng import SEED
     from lora_ns.reporting.statistics import RESAMPLES
     from lora_ns.reporting.tables.build import write_tables
-    from lora_ns.reporting.results import collect
-    from lora_ns.reporting.figures import draw_figures
     from lora_ns.reporting.tables.notes import provenance
-    from lora_ns.reporting.rng import SEED
 
     scores = _scores(experiment)
     for score in scores:
@@ -118,7 +120,7 @@ def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target
         *draw_figures(results, store.figures(experiment.name), trials, made_by),
         *_milestone_files(results, experiment.name, store),
     ]
-    outputs = {str(path.relative_to(store.root)): record.sha256_file(path) for path in made}
+    outputs = {str(path.relative_to(store.root)): sha256_file(path) for path in made}
     # of every bootstrap and every test by random sign flips
     resampling = {"seed": SEED, "resamples": RESAMPLES}
     content = {**notes, "resampling": resampling, "outputs": outputs}
@@ -142,7 +144,7 @@ def _stands(target: Path, notes: Mapping[str, Any], root: Path) -> bool:
         del found["resampling"]  # stands in the code, whose digest is compared
     except (OSError, ValueError, KeyError, AttributeError):
         return False
-    made = all((root / path).is_file() and record.sha256_file(root / path) == sha for path, sha in outputs.items())
+    made = all((root / path).is_file() and sha256_file(root / path) == sha for path, sha in outputs.items())
     return made and found == json.loads(json.dumps(notes))
 
 

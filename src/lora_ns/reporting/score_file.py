@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, ValidationError
 
-from lora_ns.provenance.compare_parts import asked_same_rows
 from lora_ns.errors import DataError
 from lora_ns.reporting.statistics import LABEL_METRICS, TOKEN_METRICS, pseudo_values
 from lora_ns.reporting.statistics.metrics import Metric
@@ -157,3 +157,13 @@ def _relative(path: Path, root: Path) -> str:
 
 def _same(found: float, stated: float) -> bool:
     return bool(np.isclose(found, stated, rtol=1e-6, atol=1e-9))
+
+
+def asked_same_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two scores are of the same rows, whose numbers an example's id may be: by the checksum of what was asked, or,
+    of scores that do not know it, by artefact and split.  a, b: `inputs` and `config` of the score files."""
+    first, second = (score.get("inputs", {}) for score in (a, b))
+    if "asked" in first and "asked" in second:
+        return first["asked"] == second["asked"]
+    splits = [score.get("config", {}).get("split") for score in (a, b)]
+    return first.get("rows") == second.get("rows") and splits[0] == splits[1]

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lora_ns.store import record
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import Busy, Interrupted, LoraNsError
-from lora_ns.store.paths import Store, replace_text
+from lora_ns.store import record
+from lora_ns.store.environment import code_state
+from lora_ns.store.paths import Store
 
 
 @contextmanager
@@ -22,7 +24,7 @@ def noting(store: Store, run: str, stage: str) -> Iterator[None]:
     except Exception as error:
         own = isinstance(error, LoraNsError)
         reason = str(error) if own else f"{type(error).__name__}: {error}"
-        note = {"schema": record.SCHEMA, "run": run, "stage": stage, "reason": reason, "code": record.code_state()}
+        note = {"schema": record.SCHEMA, "run": run, "stage": stage, "reason": reason, "code": code_state()}
         replace_text(store.failure(run), json.dumps(note, indent=1, ensure_ascii=False) + "\n")
         raise
     store.failure(run).unlink(missing_ok=True)

@@ -10,8 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store import record
 from lora_ns.errors import DamagedError
+from lora_ns.store import record
+from lora_ns.store.digests import sha256_file
 
 REMEDY = "It is not used. Bring it back (`git checkout`, `dvc checkout --force`), or remove it and it is made again."
 
@@ -58,7 +59,7 @@ def _file_fault(path: Path, stated: dict[str, Any]) -> str | None:
         return "is missing"
     if path.stat().st_size != stated["bytes"]:
         return f"has {path.stat().st_size} bytes, its record says {stated['bytes']}"
-    found = record.sha256_file(path)
+    found = sha256_file(path)
     return None if found == stated["sha256"] else f"has sha256 {found[:12]}…, its record says {stated['sha256'][:12]}…"
 
 
@@ -77,7 +78,7 @@ def score_faults(path: Path, predictions: Path | None = None) -> list[str]:
         return [content]
     if predictions is not None and predictions.is_file():
         stated = content["outputs"]["predictions"]["sha256"]
-        if record.sha256_file(predictions) != stated:
+        if sha256_file(predictions) != stated:
             return [f"its predictions {predictions} are not those that it was counted from"]
     return []
 
@@ -118,7 +119,7 @@ def output_fault(path: Path, sha256: str) -> str | None:
     """What is wrong with one file of the tables; None where it is as its record says."""
     if not path.is_file():
         return "is missing"
-    return None if record.sha256_file(path) == sha256 else "was changed after it was made"
+    return None if sha256_file(path) == sha256 else "was changed after it was made"
 
 
 def _sealed_json(path: Path) -> dict[str, Any] | str:

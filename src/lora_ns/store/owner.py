@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import psutil
-
-from lora_ns.workflow.slurm import is_at_work
 
 SILENT_SECONDS = 120.0
 """A process on another machine that has given no sign of life for so long is gone."""
@@ -58,3 +57,28 @@ class Owner:
             if (known := is_at_work(self.job)) is not None:
                 return known
         return silence < patience
+
+
+ANSWER_SECONDS = 60
+"""SLURM's own tools answer in less, or something is wrong with it."""
+
+
+def is_at_work(job: str) -> bool | None:
+    """Whether a job has begun and has not ended; None where there is no SLURM to ask."""
+    state = _ask(*_squeue(job), absent="Invalid job id")
+    return None if state is None else state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
+
+
+def _squeue(job: str) -> list[str]:
+    return ["squeue", "--noheader", "--format=%T", f"--job={job}"]
+
+
+def _ask(*words: str, absent: str | None = None) -> str | None:
+    """What one of SLURM's tools says; None where it is not there, or fails.  absent: the complaint that means `nothing`."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if absent is not None and absent in done.stderr:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -7,88 +7,21 @@ record does; it is made in scratch beside its place and moved there whole.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import platform
-import re
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-from pydantic import BaseModel, ValidationError
-
-from lora_ns.store import record
-from lora_ns.data import sources
 from lora_ns.benchmarks import benchmark
-from lora_ns.config import DatasetConfig, GenerationConfig, ModelConfig, nearest, read_mapping, write_yaml
-from lora_ns.config.messages import lines_of
-from lora_ns.config.kinds import refuse_other_kinds
-from lora_ns.errors import ConfigError, DamagedError, DataError, LoraNsError, TrainingError
-from lora_ns.store.record import PROTOCOL
-from lora_ns.models.tiny.corpus import BASE_MODELS
-
-_VIEW = """columns format chat_template chat_template_options prompt_template response_template text_columns label_column labels
-    max_length""".split()
-"""Settings of a dataset that say how its rows are read, not which they are."""
-
-
-def view_of(dataset: DatasetConfig) -> dict[str, Any]:
-    """The settings of a data set that say how its rows are read."""
-    return dataset.model_dump(include=set(_VIEW))
-
-
-def digest_of(value: Mapping[str, Any]) -> str:
-    """Twelve hex digits of the sha256 of the value as canonical JSON; the same on every Python and in every key order."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def slug(name: str) -> str:
-    """A name as a part of a path: letters, digits, `_`, `.` and single dashes; never hidden, never a way out."""
-    text = re.sub(r"[^A-Za-z0-9_.]+", "-", name.rstrip("/").split("/")[-1].split(":")[-1]).strip("-.")
-    return text[:48] or "unnamed"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """One benchmark as it is to be asked, complete; the content of an evaluation file."""
-
-    name: str
-    """`<benchmark>-<digest>`."""
-    benchmark: str
-    dataset: DatasetConfig
-    split: str
-    generation: GenerationConfig
-    num_fewshot: int
-    fewshot_seed: int
-    limit: int | None
-    settings: dict[str, Any]
-    sandbox: str
-    batch_size: int | None
-    backend: str = "auto"
-    digest: str = field(default="", compare=False)
-    """Of the name; empty where the file was read without being checked."""
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values, for the file and the record."""
-        return {
-            "benchmark": self.benchmark,
-            "split": self.split,
-            "dataset": self.dataset.model_dump(),
-            "generation": self.generation.model_dump(),
-            "num_fewshot": self.num_fewshot,
-            "fewshot_seed": self.fewshot_seed,
-            "limit": self.limit,
-            "settings": self.settings,
-            "sandbox": self.sandbox,
-            "batch_size": self.batch_size,
-            "backend": self.backend,
-        }
+from lora_ns.config import DatasetConfig, ModelConfig, write_yaml
+from lora_ns.config.builtin import base_model_spec
+from lora_ns.config.naming import slug
+from lora_ns.config.text_files import replace_text
+from lora_ns.errors import ConfigError, DamagedError
+from lora_ns.store.digests import PROTOCOL, digest_of, identity, view_of
+from lora_ns.store.evaluation_file import Evaluation, read_evaluation
+from lora_ns.store.local_files import files_by_split, files_in, sha256
 
 
 class Store:
@@ -112,7 +45,7 @@ class Store:
         """Notes the checksums of the dataset's local files."""
         if dataset.is_builtin or dataset.is_hub:
             return
-        files = sources.local.files_by_split(dataset, self.remembered)
+        files = files_by_split(dataset, self.remembered)
         self._note([path for parts in files.values() for _, path in parts])
 
     def remember_model(self, model: ModelConfig) -> None:
@@ -120,7 +53,7 @@ class Store:
         self._note(self._model_files(model) or [])
 
     def _note(self, files: Sequence[Path]) -> None:
-        seen = {str(path): sources.local.sha256(path, self.remembered) for path in files}
+        seen = {str(path): sha256(path, self.remembered) for path in files}
         if not seen.items() <= self.remembered.items():
             self._remembered = None  # another stage may have noted its own meanwhile
             self._remembered = dict(sorted({**self.remembered, **seen}.items()))
@@ -136,7 +69,7 @@ class Store:
 
     def rows_digest(self, dataset: DatasetConfig) -> str:
         """Covers source, splits and limits; of local files their bytes."""
-        return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **sources.identity(dataset, self.remembered)})
+        return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **identity(dataset, self.remembered)})
 
     def base_model(self, name: str) -> Path:
         """data/models/<name>-<digest>/ of a builtin base model."""
@@ -152,7 +85,7 @@ class Store:
         if name.startswith("builtin:"):
             return {"builtin": self.base_model(name).name}
         if (files := self._model_files(model)) is not None:
-            return {"files": {path.name: sources.local.sha256(path, self.remembered) for path in files}}
+            return {"files": {path.name: sha256(path, self.remembered) for path in files}}
         if name.startswith((".", "/", "~")):
             raise ConfigError(f"model.name_or_path: there is no folder {name}.")
         return {"hub": name, "revision": model.revision}
@@ -161,7 +94,7 @@ class Store:
         """The files of a base model in a folder; None of a builtin one or a hub's."""
         if model.name_or_path.startswith("builtin:"):
             return None
-        listed = sources.local.files_in(Path(model.name_or_path).expanduser(), self.remembered)
+        listed = files_in(Path(model.name_or_path).expanduser(), self.remembered)
         return listed and [path for path in listed if not path.is_dir() and path.suffix != ".md"]
 
     # -- what is made --------------------------------------------------------------------------------------------
@@ -334,82 +267,6 @@ def _mentions(log: Path, run: str) -> bool:
         return run in file.read(1 << 16)
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """An evaluation file as it was written.  Raises ConfigError where it is none."""
-    content = read_mapping(path)
-    refuse_other_kinds(content, "evaluation file", path)
-    wanted = {known.name for known in fields(Evaluation)} - {"name", "digest"}
-    if set(content) != wanted:
-        differ = ", ".join(sorted(set(content) ^ wanted))
-        raise ConfigError(f"{path}: is no evaluation file as `lora-ns evaluate` writes them: {differ} differ.")
-    models: dict[str, type[BaseModel]] = {"dataset": DatasetConfig, "generation": GenerationConfig}
-    for key, model in models.items():
-        try:
-            content[key] = model.model_validate(content[key])
-        except ValidationError as error:
-            raise ConfigError([f"{path}: {key}: {line}" for line in lines_of(error, model)]) from None
-    return Evaluation(name=path.stem, **content)
-
-
-def base_model_spec(name: str) -> dict[str, Any]:
-    """The spec of `builtin:<name>`.  Raises ConfigError that names the nearest."""
-    short = name.removeprefix("builtin:")
-    if short not in BASE_MODELS:
-        known = ", ".join(f"builtin:{known}" for known in BASE_MODELS)
-        raise ConfigError(f"model.name_or_path: there is no {name!r}.{nearest(short, BASE_MODELS)} Known: {known}.")
-    return BASE_MODELS[short]
-
-
-def exists(folder: Path) -> bool:
-    """Whether the artefact is there: exactly when its record is."""
-    return (folder / "record.json").is_file()
-
-
-def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
-    """The record of an artefact.  Raises DataError where it is missing or damaged.
-
-    diverged_too: also the record of a trial that diverged, for which TrainingError is raised otherwise.
-    """
-    try:
-        found = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{folder} is not there, or was never finished: it has no record.json.") from None
-    except ValueError as error:
-        raise DataError(f"{folder}/record.json is damaged: {error}") from None
-    if "diverged" in found and not diverged_too:
-        raise TrainingError(f"{folder.name} was a trial and diverged: {found['diverged']}")
-    return found
-
-
-@contextmanager
-def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
-
-    A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.  Where another
-    process has made it meanwhile, that one stays: both are the same, and somebody may read it.
-    """
-    scratch = _scratch_beside(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        scratch.mkdir()
-    except OSError as error:
-        raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
-    notes: dict[str, Any] = {}
-    try:
-        yield scratch, notes
-        notes["outputs"] = record.checksums(scratch)
-        record.write_json(scratch / "record.json", record.sealed(notes))
-        if not exists(target):
-            shutil.rmtree(target, ignore_errors=True)  # left without a record
-            scratch.replace(target)
-    except OSError as error:
-        if not exists(target):
-            raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _ledger_at(path: Path) -> dict[str, str]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -418,32 +275,3 @@ def _ledger_at(path: Path) -> dict[str, str]:
     if not isinstance(found, dict):
         raise DamagedError(f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept.")
     return found
-
-
-def _scratch_beside(target: Path) -> Path:
-    """Where this process makes what will be moved to `target`; the name says whose it is."""
-    return target.parent / f".{target.name}.tmp-{platform.node()}-{os.getpid()}"
-
-
-def _sweep(target: Path) -> None:
-    """Removes scratch that a killed process of this machine left for this artefact."""
-    ours = f".{target.name}.tmp-{platform.node()}-"
-    for old in target.parent.glob(f"{ours}*"):
-        pid = old.name.removeprefix(ours)
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes the text whole or not at all; leaves a file alone that says it already."""
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    scratch = _scratch_beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(scratch, text)
-        scratch.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            scratch.unlink()
-        raise LoraNsError(f"cannot write {path}: {error.strerror or error}.") from error

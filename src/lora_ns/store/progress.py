@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lora_ns.store.owner import SILENT_SECONDS, Owner
-from lora_ns.store.processes import Processes
 from lora_ns.store.paths import Store
+from lora_ns.store.processes import Processes
 
 EVERY_SECONDS = 1.0
 """The file is written at most so often."""

@@ -10,10 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.benchmarks import benchmark, check_request
-from lora_ns.config import OUTSIDE_DIGEST, BenchmarkEntry, DatasetConfig, GenerationConfig, RunConfig, format_problems, merge, settled, write_yaml
+from lora_ns.config import (
+    OUTSIDE_DIGEST,
+    BenchmarkEntry,
+    DatasetConfig,
+    GenerationConfig,
+    RunConfig,
+    format_problems,
+    merge,
+    nearest,
+    settled,
+    write_yaml,
+)
+from lora_ns.config.naming import slug
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError
-from lora_ns.store.record import PROTOCOL
-from lora_ns.store.paths import Evaluation, Store, digest_of, exists, replace_text, slug, view_of
+from lora_ns.store.artifact import exists
+from lora_ns.store.digests import PROTOCOL, digest_of, view_of
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.paths import Store
 
 
 @dataclass(frozen=True)
@@ -262,3 +277,16 @@ def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
     elif isinstance(name, list):
         stated = {**stated, "name": {"test": name}}
     return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))
+
+
+def run_of(word: str, store: Store) -> str:
+    """A run's name from its name, a unique beginning of it, or the path of something that it made."""
+    known = sorted(path.stem for path in store.run_file("any").parent.glob("*.yaml"))
+    parts = Path(word).parts
+    named = [run for run in known if run in {word, *parts, Path(word).stem}]
+    found = named or [run for run in known if word and run.startswith(word)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ConfigError(f"{word!r} begins the names of {len(found)} runs: {', '.join(found[:5])}.")
+    raise ConfigError(f"there is no run {word!r} in {store.run_file('any').parent}.{nearest(word, known)}")

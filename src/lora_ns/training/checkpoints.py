@@ -16,8 +16,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from lora_ns.store import record
 from lora_ns.errors import CheckpointError
+from lora_ns.store import record
 
 KEPT = 2
 EVERY_SECONDS = 600

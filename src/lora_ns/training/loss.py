@@ -12,8 +12,8 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.data.collator import IGNORED
-from lora_ns.training.token_entropy import token_entropy
 from lora_ns.training.padding_free import read_flat
+from lora_ns.training.token_entropy import token_entropy
 
 
 @dataclass(frozen=True)

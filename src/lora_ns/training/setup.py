@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_ns.models.lora_init import Calibration
 from lora_ns.config import RunConfig
-from lora_ns.store.integrity import intact
-from lora_ns.models.adapter import attach, count_parameters, initial_factors
-from lora_ns.models.base_model import best_device, check_positions, load_base, load_tokenizer, make_deterministic, weights_folder
-from lora_ns.store.processes import ALONE, Processes
-from lora_ns.store.run import Run
 from lora_ns.config.trackers import EVENTS, is_tracked, keep_events
 from lora_ns.data.batch_sampler import RunBatches, Share
 from lora_ns.data.collator import Collate, collate_of
+from lora_ns.data.token_dataset import TokenRows
+from lora_ns.data.tokenizer import load_tokenizer
+from lora_ns.models.adapter import attach, count_parameters, initial_factors
+from lora_ns.models.base_model import best_device, check_positions, load_base, make_deterministic, weights_folder
+from lora_ns.models.lora_init import Calibration
+from lora_ns.store.integrity import intact
+from lora_ns.store.processes import ALONE, Processes
+from lora_ns.store.run import Run
+from lora_ns.training.batch_size import count_steps, split_batch
+from lora_ns.training.loss import loss_of
 from lora_ns.training.padding_free import reads_flat, without_padding
 from lora_ns.training.signals import Interruption
-from lora_ns.training.loss import loss_of
-from lora_ns.data.token_dataset import TokenRows
-from lora_ns.training.batch_size import count_steps, split_batch
 
 
 @dataclass(frozen=True)

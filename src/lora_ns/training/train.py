@@ -14,23 +14,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store import record
 from lora_ns.config import RunConfig
+from lora_ns.data.batch_sampler import Rows, order_digest
 from lora_ns.errors import TrainingError
-from lora_ns.models.machine import check_machine
 from lora_ns.models.adapter import attach, count_parameters, save_trained
 from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.models.machine import check_machine
+from lora_ns.store import record
+from lora_ns.store.artifact import exists, making
 from lora_ns.store.processes import Processes
 from lora_ns.store.progress import reporting
 from lora_ns.store.run import Run
-from lora_ns.store.paths import exists, making
-from lora_ns.data.batch_sampler import Rows, order_digest
-from lora_ns.training.checkpoints import step_of
-from lora_ns.training.signals import Interruption, noticing
-from lora_ns.training.run_lock import holding
-from lora_ns.training.out_of_memory import OutOfMemory, release, smaller
-from lora_ns.training.setup import PreparedRun, prepare
 from lora_ns.training.batch_size import count_steps
+from lora_ns.training.checkpoints import step_of
+from lora_ns.training.out_of_memory import OutOfMemory, release, smaller
+from lora_ns.training.run_lock import holding
+from lora_ns.training.setup import PreparedRun, prepare
+from lora_ns.training.signals import Interruption, noticing
 
 HISTORY = "history.jsonl"
 RANK_STRIDE = 1_000_003

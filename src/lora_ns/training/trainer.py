@@ -17,16 +17,16 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from lora_ns.config import RunConfig
 from lora_ns.config.method_constraints import OPTIMIZERS_OF_LORA
+from lora_ns.data.batch_sampler import RunBatches
+from lora_ns.data.collator import Collate
 from lora_ns.errors import TrainingError
+from lora_ns.models import adaptive_rank
 from lora_ns.models.optimizers import lora_optimizer
 from lora_ns.store.progress import Report, silent
 from lora_ns.training import checkpoints
-from lora_ns.models import adaptive_rank
-from lora_ns.data.batch_sampler import RunBatches
-from lora_ns.data.collator import Collate
-from lora_ns.training.signals import Interruption
 from lora_ns.training.loss import CausalLoss, LabelLoss
 from lora_ns.training.out_of_memory import OutOfMemory, is_out_of_memory
+from lora_ns.training.signals import Interruption
 
 HISTORY = "history.jsonl"
 

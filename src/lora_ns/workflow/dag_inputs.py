@@ -20,11 +20,21 @@ from typing import Any
 from lora_ns.config.method_constraints import why_not_merged
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Experiment, load_experiment
-from lora_ns.training.multi_adapter.grouping import Job, training_jobs
-from lora_ns.workflow.launch_command import PROGRAM, Resources, each_of, evaluation_resources, is_plain, training_command, training_resources
-from lora_ns.workflow.planning.costs import KnownCosts
+from lora_ns.store.artifact import exists
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store, exists
+from lora_ns.workflow.jobs import Job, training_jobs
+from lora_ns.workflow.launch_command import (
+    PROGRAM,
+    Resources,
+    each_of,
+    evaluation_resources,
+    is_plain,
+    training_command,
+    training_resources,
+)
+from lora_ns.workflow.planning.costs import KnownCosts
 
 LOCKS = Path(".snakemake/locks")
 """Holds files while a workflow runs here."""

@@ -16,9 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store import record
+from lora_ns.store.environment import code_state, hardware, package_versions, version_of
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 GIBIBYTE = 2**30
 TRY_SECONDS = 120
 ENGINES = ("bitsandbytes", "deepspeed")
@@ -41,14 +41,14 @@ class Finding:
 
 def examine(root: Path = Path()) -> dict[str, Any]:
     """machine, versions, features and whether all that every run needs is there, as plain values."""
-    import torch  # so that record.hardware names the accelerators
+    import torch  # so that hardware names the accelerators
 
     with ThreadPoolExecutor() as pool:
         engines = dict(zip(ENGINES, pool.map(_import_fault, ENGINES), strict=True))
     features = [*_needed(root), *_accelerated(torch, engines), *_around(root)]
     return {
-        "machine": {**record.hardware(), "free_disk_bytes": shutil.disk_usage(root).free},
-        "versions": record.package_versions(),
+        "machine": {**hardware(), "free_disk_bytes": shutil.disk_usage(root).free},
+        "versions": package_versions(),
         "features": [asdict(finding) for finding in features],
         "ready": all(f.state != "missing" for f in features if f.feature in ("python", "environment")),
     }
@@ -67,7 +67,7 @@ def _needed(root: Path) -> Iterator[Finding]:
         yield Finding("environment", "note", f"not as requirements.lock says: {said}", "make setup")
     else:
         yield Finding("environment", "ok", "exactly the versions of requirements.lock")
-    state = record.code_state()
+    state = code_state()
     found = "no git repository" if state["commit"] is None else f"commit {state['commit'][:12]}"
     note = " with uncommitted changes" if state["dirty"] else ""
     good = state["commit"] is not None and not state["dirty"]
@@ -80,13 +80,13 @@ def lock_differences(lock: Path) -> dict[str, tuple[str | None, str]]:
     """package -> (installed, locked) where they differ; a local build's mark (+cpu) does not count."""
     text = lock.read_text() if lock.is_file() else ""
     pinned = re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", text, re.M)
-    found = {name: (record.version_of(name), locked) for name, locked in pinned}
+    found = {name: (version_of(name), locked) for name, locked in pinned}
     return {name: pair for name, pair in found.items() if (pair[0] or "").split("+")[0] != pair[1]}
 
 
 def _accelerated(torch: Any, engines: Mapping[str, str | None]) -> Iterator[Finding]:
     """GPU, quantised bases, DeepSpeed."""
-    gpus = record.hardware()["gpus"]
+    gpus = hardware()["gpus"]
     driver = shutil.which("nvidia-smi")
     if gpus:
         yield Finding("GPU", "ok", f"{', '.join(gpus)}, CUDA {torch.version.cuda}")

@@ -60,7 +60,18 @@ def training_command(config: RunConfig) -> str:
     cpus = launch.cpus_per_process * topology.processes_per_node
     share = [f"--gres=gpu:{topology.gpus_per_node}", f"--cpus-per-task={cpus}"]
     return shlex.join(
-        [*grace, "srun", *spread, *share, "--kill-on-bad-exit=1", sys.executable, "-m", "lora_ns.workflow.node_launcher", *numbers, "--"]
+        [
+            *grace,
+            "srun",
+            *spread,
+            *share,
+            "--kill-on-bad-exit=1",
+            sys.executable,
+            "-m",
+            "lora_ns.workflow.node_launcher",
+            *numbers,
+            "--",
+        ]
     )
 
 

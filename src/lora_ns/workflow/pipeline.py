@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lora_ns.store import record
-from lora_ns.errors import Interrupted, LoraNsError, TrainingError
+from lora_ns.config.builtin import base_model_spec
 from lora_ns.config.experiment_file import MAX_MEMBERS
+from lora_ns.errors import Interrupted, LoraNsError, TrainingError
+from lora_ns.store import record
+from lora_ns.store.artifact import exists, making, read_record
+from lora_ns.store.evaluation_file import Evaluation
 from lora_ns.store.failures import failure_of, noting
+from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store, base_model_spec, exists, making, read_record
 
 if TYPE_CHECKING:
     from lora_ns.evaluation.model_pool import Bases
@@ -135,9 +138,15 @@ def make_adapters(
         except LoraNsError as error:
             settle(run, error)
     if ready:
+        from lora_ns.training.multi_adapter.grouping import groups_of
         from lora_ns.training.multi_adapter.runner import train_all
+        from lora_ns.workflow.jobs import parts_within
 
-        train_all(ready, settle, max_members=max_members, max_memory=max_memory, quiet=quiet)
+        several = Processes.here().count > 1  # several processes share the rows of one run, not runs
+        groups = groups_of(ready, 1 if several else max_members)
+        if max_memory is not None:
+            groups = [part for group in groups for part in parts_within(group, max_memory)]
+        train_all(groups, settle, quiet=quiet)
 
 
 def make_score(run: Run, evaluation: Evaluation, *, quiet: bool = False) -> Path:
@@ -162,8 +171,8 @@ def make_scores(
     rescore: judges kept predictions again, also where the score is there.  bases: keeps a base model for the next call.
     train: whether an adapter that is not there is made; else why its training failed is why there is no score.
     """
-    from lora_ns.models.machine import check_machine
     from lora_ns.experiment.divergence import score_divergence
+    from lora_ns.models.machine import check_machine
 
     found: dict[str, Path | Exception] = {}
     trained: list[Run] = []
@@ -188,9 +197,9 @@ def make_scores(
             found[run.name] = diverged or path
             trained += [] if diverged else [run]
     if trained:
+        from lora_ns.data.fetch import fetch
         from lora_ns.evaluation.distributed import first_goes_first
         from lora_ns.evaluation.evaluate import evaluate_together
-        from lora_ns.data.fetch import fetch
 
         store = trained[0].store
         with first_goes_first():

@@ -5,14 +5,12 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import subprocess
 import time
 from pathlib import Path
 
 from lora_ns.errors import LoraNsError
+from lora_ns.store.owner import _ask, _squeue
 
-ANSWER_SECONDS = 60
-"""SLURM's own tools answer in less, or something is wrong with it."""
 TRIES, PAUSE_SECONDS = 3, 2
 """A controller under load may not answer at once."""
 ENDING_SECONDS = 600
@@ -20,16 +18,6 @@ ENDING_SECONDS = 600
 
 _OF_A_WORKFLOW = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 """Names of the jobs that Snakemake submits: a prefix, and what is new for each of its calls."""
-
-
-def is_at_work(job: str) -> bool | None:
-    """Whether a job has begun and has not ended; None where there is no SLURM to ask."""
-    state = _ask(*_squeue(job), absent="Invalid job id")
-    return None if state is None else state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
-
-
-def _squeue(job: str) -> list[str]:
-    return ["squeue", "--noheader", "--format=%T", f"--job={job}"]
 
 
 def requeue() -> bool:
@@ -78,14 +66,3 @@ def _insist(*words: str) -> str | None:
             time.sleep(PAUSE_SECONDS)
             said = _ask(*words)
     return said
-
-
-def _ask(*words: str, absent: str | None = None) -> str | None:
-    """What one of SLURM's tools says; None where it is not there, or fails.  absent: the complaint that means `nothing`."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if absent is not None and absent in done.stderr:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else None

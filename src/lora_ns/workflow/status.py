@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from lora_ns.config import nearest
-from lora_ns.provenance.compare_runs import run_of
 from lora_ns.errors import ConfigError
 from lora_ns.experiment.study import Experiment, load_experiment
+from lora_ns.store.artifact import exists
 from lora_ns.store.failures import failure_of
+from lora_ns.store.paths import Store
 from lora_ns.store.progress import Progress
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists
+from lora_ns.store.run import Run, run_of
 
 EXPERIMENTS = Path("configs/experiments")
 """Where an experiment is looked for by its name."""

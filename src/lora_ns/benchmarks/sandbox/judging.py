@@ -7,13 +7,13 @@ import secrets
 import time
 from typing import Any
 
-from lora_ns.errors import DataError
 from lora_ns.benchmarks.sandbox.checks import Question, checks_of
 from lora_ns.benchmarks.sandbox.harness import Harness
 from lora_ns.benchmarks.sandbox.process import IsolatedProcess, Limits, Stopped
 from lora_ns.benchmarks.sandbox.program import Outcome, Program
 from lora_ns.benchmarks.sandbox.tiers import Tier
 from lora_ns.benchmarks.sandbox.wire import Opaque, Unreadable, value_of
+from lora_ns.errors import DataError
 
 MESSAGE_CHARACTERS = 300
 

@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from lora_ns.errors import SandboxError
 from lora_ns.benchmarks.sandbox.program import Status
 from lora_ns.benchmarks.sandbox.tiers import Tier, environment
 from lora_ns.benchmarks.sandbox.wire import Unreadable, message_of
+from lora_ns.errors import SandboxError
 
 START_SECONDS = 60.0
 """Far beyond any start-up: a process that is not ready by then means a broken sandbox, not a slow program."""

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from lora_ns.errors import SandboxError
 from lora_ns.benchmarks.sandbox.judging import outcome_of
 from lora_ns.benchmarks.sandbox.process import Limits
 from lora_ns.benchmarks.sandbox.program import Outcome, Program
 from lora_ns.benchmarks.sandbox.tiers import Tier, tier_of, unavailable
+from lora_ns.errors import SandboxError
 
 NO_SETTINGS: Mapping[str, Any] = {}
 

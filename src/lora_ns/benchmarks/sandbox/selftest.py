@@ -11,12 +11,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lora_ns.errors import SandboxError
 from lora_ns.benchmarks.sandbox.attacks import EXPECTED, attack_programs, forgery_programs
 from lora_ns.benchmarks.sandbox.process import Limits
 from lora_ns.benchmarks.sandbox.program import Outcome, Program
 from lora_ns.benchmarks.sandbox.running import NO_SETTINGS, chosen_tier, run_programs
 from lora_ns.benchmarks.sandbox.tiers import Tier, landlock_abi
+from lora_ns.errors import SandboxError
 
 _verdicts: dict[str, dict[str, str]] = {}
 _one_at_a_time = threading.Lock()

@@ -18,8 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lora_ns.errors import SandboxError
 from lora_ns.benchmarks.sandbox.seccomp import seccomp_program
+from lora_ns.errors import SandboxError
 
 TIERS = ("bubblewrap", "landlock", "unsafe")
 LANDLOCK_CREATE_RULESET = 444

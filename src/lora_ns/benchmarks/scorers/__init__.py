@@ -14,14 +14,14 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from lora_ns.errors import ConfigError
 from lora_ns.benchmarks.scorers.gsm8k import gsm8k_flexible, gsm8k_official, gsm8k_strict
 from lora_ns.benchmarks.scorers.hendrycks import hendrycks_math
+from lora_ns.benchmarks.scorers.math_verify import math_verify
 from lora_ns.benchmarks.scorers.metamath import metamath, metamath_math
 from lora_ns.benchmarks.scorers.peft_suite import peft_suite
 from lora_ns.benchmarks.scorers.result import Scored, Scorer, as_reference
-from lora_ns.benchmarks.scorers.math_verify import math_verify
 from lora_ns.benchmarks.scorers.text_match import choice_letter, contains, exact_match, regex
+from lora_ns.errors import ConfigError
 
 __all__ = ["SCORERS", "Scored", "Scorer", "as_reference", "scorer"]
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lora_ns.errors import ConfigError
 from lora_ns.benchmarks.scorers.labels import Metric, accuracy, f1, matthews_correlation, pearson, spearman
+from lora_ns.errors import ConfigError
 
 _ACCURACY: dict[str, Metric] = {"accuracy": accuracy}
 _ACCURACY_AND_F1: dict[str, Metric] = {"accuracy": accuracy, "f1": f1}

@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import re
 
-from lora_ns.errors import DataError
 from lora_ns.benchmarks.scorers.result import Scored
+from lora_ns.errors import DataError
 
 _FINAL_ANSWER = re.compile(r"#### (\-?[0-9\.\,]+)")
 _NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")

@@ -18,9 +18,9 @@ import threading
 from functools import lru_cache
 from typing import Any
 
-from lora_ns.errors import DataError, EvaluationError
 from lora_ns.benchmarks.scorers.hendrycks import boxed_answer
 from lora_ns.benchmarks.scorers.result import Scored
+from lora_ns.errors import DataError, EvaluationError
 
 
 def math_verify(completion: str, reference: str) -> Scored:

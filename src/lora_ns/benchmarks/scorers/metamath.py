@@ -16,9 +16,9 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from lora_ns.errors import DataError
 from lora_ns.benchmarks.scorers.hendrycks import boxed_answer, is_equiv
 from lora_ns.benchmarks.scorers.result import Scored
+from lora_ns.errors import DataError
 
 _DELIMITER = "The answer is: "
 _NUMBER = re.compile(r"[\-+]?\d*[\.,/]?\d+")

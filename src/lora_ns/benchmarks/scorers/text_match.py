@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 
-from lora_ns.errors import ConfigError
 from lora_ns.benchmarks.scorers.result import Scored, Scorer
+from lora_ns.errors import ConfigError
 
 _LETTER = r"(?i:\s+is)?\s*:?\s*\**\s*\$?(?:\\boxed\{)?(?:(?i:option|choice)\s+)?\(?(?!I\s+[a-z])([A-Z])\)?(?![A-Za-z])"
 _ANSWER = re.compile(r"(?i:answer)" + _LETTER)

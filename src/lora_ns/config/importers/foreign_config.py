@@ -11,8 +11,8 @@ from lora_ns.config import check, expand_dotted, merge, write_yaml
 from lora_ns.config.library_fields import described
 from lora_ns.config.method_constraints import optimizers
 from lora_ns.config.schema import OUTSIDE_DIGEST, OWNED, TrainingConfig, training_fields
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError
-from lora_ns.store.paths import replace_text
 
 Value = TypeVar("Value")
 _EMPTY: tuple[Any, ...] = (None, "", [], {})

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import nearest, read_mapping
-from lora_ns.errors import ConfigError
+from lora_ns.config.dataset import ROLES
 from lora_ns.config.importers.foreign_config import Theirs, batch, checked, lora_plus, optimizer, same_names, schedule
-from lora_ns.data.prompts import ROLES
-from lora_ns.store.paths import slug
+from lora_ns.config.naming import slug
+from lora_ns.errors import ConfigError
 
 WATCHING = frozenset(
     """

@@ -13,9 +13,9 @@ from typing import Any
 
 from lora_ns.config import check, merge
 from lora_ns.config.adapter_config import read_adapter_config
-from lora_ns.errors import ConfigError
 from lora_ns.config.importers.foreign_config import write
-from lora_ns.store.paths import slug
+from lora_ns.config.naming import slug
+from lora_ns.errors import ConfigError
 
 SUITE: dict[str, Any] = {
     "model_id": "meta-llama/Llama-3.2-3B",

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_ns.config import DatasetConfig, nearest
-from lora_ns.errors import ConfigError, DataError
+from lora_ns.config import DatasetConfig
 from lora_ns.data.sources import builtin, hub, local
+from lora_ns.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa  # a quarter of a second, which who only asks for identities need not wait
@@ -29,42 +29,6 @@ class Rows:
 
     tables: dict[str, pa.Table]
     warnings: list[str] = field(default_factory=list)
-
-
-def identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What determines the rows, as plain values.
-
-    remembered: path -> sha256 of local files as last seen, used where a file is not on this machine.
-    Raises DataError for a local file that is neither here nor remembered.
-    """
-    if dataset.is_builtin:
-        source: dict[str, Any] = builtin_identity(dataset)
-    elif dataset.is_hub:
-        source = {"hub": dataset.name, "subset": dataset.subset, "revision": dataset.revision}
-        source |= {"reading": hub.READING}
-        source |= {"streaming": True} if dataset.streaming else {}
-    else:
-        files = local.files_by_split(dataset, remembered or {})
-        source = {
-            "files": {
-                split: [[kind, local.sha256(path, remembered or {})] for kind, path in entries]
-                for split, entries in files.items()
-            },
-            "column_names": dataset.column_names,
-            "reading": local.READING,
-        }
-    keys = "train_split validation_split eval_split validation_size eval_size split_seed max_samples".split()
-    limits = ["max_validation_samples", "max_eval_samples"]
-    return {"source": source, **{key: getattr(dataset, key) for key in [*keys, *limits]}}
-
-
-def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
-    """Name, version and options of a builtin source.  Raises ConfigError for an unknown name."""
-    name = str(dataset.name).removeprefix("builtin:")
-    if name not in builtin.VERSIONS:
-        known = ", ".join(builtin.VERSIONS)
-        raise ConfigError(f"dataset.name: there is no builtin {name!r}.{nearest(name, builtin.VERSIONS)} Known: {known}.")
-    return {"builtin": name, "version": builtin.VERSIONS[name], "options": dataset.options}
 
 
 def load(dataset: DatasetConfig) -> Rows:

@@ -1,7 +1,7 @@
 """Rows that the project makes itself: seeded, split into train, validation and test, without overlap.
 
 A generator is a module with `draw(rng, index) -> row` (index: the row's number in its split), the `COLUMNS` whose texts
-may occur in one row only, and a `VERSION`.
+may occur in one row only.  Its version stands in config/builtin.py.
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from types import ModuleType
 from typing import Any
 
 from lora_ns.config import nearest
-from lora_ns.errors import ConfigError
+from lora_ns.config.builtin import DATASET_DEFAULTS
 from lora_ns.data.sources import paraphrase, python_functions, word_problems
+from lora_ns.errors import ConfigError
 
 GENERATORS: dict[str, ModuleType] = {
     "word_problems": word_problems,
     "paraphrase": paraphrase,
     "python_functions": python_functions,
 }
-VERSIONS: dict[str, int] = {name: module.VERSION for name, module in GENERATORS.items()}
-"""Bumped by hand in the generator's module when its rows change; enters the digests."""
 
-DEFAULTS: dict[str, int] = {"num_train": 1000, "num_validation": 100, "num_test": 200, "seed": 0}
 SPLITS = ("test", "validation", "train")
 """In the order of drawing: more training rows leave the other splits as they were."""
 
@@ -35,7 +33,7 @@ _PATIENCE = 2000
 def generate(name: str, options: Mapping[str, Any] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Rows of the splits train, validation and test of the generator `name`.
 
-    options: num_train, num_validation, num_test, seed (`DEFAULTS`); the same options give the same rows everywhere.
+    options: num_train, num_validation, num_test, seed (`DATASET_DEFAULTS`); the same options give the same rows everywhere.
     No text of one row (its `COLUMNS`, compared by `normalised`) occurs in another row of any split.
     Raises ConfigError for an unknown name or option, a value out of range, more rows than there are.
     """
@@ -84,13 +82,13 @@ def _generator(name: str) -> ModuleType:
 
 def _settings(name: str, options: Mapping[str, Any]) -> dict[str, int]:
     problems = [
-        f"builtin:{name} has no option {key!r}.{nearest(key, DEFAULTS)} Known: {', '.join(DEFAULTS)}."
+        f"builtin:{name} has no option {key!r}.{nearest(key, DATASET_DEFAULTS)} Known: {', '.join(DATASET_DEFAULTS)}."
         for key in options
-        if key not in DEFAULTS
+        if key not in DATASET_DEFAULTS
     ]
     for key, value in options.items():
-        if key in DEFAULTS and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        if key in DATASET_DEFAULTS and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
             problems.append(f"builtin:{name}: {key} must be a whole number from 0 up, not {value!r}.")
     if problems:
         raise ConfigError(problems)
-    return {**DEFAULTS, **options}
+    return {**DATASET_DEFAULTS, **options}

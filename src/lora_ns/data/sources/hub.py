@@ -13,8 +13,6 @@ from lora_ns.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-READING = 2
-"""Of what is read of a set, in the digest of its rows: raised when other rows come of the same config."""
 SHUFFLE_BUFFER = 10_000
 """Rows that a stream is shuffled over: it is never read to its end, so a sample of the whole is not to be had."""
 

@@ -14,7 +14,6 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-VERSION = 1
 COLUMNS = ("sentence1", "sentence2")
 
 Event = dict[str, int]

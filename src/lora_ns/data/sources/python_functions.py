@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-VERSION = 2
 COLUMNS = ("instruction",)
 TESTS_PER_ROW = 3
 

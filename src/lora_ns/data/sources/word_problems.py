@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 
-VERSION = 1
 COLUMNS = ("question",)
 """Texts of a row that no other row may share."""
 

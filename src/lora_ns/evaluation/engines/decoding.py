@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lora_ns.data.chat_template import Chat
 from lora_ns.config import GenerationConfig
+from lora_ns.data.chat_template import Chat
 
 
 @dataclass

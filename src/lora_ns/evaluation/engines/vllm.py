@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lora_ns.evaluation.engines.decoding import Answer, Decoder, until
 from lora_ns.config import RunConfig
-from lora_ns.models.base_model import location
+from lora_ns.evaluation.engines.decoding import Answer, Decoder, until
+from lora_ns.store.model_files import location
 from lora_ns.store.run import Run
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)

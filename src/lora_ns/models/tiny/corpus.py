@@ -9,65 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
 from lora_ns.data.sources import paraphrase, python_functions, word_problems
-
-BASE_MODELS: dict[str, dict[str, Any]] = {
-    "tiny-llama": {
-        "version": 2,
-        "kind": "causal_lm",
-        "corpus": "pages",
-        "seed": 0,
-        "vocab_size": 700,
-        "tokenizer_documents": 4000,
-        "architecture": {
-            "hidden_size": 128,
-            "intermediate_size": 256,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.05,
-        },
-        "training": {
-            "steps": 750,
-            "batch_size": 8,
-            "sequence_length": 128,
-            "muon_learning_rate": 0.01,
-            "adamw_learning_rate": 6e-3,
-            "warmup_steps": 20,
-            "decay_fraction": 0.6,
-        },
-    },
-    "tiny-bert": {
-        "version": 3,
-        "kind": "encoder",
-        "corpus": "briefs",
-        "seed": 0,
-        "vocab_size": 512,
-        "tokenizer_documents": 4000,
-        "architecture": {
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "max_position_embeddings": 512,
-            "initializer_range": 0.05,
-        },
-        "training": {
-            "steps": 600,
-            "batch_size": 64,
-            "sequence_length": 36,
-            "muon_learning_rate": 0.01,
-            "adamw_learning_rate": 1e-3,
-            "warmup_steps": 20,
-            "decay_fraction": 0.6,
-            "mask_rate": 0.15,
-            "largest_shift": 0,
-        },
-    },
-}
-"""Everything that determines a base model's content; `version` is bumped by hand when texts or code change."""
 
 
 def pages(seed: int) -> Iterator[str]:

@@ -24,10 +24,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lora_ns.store import record
 from lora_ns.config import nearest
+from lora_ns.config.builtin import BASE_MODELS
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.models.tiny import corpus
+from lora_ns.store.environment import hardware
 
 Progress = Callable[[int, int, float], None]
 """Called with (step, steps, loss)."""
@@ -42,11 +43,11 @@ def pretrain(name: str, out: Path, *, threads: int = 1, progress: Progress | Non
     Returns facts: parameters, steps, tokens (with padding), loss (mean of the last tenth of the steps), seconds, hardware.
     Raises ConfigError for an unknown name, TrainingError for a loss that is not finite.
     """
-    if name not in corpus.BASE_MODELS:
-        known = ", ".join(f"builtin:{known}" for known in corpus.BASE_MODELS)
-        hint = nearest(name, corpus.BASE_MODELS)
+    if name not in BASE_MODELS:
+        known = ", ".join(f"builtin:{known}" for known in BASE_MODELS)
+        hint = nearest(name, BASE_MODELS)
         raise ConfigError(f"there is no base model 'builtin:{name}'.{hint} Known: {known}.")
-    return pretrain_spec(corpus.BASE_MODELS[name], out, threads=threads, progress=progress)
+    return pretrain_spec(BASE_MODELS[name], out, threads=threads, progress=progress)
 
 
 def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progr
             make = {"causal_lm": _causal_lm, "encoder": _encoder}[spec["kind"]]
             tokenizer, model, batches = make(spec)
             losses, tokens = _fit(model, batches, spec["training"], progress)
-        hardware = record.hardware()
+        made_on = hardware()
     finally:
         torch.set_num_threads(threads_before)
     tokenizer.save_pretrained(out)
@@ -72,7 +73,7 @@ def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progr
         "tokens": tokens,
         "loss": sum(tail) / len(tail),
         "seconds": time.perf_counter() - started,
-        "hardware": hardware,
+        "hardware": made_on,
     }
 
 
@@ -81,7 +82,7 @@ def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progr
 
 def _causal_lm(spec: Mapping[str, Any]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, Iterator[dict[str, Any]]]:
     def documents() -> Iterator[str]:
-        return getattr(pretraining, spec["corpus"])(spec["seed"])
+        return getattr(corpus, spec["corpus"])(spec["seed"])
 
     specials = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
     core = _byte_level_bpe(itertools.islice(documents(), spec["tokenizer_documents"]), spec, list(specials.values()))
@@ -127,7 +128,7 @@ def _packed_batches(
 
 def _encoder(spec: Mapping[str, Any]) -> tuple[PreTrainedTokenizerFast, PreTrainedModel, Iterator[dict[str, Any]]]:
     def pairs() -> Iterator[tuple[str, str, int]]:
-        return getattr(pretraining, spec["corpus"])(spec["seed"])
+        return getattr(corpus, spec["corpus"])(spec["seed"])
 
     specials = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
     texts = (f"{first} {second}" for first, second, _ in itertools.islice(pairs(), spec["tokenizer_documents"]))

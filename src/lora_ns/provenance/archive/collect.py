@@ -15,7 +15,7 @@ from lora_ns.errors import ConfigError
 from lora_ns.experiment.study import Experiment, Run
 from lora_ns.store.paths import Store
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 CODE = ("src/lora_ns", "workflow", "profiles/default")
 ROOT_FILES = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "environment.yml", "CHANGELOG.md", ".gitignore")
 

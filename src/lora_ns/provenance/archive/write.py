@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store import record
-from lora_ns.provenance.archive.collect import files_of
-from lora_ns.provenance.archive.readme import readme
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Experiment, load_experiment
+from lora_ns.provenance.archive.collect import files_of
+from lora_ns.provenance.archive.readme import readme
+from lora_ns.store.digests import sha256_file
 from lora_ns.store.integrity import intact_score
 from lora_ns.store.paths import Store
 
@@ -77,5 +77,5 @@ def _about(experiment: Experiment, experiment_file: Path, licence: str | None, a
 def _write_checksums(folder: Path) -> None:
     """SHA256SUMS, in the form that `sha256sum --check` reads."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{record.sha256_file(path)}  {path.relative_to(folder).as_posix()}" for path in files]
+    lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}" for path in files]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")

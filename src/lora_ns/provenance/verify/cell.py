@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lora_ns.provenance.compare_parts import Part
 from lora_ns.experiment.study import read_trials
 from lora_ns.provenance.cell_address import TableCell, find_cell
+from lora_ns.provenance.compare_parts import Part
 from lora_ns.provenance.trace import state_of_table, tables_record
-from lora_ns.store.paths import Store
 from lora_ns.provenance.verify.run import Verified
+from lora_ns.store.paths import Store
 
 MEASURED = ("seconds", "memory", "tokens/s", "tokens_per_second", "time", "energy", "training (s)", "evaluation (s)")
 """Columns of measurements, which are never the same twice."""
@@ -38,8 +38,8 @@ def compare_cell(cell: TableCell, store: Store, scratch: Store, *, damaged: bool
 
 
 def _table_again(cell: TableCell, store: Store, scratch: Store) -> Path:
-    from lora_ns.reporting.tables.build import write_tables
     from lora_ns.reporting.results import collect
+    from lora_ns.reporting.tables.build import write_tables
 
     made = tables_record(cell.path.parent.name, store)
     choices = [name for name in made["inputs"] if name.startswith("results/tuning/")]

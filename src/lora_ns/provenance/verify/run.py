@@ -15,14 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_ns.workflow.pipeline import make_adapters, make_score
-from lora_ns.provenance.compare_parts import Part, compare_curves, compare_predictions, compare_scores, compare_weights, environment_differences, read_history, worst
 from lora_ns.config import load_config
 from lora_ns.errors import DamagedError, Interrupted, LoraNsError, TrainingError
+from lora_ns.provenance.compare_parts import (
+    Part,
+    compare_curves,
+    compare_predictions,
+    compare_scores,
+    compare_weights,
+    environment_differences,
+    read_history,
+    worst,
+)
+from lora_ns.store.artifact import exists
+from lora_ns.store.environment import code_state, package_versions
 from lora_ns.store.history import thinned_history
 from lora_ns.store.integrity import faults, intact, score_faults
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, exists
+from lora_ns.workflow.pipeline import make_adapters, make_score
 
 
 @dataclass(frozen=True)
@@ -235,9 +246,8 @@ def _diverged(kept: Kept, reason: str) -> Verified:
 
 
 def _then_and_now(kept: Kept, made: dict[str, Any] | None) -> dict[str, list[Any]]:
-    from lora_ns.store import record
 
-    now = made or {"code": record.code_state(), "packages": record.package_versions()}
+    now = made or {"code": code_state(), "packages": package_versions()}
     then = kept.trained if made else {key: kept.trained[key] for key in ("code", "packages")}
     return environment_differences(then, now)
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_ns.config import read_mapping
-from lora_ns.provenance.compare_runs import run_of
 from lora_ns.errors import ConfigError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.provenance.cell_address import TableCell, find_cell, split_address
 from lora_ns.provenance.trace import behind_cell
-from lora_ns.store.paths import Store
 from lora_ns.provenance.verify.cell import compare_cell
 from lora_ns.provenance.verify.run import Verified, scratch_beside, verify
+from lora_ns.store.paths import Store
+from lora_ns.store.run import run_of
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lora_ns.reporting.results import Results, collect
-from lora_ns.reporting.tables.cost import costs
 from lora_ns.reporting.figures.curves import learning_curves
 from lora_ns.reporting.figures.learning_rate import learning_rate
 from lora_ns.reporting.figures.pareto import pareto
 from lora_ns.reporting.figures.reliability import reliability
 from lora_ns.reporting.figures.seeds import seeds
 from lora_ns.reporting.figures.style import save, styled
+from lora_ns.reporting.results import Results, collect
+from lora_ns.reporting.tables.cost import costs
 from lora_ns.reporting.tables.summary import summarise
 
 __all__ = ["draw_figures", "make_figures"]

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lora_ns.reporting.results import Results
 from lora_ns.reporting.figures.style import grid, legend, look, plain
+from lora_ns.reporting.results import Results
 
 POINTS = 60
 """Points of a curve; longer histories are averaged in as many windows, which also calms them."""

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.results import Results
 from lora_ns.reporting.figures.style import grid, legend, look, plain
+from lora_ns.reporting.results import Results
 
 PARAMETER = "training.learning_rate"
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.statistics import pareto_front
-from lora_ns.reporting.results import Block, Results, of_block
 from lora_ns.reporting.figures.style import legend, logarithmic, look, panels, plain
+from lora_ns.reporting.results import Block, Results, of_block
+from lora_ns.reporting.statistics import pareto_front
 
 COSTS = {
     "trainable_parameters": ("trainable parameters", 1.0),

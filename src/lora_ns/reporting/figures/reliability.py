@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lora_ns.reporting.statistics import Calibration, calibration_error
-from lora_ns.reporting.results import Block, Results
 from lora_ns.reporting.figures.style import look, panels, plain
+from lora_ns.reporting.results import Block, Results
+from lora_ns.reporting.statistics import Calibration, calibration
 
 BINS = 10
 FEWEST = 5

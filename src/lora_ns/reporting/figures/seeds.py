@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.results import Block, Results, of_block
 from lora_ns.reporting.figures.style import grid, look, plain
+from lora_ns.reporting.results import Block, Results, of_block
 
 
 def seeds(results: Results, summary: pd.DataFrame) -> Figure | None:

@@ -13,7 +13,7 @@ import numpy as np
 from lora_ns.benchmarks import metric_names
 from lora_ns.experiment.study import Experiment, read_trials
 from lora_ns.reporting.html.read import ReadRun
-from lora_ns.reporting.statistics import calibration_error
+from lora_ns.reporting.statistics import calibration
 
 COSTS = {
     "trainable_parameters": "trainable parameters",

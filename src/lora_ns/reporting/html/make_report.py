@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lora_ns.config.text_files import replace_text
 from lora_ns.experiment.study import Experiment
 from lora_ns.reporting.html.content import overview
 from lora_ns.reporting.html.details import details
 from lora_ns.reporting.html.page import page
 from lora_ns.reporting.html.read import read_runs
-from lora_ns.store.paths import Store, replace_text
+from lora_ns.store.paths import Store
 
 
 def report(experiment: Experiment, store: Store) -> Path:

@@ -10,11 +10,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.statistics import RESAMPLES, Difference, decide, example_difference, holm, seed_difference, two_way_difference
 from lora_ns.reporting.results import Block, Results, of_block
-from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.rng import SEED, generator
 from lora_ns.reporting.score_file import Score
+from lora_ns.reporting.statistics import (
+    RESAMPLES,
+    Difference,
+    decide,
+    example_difference,
+    holm,
+    seed_difference,
+    two_way_difference,
+)
+from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import DASH, Cell, Column, Section, Table, limits, number, p_value
 
 NOT_COMPARED = "not compared"

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from lora_ns.reporting.results import Results
-from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.score_file import Score
+from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, number
 
 MEBIBYTE = 2**20

@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.statistics import t_interval
 from lora_ns.reporting.results import Results
-from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.score_file import Score
+from lora_ns.reporting.statistics import t_interval
+from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, limits, number
 
 METRIC = "loss"

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.statistics import Interval, average_ranks, interquartile_mean
 from lora_ns.reporting.results import Block, Results
+from lora_ns.reporting.statistics import Interval, average_ranks, interquartile_mean
 from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, limits, number
 

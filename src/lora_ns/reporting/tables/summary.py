@@ -8,12 +8,20 @@ import numpy as np
 import pandas as pd
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.statistics import RESAMPLES, Interval, bca_interval, example_standard_error, mean, t_interval, wilson_interval
 from lora_ns.reporting.results import Block, Results, of_block
-from lora_ns.reporting.tables.comparison import not_distinguishable
-from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.rng import SEED, generator
 from lora_ns.reporting.score_file import Score
+from lora_ns.reporting.statistics import (
+    RESAMPLES,
+    Interval,
+    bca_interval,
+    example_standard_error,
+    mean,
+    t_interval,
+    wilson_interval,
+)
+from lora_ns.reporting.tables.comparison import not_distinguishable
+from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import DASH, Cell, Column, Section, Table, limits, number
 
 METRICS_ABREAST = 2

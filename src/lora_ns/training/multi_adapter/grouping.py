@@ -7,20 +7,15 @@ difference: a job that is tried again, or started on another machine, finds itse
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, RunConfig
-from lora_ns.config.experiment_file import SweepConfig
-from lora_ns.models.base_model import weight_bytes
-from lora_ns.store.run import Run
 from lora_ns.config.trackers import is_tracked
+from lora_ns.store.run import Run
 
 PEFT_FIELDS = frozenset(
     """
@@ -50,62 +45,6 @@ SCHEDULES = frozenset(
 """Schedules that hang on the step alone."""
 
 METHOD_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
-
-SMALL_BYTES = 2**29
-"""A base model of at most so many bytes on the disk is small: its runs are short, and share a process."""
-
-IN_TURN = 6
-"""Short runs of a small base that share a process, one after another."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """Runs that share a process."""
-
-    runs: tuple[Run, ...]
-    at_once: bool = False
-    """Whether they are trained in one loop; else one after another."""
-
-    @property
-    def name(self) -> str:
-        """Names the job's marker and log; depends on the runs."""
-        how = "at-once" if self.at_once else "in-turn"
-        names = "\n".join(run.name for run in self.runs)
-        digest = hashlib.sha256(names.encode()).hexdigest()[:12]
-        return f"{self.runs[0].config.task_name}-{len(self.runs)}-{how}-{digest}"
-
-
-def training_jobs(runs: Sequence[Run], sweep: SweepConfig, cores: int = 1) -> list[Job]:
-    """The runs in jobs, each run in one: those that can be trained at once together, and short runs in turn.
-
-    cores: how many jobs this machine's processor works on at a time.  A job of a small base holds no more than a core's
-    share of the runs, unless memory is limited (`sweep.max_memory`).
-    """
-    share = max(Fraction(1), Fraction(len(runs), cores if sweep.max_memory is None else 1))
-    jobs: list[Job] = []
-    shelves: dict[tuple[str, str], list[Run]] = {}
-    for group in groups_of(runs, sweep.largest):
-        small = _is_small(group[0].config)
-        for members in _evenly(group, _count(group, share if small else len(group))):
-            if len(members) > 1:
-                jobs.append(Job(tuple(members), at_once=True))
-            else:
-                shelf_of = (members[0].tokens.name, members[0].config.model.name_or_path)
-                shelves.setdefault(shelf_of, []).extend(members)
-    for shelf in shelves.values():
-        small = _is_small(shelf[0].config)
-        largest = sweep.in_turn or (IN_TURN if small else 1)
-        count = _count(shelf, min(Fraction(largest), share) if small else largest)
-        jobs += [Job(tuple(shelf[number::count])) for number in range(count)]
-    return jobs
-
-
-def _is_small(config: RunConfig) -> bool:
-    name = config.model.name_or_path
-    if name.startswith("builtin:"):
-        return True
-    folder = Path(name).expanduser()
-    return folder.is_dir() and weight_bytes(folder) <= SMALL_BYTES
 
 
 def why_alone(config: RunConfig) -> str | None:
@@ -151,11 +90,10 @@ def _key_of(run: Run) -> str:
     )
 
 
-def groups_of(runs: Sequence[Run], largest: int, max_memory: int | None = None) -> list[list[Run]]:
+def groups_of(runs: Sequence[Run], largest: int) -> list[list[Run]]:
     """The runs in groups that can each be trained at once, of at most so many; runs that cannot are by themselves.
 
     Runs of one seed take the same rows at the same time, so that little of their joint batch is padding: they go together.
-    max_memory: bytes that a group is predicted to take at most, for which torch is imported and the tokens are there.
     """
     together: dict[str, list[Run]] = {}
     groups: list[list[Run]] = []
@@ -165,51 +103,17 @@ def groups_of(runs: Sequence[Run], largest: int, max_memory: int | None = None) 
         else:
             together.setdefault(_key_of(run), []).append(run)
     for members in together.values():
-        groups += _evenly(sorted(members, key=lambda run: run.config.seed), _count(members, largest))
-    if max_memory is None:
-        return groups
-    return [part for group in groups for part in parts_within(group, max_memory)]
+        groups += evenly(sorted(members, key=lambda run: run.config.seed), count_of(members, largest))
+    return groups
 
 
-def _count(members: Sequence[Any], largest: int | Fraction) -> int:
+def count_of(members: Sequence[Any], largest: int | Fraction) -> int:
     """How many parts there are of at most so many."""
     return int(-(-len(members) // largest))
 
 
-def _evenly(members: Sequence[Run], count: int) -> list[list[Run]]:
+def evenly(members: Sequence[Run], count: int) -> list[list[Run]]:
     """The members in so many parts, in order, whose sizes differ by one at most, larger ones first."""
     each, more = divmod(len(members), count)
     ends = list(accumulate(each + (number < more) for number in range(count)))
     return [list(members[start:end]) for start, end in pairwise([0, *ends])]
-
-
-def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
-    """The group in as few parts, in its order, as are each predicted to take so many bytes at most, or are one run.
-
-    A run that cannot be predicted is by itself.
-    """
-    if len(group) < 2:
-        return [list(group)]
-    from lora_ns.models.base_model import best_device
-    from lora_ns.workflow.planning import memory
-    from lora_ns.workflow.planning.devices import GPUS, PROCESSOR
-    from lora_ns.workflow.planning.estimator import Predictor
-    from lora_ns.workflow.planning.workload import workload_of
-
-    # which GPU it is makes no difference to memory
-    device = PROCESSOR if best_device() == "cpu" else next(iter(GPUS.values()))
-    predictor = Predictor(group[0].store)
-    parts: list[list[Run]] = []
-    steps: list[Any] = []
-    for run in group:
-        shape = workload_of(run, []).shape
-        step = predictor.step(run, shape) if shape else None
-        known = [one for one in [*steps, step] if one is not None]
-        fits = len(known) > len(steps) and memory.of_sweep(known, device) <= max_memory
-        if parts and fits:
-            parts[-1].append(run)
-        else:
-            parts.append([run])
-            steps = []
-        steps.append(step)
-    return parts

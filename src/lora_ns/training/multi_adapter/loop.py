@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from lora_ns.errors import TrainingError
-from lora_ns.training import checkpoints
 from lora_ns.data.batch_sampler import count_shares
 from lora_ns.data.collator import Batch
+from lora_ns.data.token_dataset import TokenRows
+from lora_ns.errors import TrainingError
+from lora_ns.training import checkpoints
+from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of, sums_by_owner
 from lora_ns.training.multi_adapter.adamw import MembersAdamW
 from lora_ns.training.multi_adapter.layers import OwnModules, SharedLinear
 from lora_ns.training.multi_adapter.layout import Layout, Unfusable
 from lora_ns.training.multi_adapter.members import Member, layers_of
-from lora_ns.training.signals import Interruption
-from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of, sums_by_owner
 from lora_ns.training.out_of_memory import OutOfMemory, is_out_of_memory
-from lora_ns.data.token_dataset import TokenRows
+from lora_ns.training.signals import Interruption
 
 STATE = "state.pt"
 STATE_FORM = 2

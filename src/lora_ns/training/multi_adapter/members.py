@@ -15,17 +15,17 @@ from typing import Any
 import torch
 
 from lora_ns.config.method_constraints import takes_out_of_base
+from lora_ns.data.batch_sampler import Rows, Share
+from lora_ns.data.collator import Collate
+from lora_ns.data.token_dataset import TokenRows
 from lora_ns.errors import TrainingError
 from lora_ns.models.adapter import save_trained, write_weights
 from lora_ns.store.progress import Report, silent
 from lora_ns.store.run import Run
-from lora_ns.data.batch_sampler import Rows, Share
-from lora_ns.data.collator import Collate
+from lora_ns.training.batch_size import count_steps
 from lora_ns.training.multi_adapter.layers import LowRank
 from lora_ns.training.multi_adapter.layout import Unfusable
-from lora_ns.data.token_dataset import TokenRows
 from lora_ns.training.setup import Setup, run_batches, set_up_run
-from lora_ns.training.batch_size import count_steps
 
 
 @dataclass

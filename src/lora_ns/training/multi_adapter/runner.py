@@ -17,20 +17,19 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store import record
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
-from lora_ns.config.experiment_file import MAX_MEMBERS
-from lora_ns.store.failures import noting
-from lora_ns.training.multi_adapter.grouping import groups_of
 from lora_ns.models.machine import check_machine
+from lora_ns.store import record
+from lora_ns.store.artifact import exists, making
+from lora_ns.store.failures import noting
 from lora_ns.store.processes import Processes
 from lora_ns.store.progress import reporting
 from lora_ns.store.run import Run
-from lora_ns.store.paths import exists, making, replace_text
-from lora_ns.training.train import described, facts_of, train
-from lora_ns.training.signals import Interruption, noticing
-from lora_ns.training.run_lock import holding
 from lora_ns.training.out_of_memory import OutOfMemory, release, smaller
+from lora_ns.training.run_lock import holding
+from lora_ns.training.signals import Interruption, noticing
+from lora_ns.training.train import described, facts_of, train
 
 Done = Callable[[Run, Path | LoraNsError], None]
 
@@ -38,21 +37,18 @@ MEMBERS = "runs.json"
 """In a group's scratch folder: the names of the runs that its checkpoints are of."""
 
 
-def train_all(
-    runs: Sequence[Run], done: Done, *, max_members: int = MAX_MEMBERS, max_memory: int | None = None, quiet: bool = False
-) -> None:
-    """Makes the adapters that are missing.  done: told of every run, its adapter's folder or why there is none.
+def train_all(groups: Sequence[Sequence[Run]], done: Done, *, quiet: bool = False) -> None:
+    """Makes the adapters that are missing, those of a group at once.
 
-    max_memory: bytes that trainings at once may take.  Raises Interrupted where the process was told to stop.
+    done: told of every run, its adapter's folder or why there is none.  Raises Interrupted where the process was told to stop.
     """
-    alone = Processes.here().count > 1  # several processes share the rows of one run, not runs
-    groups = groups_of(runs, 1 if alone else max_members, max_memory)
+    beside = sum(map(len, groups)) > 1 and Processes.here().count == 1
     with noticing() as interruption:
         for group in groups:
             _stop_where_told(interruption)
             for run in _at_once(group, done, quiet):
                 _stop_where_told(interruption)
-                done(run, _one(run, quiet, beside=len(runs) > 1 and not alone))
+                done(run, _one(run, quiet, beside=beside))
 
 
 def _stop_where_told(interruption: Interruption) -> None:
@@ -193,10 +189,10 @@ def _prepared(
     """(the sweep, its members, rows of each at once), before the first step."""
     from lora_ns.models.base_model import best_device, load_base, make_deterministic
     from lora_ns.training.arguments import arguments_of
-    from lora_ns.training.multi_adapter.members import join
-    from lora_ns.training.multi_adapter.loop import Sweep
-    from lora_ns.training.setup import rows_and_collate
     from lora_ns.training.batch_size import split_batch
+    from lora_ns.training.multi_adapter.loop import Sweep
+    from lora_ns.training.multi_adapter.members import join
+    from lora_ns.training.setup import rows_and_collate
 
     first = group[0]
     size, accumulation = split_batch(first.config.training.global_batch_size, 1, per_device)

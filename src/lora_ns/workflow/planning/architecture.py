@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, BertConfig, LlamaConfig
 
+from lora_ns.config.builtin import base_model_spec
 from lora_ns.errors import ConfigError
 from lora_ns.models.adapter import reason_of
-from lora_ns.models.base_model import head_of, location
+from lora_ns.models.base_model import head_of
+from lora_ns.store.artifact import exists
+from lora_ns.store.model_files import location
 from lora_ns.store.run import Run
-from lora_ns.store.paths import base_model_spec, exists
 
 
 def model_without_weights(run: Run) -> Any:

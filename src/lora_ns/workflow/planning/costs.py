@@ -9,13 +9,14 @@ import math
 
 from lora_ns.config import RunConfig
 from lora_ns.errors import LoraNsError
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.workflow.launch_command import Cost
 from lora_ns.workflow.planning import duration, memory
 from lora_ns.workflow.planning.devices import GPUS, PROCESSOR, Device, known_machine
 from lora_ns.workflow.planning.estimator import Predictor
 from lora_ns.workflow.planning.workload import workload_of
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Evaluation, Store
 
 MEMORY_MARGIN = 1.5
 """No prediction of benchmarks/memory_predictions.py falls further short (0.74 of what was taken)."""

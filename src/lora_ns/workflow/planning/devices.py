@@ -13,8 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from lora_ns.config.gpus import DATA_SHEETS, Gpu
+from lora_ns.config.text_files import replace_text
+from lora_ns.store.paths import Store
 from lora_ns.workflow.planning.footprint import Kernels
-from lora_ns.store.paths import Store, replace_text
 
 GIBIBYTE = 2**30
 TERA = 1e12

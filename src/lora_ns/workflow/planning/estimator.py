@@ -11,12 +11,14 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from lora_ns.models.imports import prepare_engines
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError
+from lora_ns.models.imports import prepare_engines
+from lora_ns.store.digests import digest_of
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.workflow.planning.footprint import Answer, Footprint, Step
 from lora_ns.workflow.planning.workload import Questions, Shape
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store, digest_of, replace_text
 
 PROTOCOL = 4
 """Bumped by hand when a change of the code changes what is predicted."""

@@ -9,8 +9,9 @@ from typing import Any
 
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Run
+from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.paths import Store
 from lora_ns.workflow.planning.devices import GPUS, Device
-from lora_ns.store.paths import Store, exists, read_record
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,16 @@ from statistics import median
 from lora_ns.config import RunConfig, nearest
 from lora_ns.errors import ConfigError
 from lora_ns.experiment.study import Experiment
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.workflow.planning import duration, memory
 from lora_ns.workflow.planning.devices import GPUS, Device, known_machine, remember_machine
-from lora_ns.workflow.planning.remedies import Fit, changed_run, fit_evaluation, fit_training
+from lora_ns.workflow.planning.estimator import Predictor
 from lora_ns.workflow.planning.footprint import Answer, Step
 from lora_ns.workflow.planning.observed import Measured, measured
-from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.remedies import Fit, changed_run, fit_evaluation, fit_training
 from lora_ns.workflow.planning.workload import Questions, Workload, workload_of
-from lora_ns.store.run import Run
 from lora_ns.workflow.status import RunStatus, State, all_runs, status_of_run
-from lora_ns.store.paths import Store
 
 
 @dataclass(frozen=True)

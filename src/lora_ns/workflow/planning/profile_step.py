@@ -19,12 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from lora_ns.benchmarks import Kind
 from lora_ns.config import RunConfig
 from lora_ns.config.method_constraints import takes_out_of_base
-from lora_ns.models.adapter import attach, count_parameters
-from lora_ns.workflow.planning.footprint import Answer, Kernels, Step
-from lora_ns.workflow.planning.fake_trace import Trace
-from lora_ns.workflow.planning.workload import Shape
 from lora_ns.data.collator import Batch, collate_of
+from lora_ns.models.adapter import attach, count_parameters
 from lora_ns.training.setup import Setup, set_up
+from lora_ns.workflow.planning.fake_trace import Trace
+from lora_ns.workflow.planning.footprint import Answer, Kernels, Step
+from lora_ns.workflow.planning.workload import Shape
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
 """Bytes of a quantised weight: nf4 with one 8-bit scale for 64 weights and a float for 256 of these (Dettmers et al. 2023,

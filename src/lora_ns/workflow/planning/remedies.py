@@ -8,11 +8,11 @@ from typing import Any
 
 from lora_ns.config import RunConfig, check, expand_dotted, merge
 from lora_ns.errors import InputError
+from lora_ns.store.run import Run
 from lora_ns.workflow.planning import memory
 from lora_ns.workflow.planning.devices import Device
 from lora_ns.workflow.planning.estimator import Predictor
 from lora_ns.workflow.planning.workload import ROWS_ASKED, workload_of
-from lora_ns.store.run import Run
 
 Changes = dict[str, Any]
 """Dotted key -> value."""

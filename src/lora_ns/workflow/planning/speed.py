@@ -10,8 +10,8 @@ import psutil
 import torch
 
 from lora_ns.models.base_model import best_device
+from lora_ns.store.environment import hardware
 from lora_ns.workflow.planning.devices import Device
-from lora_ns.store.record import hardware
 
 WIDTH = {"cpu": 256, "cuda": 4096}
 """Of the matrices: so large that the device is busy, so small that it is soon done."""

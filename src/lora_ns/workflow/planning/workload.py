@@ -13,10 +13,12 @@ from typing import Any
 
 from lora_ns.benchmarks import Kind, benchmark
 from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.config.builtin import DATASET_DEFAULTS
+from lora_ns.data.sources import local
 from lora_ns.errors import DataError
+from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.data.sources import builtin, local
-from lora_ns.store.paths import Evaluation, Store
 from lora_ns.training.batch_size import count_steps, split_batch
 
 GUESSED_FILL = 0.5
@@ -130,7 +132,7 @@ def count_rows(dataset: DatasetConfig, role: str, store: Store) -> int | None:
     limits = {"train": "max_samples", "validation": "max_validation_samples", "test": "max_eval_samples"}
     limit = getattr(dataset, limits[role])
     if dataset.is_builtin:
-        rows = {**builtin.DEFAULTS, **dataset.options}[f"num_{role}"]
+        rows = {**DATASET_DEFAULTS, **dataset.options}[f"num_{role}"]
     elif dataset.is_hub:
         rows = None
     else:

@@ -8,14 +8,14 @@ from typing import Any
 
 from lora_ns.config import DatasetConfig, RunConfig
 from lora_ns.errors import InputError
-from lora_ns.models.base_model import folder_here
+from lora_ns.store.model_files import folder_here
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 from lora_ns.workflow.preflight.base import Shell, of_base
 from lora_ns.workflow.preflight.finding import Finding
 from lora_ns.workflow.preflight.fitting import of_benchmark, of_task
 from lora_ns.workflow.preflight.length import of_tokenizer
 from lora_ns.workflow.preflight.rows import Sample, look_at
-from lora_ns.store.run import Run
-from lora_ns.store.paths import Store
 
 
 def look_ahead(configs: Sequence[RunConfig], store: Store) -> list[Finding]:

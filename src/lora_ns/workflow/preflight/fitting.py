@@ -10,11 +10,24 @@ import pyarrow as pa
 from lora_ns.benchmarks import Benchmark, benchmark
 from lora_ns.benchmarks.generic import reference
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig, nearest, template_columns
+from lora_ns.data.prompts import (
+    NoConversation,
+    Row,
+    check_columns,
+    conversation_of,
+    has_label,
+    is_missing,
+    label_of,
+    number_of,
+    prompt_of,
+    response_of,
+    text_of,
+    texts_of,
+)
 from lora_ns.errors import DataError, InputError
+from lora_ns.store.evaluation_file import Evaluation
 from lora_ns.workflow.preflight.finding import Finding, advice
 from lora_ns.workflow.preflight.rows import Sample
-from lora_ns.data.prompts import NoConversation, Row, check_columns, conversation_of, has_label, is_missing, label_of, number_of, prompt_of, response_of, text_of, texts_of
-from lora_ns.store.paths import Evaluation
 
 NAMED_VALUES = 5
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.data.encoding import Dropped, encode_labelled, encode_rows
+from lora_ns.data.prompts import Row
+from lora_ns.data.tokenizer import check_end, load_tokenizer
 from lora_ns.errors import ConfigError, DataError, InputError
-from lora_ns.models.base_model import check_end, load_tokenizer
+from lora_ns.store.paths import Store
 from lora_ns.workflow.preflight.finding import Finding, advice
 from lora_ns.workflow.preflight.fitting import why_lost
 from lora_ns.workflow.preflight.rows import Sample
-from lora_ns.data.prompts import Row
-from lora_ns.store.paths import Store
 
 ROWS_ENCODED = 500
 """Of the training rows, spread evenly over those that were looked at."""

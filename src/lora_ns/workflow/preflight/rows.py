@@ -9,11 +9,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from lora_ns.data import sources
 from lora_ns.config import DatasetConfig
+from lora_ns.config.builtin import DATASET_DEFAULTS
+from lora_ns.data import sources
 from lora_ns.data.prompts import Row
-from lora_ns.data.sources import SPLITS, builtin, local
-from lora_ns.store.paths import Store, exists
+from lora_ns.data.sources import SPLITS, local
+from lora_ns.store.artifact import exists
+from lora_ns.store.paths import Store
 
 READ_WHOLE_BYTES = 16 * 2**20
 FIRST_ROWS = 20_000
@@ -73,7 +75,7 @@ def _first_of(file: parquet.ParquetFile) -> pa.Table:
 
 def _fewer(dataset: DatasetConfig) -> DatasetConfig:
     """The builtin source asked for a few training rows; the other splits are drawn first and stay as they are."""
-    count = dataset.options.get("num_train", builtin.DEFAULTS["num_train"])
+    count = dataset.options.get("num_train", DATASET_DEFAULTS["num_train"])
     if not isinstance(count, int) or count <= GENERATED_ROWS:
         return dataset  # a fault in it is the generator's to name
     return dataset.model_copy(update={"options": {**dataset.options, "num_train": GENERATED_ROWS}, "max_samples": None})

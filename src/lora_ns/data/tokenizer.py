@@ -1,0 +1,48 @@
+"""A base model's tokenizer, and whether it can say that an answer is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_ns.config import ModelConfig
+from lora_ns.errors import ConfigError
+from lora_ns.store.model_files import location, not_loaded
+from lora_ns.store.paths import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = None) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason.
+
+    place: the folder that it is loaded from, where that is known.
+    """
+    from transformers import AutoTokenizer
+
+    revision = model.revision if place is None else None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            place or location(model, store), revision=revision, trust_remote_code=model.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise not_loaded("tokenizer", model, error) from error
+    if tokenizer.pad_token_id is None:
+        # labels are masked by position, never by token, so a shared id does no harm
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ConfigError(
+            f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no token to pad with: none for padding, for "
+            "the unknown or for the end of a sequence. Name one in its tokenizer_config.json, as pad_token."
+        )
+    return tokenizer
+
+
+def check_end(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
+    """Raises ConfigError where the model could not learn when to stop, as its tokenizer has no end of a sequence."""
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no end of a sequence, so an answer would never "
+            "end. Name one in its tokenizer_config.json, as eos_token."
+        )

@@ -1,0 +1,38 @@
+"""Whether the sandbox holds on this machine, and what it costs: tried once a machine, before the first verdict.
+
+READS nothing   WRITES results/scratch/sandbox/<host>-<digest>.json
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Any
+
+from lora_ns.benchmarks.sandbox.health import TIMEOUT_SECONDS, gold_programs, named_report
+from lora_ns.config.text_files import replace_text
+from lora_ns.evaluation.eval_set import Exam
+from lora_ns.store.digests import digest_of
+from lora_ns.store.paths import Store
+
+
+def isolation_of(exam: Exam, store: Store) -> dict[str, Any] | None:
+    """Tier, attacks and gold solutions for an exam whose answers are run; None for any other.
+
+    Raises SandboxError where programs cannot be isolated.  A gold that fails is no error: it is a ceiling that every
+    model meets on this machine, and is listed.
+    """
+    if exam.spec.program is None:
+        return None
+    evaluation = exam.evaluation
+    timeout = float(evaluation.settings.get("timeout_seconds", TIMEOUT_SECONDS))
+    golds = gold_programs(exam.spec, exam.rows, exam.ids, timeout)
+    limits = {key: evaluation.settings[key] for key in ("memory_mb",) if key in evaluation.settings}
+    plain = {identity: [p.code, p.asserts, p.setup, p.harness] for identity, p in golds.items()}
+    payload = {"golds": plain, "sandbox": evaluation.sandbox, "timeout": timeout, **limits}
+    path = store.sandbox_report(platform.node(), digest_of(payload))
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    report = named_report(golds, evaluation.sandbox, limits)
+    replace_text(path, json.dumps(report, indent=1) + "\n")
+    return report

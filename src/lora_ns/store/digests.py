@@ -1,0 +1,76 @@
+"""What determines an artefact, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_ns.config import DatasetConfig, nearest
+from lora_ns.config.builtin import DATASET_VERSIONS
+from lora_ns.errors import ConfigError
+from lora_ns.store.local_files import files_by_split, sha256
+
+PROTOCOL = {"fetch": 1, "pretrain": 2, "tokenize": 3, "train": 2, "evaluate": 2, "merge": 1, "choose": 1, "tables": 1}
+"""Bumped by hand when a change of the code changes what a stage means; a part of every digest."""
+
+READING = {"hub": 2, "files": 2}
+"""Of what rows of the hub and of local files read as: raised when other values come out of the same bytes."""
+
+_VIEW = """columns format chat_template chat_template_options prompt_template response_template text_columns label_column labels
+    max_length""".split()
+"""Settings of a dataset that say how its rows are read, not which they are."""
+
+
+def sha256_file(path: Path) -> str:
+    """Checksum of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def view_of(dataset: DatasetConfig) -> dict[str, Any]:
+    """The settings of a data set that say how its rows are read."""
+    return dataset.model_dump(include=set(_VIEW))
+
+
+def digest_of(value: Mapping[str, Any]) -> str:
+    """Twelve hex digits of the sha256 of the value as canonical JSON; the same on every Python and in every key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What determines the rows, as plain values.
+
+    remembered: path -> sha256 of local files as last seen, used where a file is not on this machine.
+    Raises DataError for a local file that is neither here nor remembered.
+    """
+    if dataset.is_builtin:
+        source: dict[str, Any] = builtin_identity(dataset)
+    elif dataset.is_hub:
+        source = {"hub": dataset.name, "subset": dataset.subset, "revision": dataset.revision}
+        source |= {"reading": READING["hub"]}
+        source |= {"streaming": True} if dataset.streaming else {}
+    else:
+        files = files_by_split(dataset, remembered or {})
+        source = {
+            "files": {
+                split: [[kind, sha256(path, remembered or {})] for kind, path in entries] for split, entries in files.items()
+            },
+            "column_names": dataset.column_names,
+            "reading": READING["files"],
+        }
+    keys = "train_split validation_split eval_split validation_size eval_size split_seed max_samples".split()
+    limits = ["max_validation_samples", "max_eval_samples"]
+    return {"source": source, **{key: getattr(dataset, key) for key in [*keys, *limits]}}
+
+
+def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
+    """Name, version and options of a builtin source.  Raises ConfigError for an unknown name."""
+    name = str(dataset.name).removeprefix("builtin:")
+    if name not in DATASET_VERSIONS:
+        known = ", ".join(DATASET_VERSIONS)
+        raise ConfigError(f"dataset.name: there is no builtin {name!r}.{nearest(name, DATASET_VERSIONS)} Known: {known}.")
+    return {"builtin": name, "version": DATASET_VERSIONS[name], "options": dataset.options}

@@ -1,0 +1,96 @@
+"""Local files (data, base models): which hold which split, and their checksums, also where they are not on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from lora_ns.config import FILE_KINDS, DatasetConfig, file_kind, nearest
+from lora_ns.errors import DataError
+
+STEMS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
+"""Names under which a folder's files hold a split."""
+
+
+ALSO_CALLED = {"validation_matched": ("dev_matched",), "validation_mismatched": ("dev_mismatched",)}
+"""GLUE's own names of MNLI's two validation sets."""
+
+
+def files_by_split(dataset: DatasetConfig, remembered: Mapping[str, str]) -> dict[str, list[tuple[str, Path]]]:
+    """Split -> (kind, path) of its files.  Raises DataError for what is not there or of no known kind."""
+    name = dataset.name
+    if isinstance(name, dict):
+        unknown = [key for key in name if key not in STEMS]
+        if unknown:
+            raise DataError(f"dataset.name: {unknown[0]!r} is no split.{nearest(unknown[0], STEMS)} Known: {', '.join(STEMS)}.")
+        roles = {"train": dataset.train_split, "validation": "validation", "test": dataset.eval_split}
+        return {roles[split]: [_known(file, dataset, remembered) for file in files] for split, files in name.items()}
+    if isinstance(name, str) and (listed := files_in(Path(name).expanduser(), remembered)) is not None:
+        return _folder(Path(name).expanduser(), listed, dataset)
+    names = [name] if isinstance(name, str) else name
+    files = [_known(file, dataset, remembered) for file in names]
+    under = dataset.train_split
+    if all(path.name.split(".")[0].lower() in STEMS["test"] for _, path in files):
+        under = dataset.eval_split  # a set for evaluation only
+    return {under: files}
+
+
+def _known(file: str, dataset: DatasetConfig, remembered: Mapping[str, str]) -> tuple[str, Path]:
+    path = Path(file).expanduser()
+    if path.is_dir():
+        raise DataError(f"dataset.name: {file} is a folder; among several files, name files.")
+    if not path.is_file() and str(path) not in remembered:
+        hint = nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+        raise DataError(f"dataset.name: there is no file {file}.{hint}")
+    kind = dataset.file_kind or file_kind(path)
+    if kind is None:
+        raise DataError(
+            f"dataset.name: {file}: unknown ending; known: {', '.join(FILE_KINDS)} (each also with .gz). Or say by "
+            "dataset.file_kind how it is read."
+        )
+    return kind, path
+
+
+def files_in(folder: Path, remembered: Mapping[str, str]) -> list[Path] | None:
+    """The paths in a folder, or its files as remembered where it is not on this machine; None where neither is known."""
+    if folder.is_dir():
+        return sorted(folder.iterdir())
+    return None if folder.exists() else [path for path in map(Path, remembered) if path.parent == folder] or None
+
+
+def _folder(folder: Path, listed: list[Path], dataset: DatasetConfig) -> dict[str, list[tuple[str, Path]]]:
+    """A folder's files by split, found by their names: train.jsonl, dev.tsv, test-00000.parquet …
+
+    What a split that the config names has taken is no other's: with eval_split dev, dev.jsonl is not validation too.
+    """
+    found: dict[str, list[tuple[str, Path]]] = {}
+    named = list(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split)))
+    for split in dict.fromkeys([*named, *STEMS]):
+        stems = {split.lower(), *STEMS.get(split, ()), *ALSO_CALLED.get(split, ())}
+        taken = {path for files in found.values() for _, path in files} if split not in named else set()
+        for path in listed:
+            kind = None if path.is_dir() else dataset.file_kind or file_kind(path)
+            if kind and path not in taken and path.name.split(".")[0].split("-")[0].lower() in stems:
+                found.setdefault(split, []).append((kind, path))
+    if not found:
+        names = ", ".join(path.name for path in listed[:10]) or "nothing"
+        raise DataError(
+            f"dataset.name: folder {folder} holds no file named after a split (train, dev, test …); it holds {names}."
+        )
+    return found
+
+
+@cache
+def _sha256_at(path: str, size: int, mtime_ns: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256(path: Path, remembered: Mapping[str, str]) -> str:
+    """Checksum of a file's bytes; as remembered, where the file is not on this machine."""
+    if not path.is_file():
+        return remembered[str(path)]
+    status = path.stat()
+    return _sha256_at(str(path), status.st_size, status.st_mtime_ns)
