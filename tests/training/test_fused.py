@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from support import causal_task
 
+from lora_ns.workflow.pipeline import make_adapters
 from lora_ns.config import RunConfig, check, merge
 from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.data.fetch import fetch
@@ -148,7 +149,9 @@ def test_where_memory_is_short_fewer_are_trained_at_once(workplace: Path, tiny_c
     configs = [causal(tiny_causal, METHODS["lora"], seed=seed) for seed in (0, 1, 2)]
     store = ready(configs)
     steps = [Predictor(store).step(Run(config, store), workload_of(Run(config, store), []).shape) for config in configs[:2]]
-    found = together(configs, store, of_sweep(steps, PROCESSOR))
+    found: dict[str, Path | LoraNsError] = {}
+    runs = [Run(config, store) for config in configs]
+    make_adapters(runs, lambda run, outcome: found.update({run.name: outcome}), max_memory=of_sweep(steps, PROCESSOR), quiet=True)
     beside = [read_record(found[Run(c, store).name])["circumstances"].get("fused_with") for c in configs]
     names = [Run(config, store).name for config in configs]
     assert beside == [names[:2], names[:2], None]
