@@ -95,7 +95,8 @@ def _told(kind: Any) -> Any:
     if origin is Literal:  # a pattern may stand among the values (`pissa_niter_[number of iters]`)
         return "str" if any("[" in str(value) for value in inner) else {"literal": list(inner)}
     if origin in (Union, types.UnionType):
-        return {"union": [_told(one) for one in inner]}
+        # in one order: Python gives a union's members in that of the first like it in the process
+        return {"union": sorted(map(_told, inner), key=str)}
     if origin in (list, dict, tuple, set):
         return {origin.__name__: ["..." if one is ... else _told(one) for one in inner]}
     return "any"
