@@ -1,6 +1,6 @@
 """One experiment file in, the paper's tables out:  snakemake --cores N [--config experiment=configs/experiments/X.yaml]
 
-What each rule reads and writes stands in workflow/rules; what an experiment needs is worked out by lora_ns.dag.
+What each rule reads and writes stands in workflow/rules; what an experiment needs is worked out by lora_ns.workflow.dag_inputs.
 """
 
 from lora_ns.workflow.dag_inputs import local_cores, open_experiment

@@ -25,7 +25,7 @@ from pathlib import Path
 from lora_ns.config import RunConfig, load_config
 from lora_ns.errors import LoraNsError
 from lora_ns.models.imports import prepare_engines
-from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.artifact import is_finished, read_record
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.pipeline import make_adapter, make_tokens
@@ -108,7 +108,7 @@ def main() -> int:
         shutil.rmtree(adapter)
         struck: Counter[str] = Counter()
         finished = 0
-        while struck.total() < asked.kills or not exists(adapter):
+        while struck.total() < asked.kills or not is_finished(adapter):
             if time.monotonic() > end:
                 print(f"time is up after {struck.total()} kills", file=sys.stderr)
                 return 1
@@ -122,7 +122,7 @@ def main() -> int:
             elif status not in (0, 75):
                 print(f"a try that nobody touched ended with status {status}", file=sys.stderr)
                 return 1
-            if exists(adapter):
+            if is_finished(adapter):
                 finished += 1
                 if checksums(config, store) != expected:
                     print("the adapter differs from that of the run left alone", file=sys.stderr)

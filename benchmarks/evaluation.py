@@ -178,12 +178,12 @@ def forced(model: Any) -> None:
 def ours(model: Any, tokenizer: Any, asked: Answers) -> Answers:
     """Through the generator, as an evaluation asks, with nothing said about how many at a time."""
     from lora_ns.config import GenerationConfig
-    from lora_ns.evaluation.engines.decoding import Answer
+    from lora_ns.evaluation.engines.decoding import TokenSequence
     from lora_ns.evaluation.generation import Generator
 
     generator, said = Generator(model, tokenizer, GenerationConfig(max_new_tokens=LONGEST)), dict[str, list[int]]()
 
-    def keep(answer: Answer) -> str:
+    def keep(answer: TokenSequence) -> str:
         said[answer.key] = answer.tokens
         return ""
 

@@ -39,7 +39,7 @@ from lora_ns.training.train import train  # noqa: E402
 from lora_ns.workflow.pipeline import make_tokens  # noqa: E402
 from lora_ns.workflow.planning import memory  # noqa: E402
 from lora_ns.workflow.planning.devices import PROCESSOR  # noqa: E402
-from lora_ns.workflow.planning.estimator import Predictor  # noqa: E402
+from lora_ns.workflow.planning.estimator import Estimator  # noqa: E402
 from lora_ns.workflow.planning.workload import workload_of  # noqa: E402
 
 MEBIBYTE = 2**20
@@ -185,7 +185,7 @@ def case(folder: Path, name: str, method: str) -> dict[str, Any]:
     store = Store(folder)
     shape = workload_of(Run(config, store), []).shape
     start = time.perf_counter()
-    step = Predictor(store).step(Run(config, store), shape) if shape else None
+    step = Estimator(store).step(Run(config, store), shape) if shape else None
     assert step is not None, f"{name} {method} could not be predicted"
     return {
         "shape": name,

@@ -16,10 +16,10 @@ from lora_ns.config import RunConfig, check, known_methods
 from lora_ns.errors import ConfigError, LoraNsError
 from lora_ns.models.adapter import (
     REFUSALS,
-    attach,
+    apply_method,
     initial_factors,
+    load_adapter,
     load_trained,
-    put_on,
     reason_of,
     save_trained,
     without_adapter,
@@ -104,7 +104,7 @@ def try_method(method: str, task_type: str, folder: Path) -> Outcome:
         config = _config(method, task_type, folder)
         batch = _batch(task_type)
         make_deterministic(0)
-        model = attach(load_base(Run(config, Store(folder))), config, steps=STEPS)
+        model = apply_method(load_base(Run(config, Store(folder))), config, steps=STEPS)
         start = initial_factors(model, config)
         _train(model, batch)
     except (LoraNsError, *REFUSALS) as error:
@@ -117,7 +117,7 @@ def try_method(method: str, task_type: str, folder: Path) -> Outcome:
         base = _logits(loaded, batch)
     merged, not_merged = None, None
     try:
-        plain = put_on(load_base(Run(config, Store(folder))), adapter, method).merge_and_unload()
+        plain = load_adapter(load_base(Run(config, Store(folder))), adapter, method).merge_and_unload()
         merged = _difference(found, _logits(plain.eval(), batch))
         if merged > MERGE_TOLERANCE:
             merged, not_merged = None, "PEFT's merge computes something else than base and adapter"
@@ -166,7 +166,7 @@ def _experts(task_type: str, folder: Path) -> list[str]:
     for number, path in enumerate(paths):
         config = _config("lora", task_type, folder, init_lora_weights=False)
         make_deterministic(number)
-        save_trained(attach(load_base(Run(config, Store(folder))), config), path)
+        save_trained(apply_method(load_base(Run(config, Store(folder))), config), path)
     return [str(path) for path in paths]
 
 

@@ -90,9 +90,9 @@ def run_in(clone: Path, block: str) -> subprocess.CompletedProcess[str]:
 
 def evaluate(run: Any, evaluation: Any, **named: Any) -> Path:
     """The score file of one run, made where it is missing; raises why there is none."""
-    from lora_ns.evaluation.evaluate import evaluate_together
+    from lora_ns.evaluation.evaluate import evaluate_runs
 
-    (found,) = evaluate_together([run], evaluation, **named).values()
+    (found,) = evaluate_runs([run], evaluation, **named).values()
     if isinstance(found, Exception):
         raise found
     return found

@@ -1,4 +1,4 @@
-"""Imports point one way: config ← sources, benchmarks, scoring, sandbox ← store, record ← models, methods ← stages ← cli."""
+"""The house: rooms in the order of imports, no way back, and nobody reads another library's source."""
 
 from __future__ import annotations
 
@@ -10,74 +10,33 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
-LAYERS = [
-    {"errors", "gpus", "metric_names", "owner", "processes", "slurm", "units"},
-    {"config"},
-    {"scoring", "sandbox", "statistics"},
-    {"benchmarks", "sources"},
-    {"record", "store", "run", "tuning", "integrity", "comparing", "progress"},
-    {
-        "prompts",
-        "chat",
-        "encoding",
-        "overlap",
-        "models",
-        "machine",
-        "launch",
-        "node",
-        "trackers",
-        "engines",
-        "calibration",
-        "optimizers",
-        "methods",
-        "experiment",
-        "experiment_file",
-        "editor_schema",
-        "failure",
-        "history",
-    },
-    {"parity", "combine", "model_card", "training", "importing", "answering", "prediction", "preflight"},
-    {"fetch", "pretrain", "tokenize", "train", "evaluate", "merge", "infer", "choose", "trial", "tables", "report"},
-    {"sweep", "grouping", "dag", "chain", "provenance", "difference", "verify", "archive", "doctor"},
-    {"plan", "status"},
-    {"cli"},
-    {"__main__"},
-]
-STAGES = LAYERS[7]
+ROOMS = """
+    errors config benchmarks store data experiment models training evaluation merging reporting workflow provenance cli
+""".split()
+"""In the order of imports: a room uses what stands before it, never what stands after."""
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def room_of(module: str) -> str:
+    return (module + ".").split(".")[1]
 
 
-def imported_rooms(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
-    return {name.split(".")[1] for name in found if name.startswith("lora_ns.") and name.count(".") >= 1}
-
-
-def level(room: str) -> int:
-    places = [i for i, layer in enumerate(LAYERS) if room in layer]
-    assert places, f"{room} has no layer: say in this test where it belongs"
-    return places[0]
-
-
+LAUNCHER = PACKAGE / "workflow/launch_command.py"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
+def test_the_house_has_these_rooms_and_no_other() -> None:
+    there = {path.stem for path in PACKAGE.iterdir() if path.name != "__pycache__"}
+    assert there == {*ROOMS, "__init__", "__main__"}
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_a_module_imports_only_from_below(path: Path) -> None:
-    room = room_of(path)
-    rooms = imported_rooms(path) - {room, "__version__"}
-    rooms = {name for name in rooms if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
-    for other in rooms:
-        assert level(other) <= level(room), f"{room} imports {other}, which lies above it"
-        if room in STAGES:
-            assert other not in STAGES, f"stage {room} imports stage {other}: they meet as artefacts"
+def test_a_module_imports_only_from_its_own_room_and_those_before_it(path: Path) -> None:
+    own = room_of(name_of(path))
+    if own == "__main__":
+        return
+    later = ROOMS[ROOMS.index(own) + 1 :]
+    up = sorted(module for module in imported_modules(path) if room_of(module) in later)
+    assert not up, f"{name_of(path)} imports {', '.join(up)}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
@@ -86,8 +45,8 @@ def test_no_module_starts_the_command_line_again(path: Path) -> None:
     lists = [node.elts for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.List | ast.Tuple)]
     said = [[getattr(item, "value", None) for item in items] for items in lists]
     starts = any(one == "-m" and other == "lora_ns" for items in said for one, other in pairwise(items))
-    assert starts == (path == PACKAGE / "launch.py")
-    assert "PROGRAM" not in path.read_text() or path in (PACKAGE / "launch.py", PACKAGE / "dag.py")
+    assert starts == (path == LAUNCHER)
+    assert "PROGRAM" not in path.read_text() or path in (LAUNCHER, PACKAGE / "workflow/rule_params.py")
 
 
 def imported_modules(path: Path) -> set[str]:

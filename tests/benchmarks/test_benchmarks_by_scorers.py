@@ -1,14 +1,14 @@
 """GSM8K, MATH and the generic benchmarks: rows and completions in, verdicts out."""
 
 import json
-from pathlib import Path
 
 import pytest
+from support import SHARED_DATA
 
 from lora_ns.benchmarks import benchmark
 from lora_ns.errors import ConfigError, DataError
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+SHARED = SHARED_DATA
 GSM8K = SHARED / "gsm8k" / "test.jsonl"
 
 ROW = {"question": "What is 9 * 2?", "answer": "9 * 2 = <<9*2=18>>18\n#### 18"}

@@ -3,10 +3,10 @@
 import ast
 import gzip
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support import SHARED_DATA
 
 from lora_ns.benchmarks import benchmark
 from lora_ns.benchmarks.code import (
@@ -25,7 +25,7 @@ from lora_ns.data.contamination import QUESTIONS, forms_of, hashes_of, seen_in_t
 from lora_ns.data.prompts import with_examples
 from lora_ns.errors import ConfigError, DataError, SandboxError
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
+SHARED = SHARED_DATA
 MBPP = SHARED / "mbpp" / "mbpp.jsonl"
 HUMANEVAL = SHARED / "humaneval" / "HumanEval.jsonl.gz"
 

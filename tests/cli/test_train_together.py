@@ -14,7 +14,7 @@ from typing import Any
 from support import causal_task
 
 from lora_ns.config import RunConfig, check, merge
-from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.artifact import is_finished, read_record
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -72,7 +72,7 @@ def test_told_to_stop_it_ends_with_75_and_goes_on_to_the_same_bits(workplace: Pa
     process.send_signal(signal.SIGTERM)
     status, _, err = ended(process)
     assert status == 75 and "stopped by SIGTERM" in err and "Traceback" not in err
-    assert not any(map(exists, folders)) and len(list(Path("results/scratch").glob("sweep-*/checkpoint-*"))) == 1
+    assert not any(map(is_finished, folders)) and len(list(Path("results/scratch").glob("sweep-*/checkpoint-*"))) == 1
     status, _, err = ended(lora_ns_train(configs))
     assert status == 0, err
     records = [read_record(folder) for folder in folders]

@@ -18,7 +18,7 @@ from support import REPOSITORY, Run, run_in
 @pytest.fixture(scope="session")
 def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data/models with tiny-llama and tiny-bert: the repository's own where they are made already."""
-    from lora_ns.store.artifact import exists
+    from lora_ns.store.artifact import is_finished
     from lora_ns.store.paths import Store
     from lora_ns.workflow.pipeline import make_base_model
 
@@ -31,7 +31,7 @@ def base_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with (root / name.partition(":")[2]).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             folder, made = store.base_model(name), Store(REPOSITORY).base_model(name)
-            if exists(made) and not folder.exists():
+            if is_finished(made) and not folder.exists():
                 shutil.copytree(made, folder)
             make_base_model(name, store)
     return root / "data/models"

@@ -21,7 +21,7 @@ from lora_ns.config.schema import PeftSection
 from lora_ns.data.fetch import fetch
 from lora_ns.data.tokenization import tokenize
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
-from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.artifact import is_finished, read_record
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.training import checkpoints
@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_again_and_again_comes_to_the_same_bits(untouched) 
             os.kill(child, how)
             struck.append(name)
         assert status_of(child) in (0, 75, -signal.SIGKILL)
-        if exists(store.adapter(Run(config, store).name)):
+        if is_finished(store.adapter(Run(config, store).name)):
             break
     assert len(struck) >= 4, struck
     train(Run(config, store), quiet=True)
@@ -218,8 +218,8 @@ def test_a_signal_that_comes_while_a_run_is_saved_stops_before_the_next(
     monkeypatch.setattr(train_module, "_save", told_while_saving)
     with pytest.raises(Interrupted, match="stopped by SIGTERM: what was trained is kept"):
         runner.train_all([[Run(config, store) for config in configs]], lambda _, outcome: done.append(outcome), quiet=True)
-    assert done == [store.adapter(Run(configs[0], store).name)] and exists(done[0])
-    assert not exists(store.adapter(Run(configs[1], store).name))
+    assert done == [store.adapter(Run(configs[0], store).name)] and is_finished(done[0])
+    assert not is_finished(store.adapter(Run(configs[1], store).name))
 
 
 def test_a_full_disk_at_a_checkpoint_is_said_in_a_paragraph(untouched, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_every_rule_makes_its_outputs_of_inputs_from_the_future(
     ran |= made(*(one.score for one in trials))
     ran |= made(open_study.choice)
     assert ran_on_inputs_from_the_future(project, "scores") == {"evaluate", "scores"}
-    (run,) = open_study.settled().runs
+    (run,) = open_study.with_selection().runs
     ran |= made(run.merged / "record.json")
     ran |= made(open_study.tables_record)
     assert ran == {"tokenize", "train", "evaluate", "choose", "merge", "tables"}

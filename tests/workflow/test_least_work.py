@@ -220,7 +220,7 @@ def test_a_bumped_protocol_renames_what_the_stage_makes_and_what_follows(
             "adapter": run.name,
             "score": run.evaluations[0].name,
             "merged": Run(run.config, store).merged.name,
-            "tables": store.tables_record(experiment.plain(), []).name,
+            "tables": store.tables_record(experiment.to_dict(), []).name,
         }
 
     before = names()

@@ -21,8 +21,8 @@ rule fetch:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
-        request=study.request_of_rows,
+        program=study.commands.program,
+        request=study.commands.request_of_rows,
     shell:
         "exec {params.program} fetch {params.request} > {log:q} 2>&1"
 
@@ -36,8 +36,8 @@ rule fetch_model:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
-        run=study.run_file_of,
+        program=study.commands.program,
+        run=study.commands.run_file_of,
     shell:
         "exec {params.program} fetch --model --config {params.run:q} > {log:q} 2>&1"
 
@@ -53,8 +53,8 @@ rule pretrain:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
-        name=study.base_model_of,
+        program=study.commands.program,
+        name=study.commands.base_model_of,
     shell:
         "exec {params.program} pretrain {params.name:q} > {log:q} 2>&1"
 
@@ -72,7 +72,7 @@ rule tokenize:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
-        run=study.run_file_of,
+        program=study.commands.program,
+        run=study.commands.run_file_of,
     shell:
         "exec {params.program} tokenize --config {params.run:q} > {log:q} 2>&1"

@@ -17,11 +17,11 @@ rule evaluate:
     conda:
         "../../environment.yml"
     resources:
-        **study.evaluation_resources,
+        **study.commands.evaluation_resources,
     params:
-        program=study.program_of,
-        run=study.run_file_of,
-        evaluation=study.evaluation_file_of,
+        program=study.commands.program_of,
+        run=study.commands.run_file_of,
+        evaluation=study.commands.evaluation_file_of,
     shell:
         "exec {params.program} evaluate --config {params.run:q} --evaluation {params.evaluation:q} > {log:q} 2>&1"
 
@@ -39,12 +39,12 @@ rule evaluate_together:
     conda:
         "../../environment.yml"
     resources:
-        **study.evaluation_resources,
+        **study.commands.evaluation_resources,
     params:
-        program=study.program_of,
-        runs=study.run_files_of,
-        evaluation=study.evaluation_file_of,
-        members=study.members_of,
+        program=study.commands.program_of,
+        runs=study.commands.run_files_of,
+        evaluation=study.commands.evaluation_file_of,
+        members=study.commands.members_of,
     message:
         "evaluate {wildcards.job} on {wildcards.evaluation}: {params.members}"
     shell:

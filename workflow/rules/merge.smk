@@ -17,7 +17,7 @@ rule merge:
     conda:
         "../../environment.yml"
     params:
-        program=study.program_of,
-        run=study.run_file_of,
+        program=study.commands.program_of,
+        run=study.commands.run_file_of,
     shell:
         "exec {params.program} merge --config {params.run:q} > {log:q} 2>&1"

@@ -63,7 +63,7 @@ rule tables:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
+        program=study.commands.program,
         experiment=study.experiment_file,
     shell:
         "exec {params.program} tables --quiet {params.experiment:q} > {log:q} 2>&1"
@@ -78,7 +78,7 @@ rule report:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
+        program=study.commands.program,
         experiment=study.experiment_file,
     shell:
         "exec {params.program} report {params.experiment:q} > {log:q} 2>&1"

@@ -17,11 +17,11 @@ rule train:
     conda:
         "../../environment.yml"
     resources:
-        **study.training_resources,
+        **study.commands.training_resources,
     params:
-        launch=study.launch_of,
-        run=study.run_file_of,
-        trial=study.trial_flag_of,
+        launch=study.commands.launch_of,
+        run=study.commands.run_file_of,
+        trial=study.commands.trial_flag_of,
     shell:
         "exec {params.launch} train {params.trial} --config {params.run:q} > {log:q} 2>&1"
 
@@ -42,13 +42,13 @@ rule train_together:
     conda:
         "../../environment.yml"
     resources:
-        **study.training_resources,
+        **study.commands.training_resources,
     params:
-        program=study.program_of,
-        runs=study.run_files_of,
-        trial=study.trial_flag_of,
-        limits=study.limits_of,
-        members=study.members_of,
+        program=study.commands.program_of,
+        runs=study.commands.run_files_of,
+        trial=study.commands.trial_flag_of,
+        limits=study.commands.limits_of,
+        members=study.commands.members_of,
     message:
         "train {wildcards.job}: {params.members}"
     shell:

@@ -19,7 +19,7 @@ checkpoint choose:
     conda:
         "../../environment.yml"
     params:
-        program=study.program,
+        program=study.commands.program,
         experiment=study.experiment_file,
     shell:
         "exec {params.program} choose {params.experiment:q} > {log:q} 2>&1"

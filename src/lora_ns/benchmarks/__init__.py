@@ -66,7 +66,7 @@ TASK_TYPE_OF: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ExampleResult:
     """What one example came to.
 
     parsed: the answer read out of the completion (None where there was none).
@@ -111,9 +111,9 @@ class Benchmark:
 
     reference: Callable[[Row], Any] | None = None
     """Row -> what the judge compares with (JSON value); for classification and regression the label is used instead."""
-    judge: Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[Verdict]] | None = None
+    judge: Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[ExampleResult]] | None = None
     """(rows, completions, settings) -> one Verdict a row; completions[i] holds the n samples drawn for row i."""
-    aggregate: Callable[[Sequence[Verdict]], dict[str, float]] | None = None
+    aggregate: Callable[[Sequence[ExampleResult]], dict[str, float]] | None = None
     """Verdicts -> metrics beyond the plain means of Verdict.scores.  None: the means alone."""
     metrics_of_labels: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]] | None = None
     """(predictions, references) -> metrics; classification and regression only."""

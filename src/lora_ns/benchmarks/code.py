@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lora_ns.benchmarks import Benchmark, Row, Verdict
+from lora_ns.benchmarks import Benchmark, ExampleResult, Row
 from lora_ns.benchmarks.scorers.code_extraction import extract_code, function_program
 from lora_ns.benchmarks.scorers.pass_at_k import pass_at_k
 from lora_ns.errors import ConfigError, DataError
@@ -175,10 +175,10 @@ ProgramOf = Callable[[Row, str, float], "Program"]
 """(row, completion, timeout_seconds) -> Program."""
 
 
-def judge_of(program_of: ProgramOf) -> Callable[..., list[Verdict]]:
+def judge_of(program_of: ProgramOf) -> Callable[..., list[ExampleResult]]:
     """A judge that runs what `program_of` makes of each completion.  It raises SandboxError, never scores it."""
 
-    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[Verdict]:
+    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[ExampleResult]:
         from lora_ns.benchmarks.sandbox import run_checks
 
         timeout_seconds = float(settings.get("timeout_seconds", TIMEOUT_SECONDS))
@@ -210,9 +210,9 @@ def _checked_ks(ks: Any, completions: Sequence[Sequence[str]]) -> tuple[int, ...
     return tuple(dict.fromkeys((1, *ks)))
 
 
-def _verdict(codes: Sequence[str], outcomes: Sequence[Outcome], ks: Sequence[int]) -> Verdict:
+def _verdict(codes: Sequence[str], outcomes: Sequence[Outcome], ks: Sequence[int]) -> ExampleResult:
     passed = sum(outcome.status == "pass" for outcome in outcomes)
-    return Verdict(
+    return ExampleResult(
         parsed=codes[0],
         scores={f"pass@{k}": pass_at_k(len(outcomes), passed, k) for k in ks},
         detail={

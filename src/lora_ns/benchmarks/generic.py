@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lora_ns.benchmarks import Benchmark, Row, Verdict
+from lora_ns.benchmarks import Benchmark, ExampleResult, Row
 from lora_ns.benchmarks.scorers import SCORERS, Scorer, as_reference, scorer
 from lora_ns.errors import DataError
 
-Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[Verdict]]
+Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[ExampleResult]]
 """(rows, completions, settings) -> one Verdict a row; completions[i] holds the samples of row i."""
 
 _OPTIONS = {"regex": ("pattern", "which", "ignore_case")}
@@ -51,7 +51,7 @@ def judge_by(names: Sequence[str], reference_of: Callable[[Row], str]) -> Judge:
     A row's score is the mean over its samples; its `parsed` is what the main scorer read from the first of them.
     """
 
-    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[Verdict]:
+    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[ExampleResult]:
         scorers = {name: scorer(name) for name in names}
         pairs = zip(rows, completions, strict=True)
         return [_verdict(scorers, samples, reference_of(row)) for row, samples in pairs]
@@ -62,7 +62,7 @@ def judge_by(names: Sequence[str], reference_of: Callable[[Row], str]) -> Judge:
 def _judge_by_settings(name: str) -> Judge:
     """The judge of one scorer whose options and reference column come from the settings."""
 
-    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[Verdict]:
+    def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[ExampleResult]:
         options = {option: settings[option] for option in _OPTIONS.get(name, ()) if option in settings}
         scorers = {name: scorer(name, **options)}
         column = settings.get("reference_column")
@@ -72,10 +72,10 @@ def _judge_by_settings(name: str) -> Judge:
     return judge
 
 
-def _verdict(scorers: Mapping[str, Scorer], samples: Sequence[str], answer: str) -> Verdict:
+def _verdict(scorers: Mapping[str, Scorer], samples: Sequence[str], answer: str) -> ExampleResult:
     scored = {name: [score(sample, answer) for sample in samples] for name, score in scorers.items()}
     main = next(iter(scored.values()))
-    return Verdict(
+    return ExampleResult(
         parsed=main[0].parsed,
         scores={name: sum(one.correct for one in results) / len(results) for name, results in scored.items()},
         detail={"parsed": {name: [one.parsed for one in results] for name, results in scored.items()}},

@@ -95,7 +95,7 @@ def _described(file: Path, store: Store) -> Described:
     kind = kind_of(content)
     if kind == "experiment file":
         experiment = load_experiment(file, store)
-        return Described([run.config for run in experiment.blueprint], [trial.run.config for trial in experiment.trials])
+        return Described([run.config for run in experiment.planned_runs], [trial.run.config for trial in experiment.trials])
     if kind == "method file":
         task = {"task_name": "any", "task_type": "causal_lm", "model": {"name_or_path": "any"}}
         data = {"dataset": {"name": "any", "response_template": "{any}"}}

@@ -14,7 +14,7 @@ from lora_ns.cli.units import bytes_as_text, count_as_text, seconds_as_text
 from lora_ns.experiment.study import load_experiment
 from lora_ns.store.paths import Store
 from lora_ns.workflow.planning.devices import GPUS, Device
-from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.estimator import Estimator
 from lora_ns.workflow.planning.memory import cache_bytes
 from lora_ns.workflow.planning.plan import Misfit, Plan, PlannedRun, device_named, make_plan
 
@@ -37,7 +37,7 @@ def plan(
     store = Store()
     loaded = load_experiment(experiment, store)
     with errors.status("Predicting …") as waiting:
-        predictor = Predictor(store, notice=lambda what: waiting.update(f"Predicting {what} …"))
+        predictor = Estimator(store, notice=lambda what: waiting.update(f"Predicting {what} …"))
         made = make_plan(loaded, store, device_named(device, store), predictor)
     if as_json:
         typer.echo(json.dumps(plan_as_json(made), indent=1))
@@ -161,7 +161,7 @@ def _closing(made: Plan) -> list[str]:
     counts, left = made.counts, made.to_do
     states = ", ".join(f"{counts[state]} {state}" for state in counts if state != "done")
     lines = [f"{len(made.runs)} runs: {counts['done']} done{', ' + states if states else ''}."]
-    if made.experiment.is_open:
+    if made.experiment.needs_selection:
         lines.append("Settings are still searched for: what is compared is counted with the first setting of each grid.")
     adapters = sum(run.adapter_bytes for run in left)
     if adapters:

@@ -63,7 +63,7 @@ def verify(
     lines = []
     for verified in verify_all(requests, store, tolerance=tolerance, from_scratch=from_scratch, keep=keep):
         states[verified.state] += 1
-        lines.append(verified.plain())
+        lines.append(verified.to_dict())
         if not as_json:
             _print_verified(verified)
     if as_json:
@@ -107,9 +107,9 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What differs between two runs.  Example: lora-ns diff word_problems-tiny-llama-lora-s0 word_problems-tiny-llama-lora-s1"""
-    from lora_ns.provenance.compare_runs import as_text, difference
+    from lora_ns.provenance.compare_runs import as_text, compare_runs
 
-    found = difference(first, second, Store())
+    found = compare_runs(first, second, Store())
     typer.echo(json.dumps(found, indent=1, ensure_ascii=False) if as_json else as_text(found))
 
 

@@ -16,7 +16,7 @@ from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
 from lora_ns.models.imports import keep_torch_away, prepare_engines
-from lora_ns.store.evaluation_file import Evaluation, read_evaluation
+from lora_ns.store.evaluation_file import EvaluationRequest, read_evaluation
 from lora_ns.store.model_files import folder_here
 from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
@@ -142,16 +142,16 @@ def evaluate(
     store = Store()
     runs = [Run(_config(path, method, overrides), store) for path in config]
     prepare_engines(*(run.config for run in runs))
-    from lora_ns.evaluation.model_pool import Bases
+    from lora_ns.evaluation.model_pool import BaseModelPool
 
-    asked: dict[str, tuple[Evaluation, list[Run]]] = {}
+    asked: dict[str, tuple[EvaluationRequest, list[Run]]] = {}
     for path, run in zip(config, runs, strict=True):
         requests = [store.read_evaluation(evaluation)] if evaluation else run.evaluations
         if not requests:
             raise ConfigError(f"{path}: evaluation.benchmarks names nothing to evaluate.")
         for request in requests:
             asked.setdefault(request.name, (request, []))[1].append(run)
-    bases, results = Bases(store), list[tuple[str, Path | Exception]]()
+    bases, results = BaseModelPool(store), list[tuple[str, Path | Exception]]()
     for request, of_request in asked.values():
         made = make_scores(of_request, request, quiet=quiet, rescore=rescore, bases=bases, train=marker is None)
         results += made.items()

@@ -91,7 +91,7 @@ def _view(now: Status) -> RenderableType:
     if waiting:
         trained = now.count("trained")
         parts.append(Text(f"waiting {waiting}" + (f", {trained} of them to be evaluated" if trained else ""), style="dim"))
-    if now.is_open:
+    if now.needs_selection:
         parts.append(Text("the runs that are compared follow once the search's settings are chosen", style="dim"))
     return Group(*parts)
 
@@ -147,7 +147,7 @@ def _clock(now: float) -> str:
 def _as_json(now: Status) -> dict[str, Any]:
     return {
         "experiment": now.name,
-        "searching": now.is_open,
+        "searching": now.needs_selection,
         "runs": [
             {
                 "run": run.run.name,

@@ -19,8 +19,8 @@ from lora_ns.config import DatasetConfig
 from lora_ns.data import sources
 from lora_ns.data.prompts import Row, check_columns, normalised, question_of
 from lora_ns.errors import DataError
-from lora_ns.store.evaluation_file import Evaluation
-from lora_ns.store.integrity import intact
+from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -86,7 +86,7 @@ class Overlap:
             found |= set(places)
         return found if self.policy == "drop" else set()
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the record: count, and numbers of the first rows."""
         return {
             name: {"train_rows": len(numbers), "numbers": numbers[:LISTED_ROWS], "policy": self.policy}
@@ -126,11 +126,11 @@ def _own_questions(run: Run) -> dict[str, NDArray[np.uint64]]:
     return found
 
 
-def _questions_of_benchmark(evaluation: Evaluation, task_type: str, store: Store) -> dict[str, NDArray[np.uint64]]:
+def _questions_of_benchmark(evaluation: EvaluationRequest, task_type: str, store: Store) -> dict[str, NDArray[np.uint64]]:
     """`<benchmark> <split>` -> hashes of what its rows ask, each in all its forms."""
     spec, dataset, found = benchmark(evaluation.benchmark), evaluation.dataset, {}
     folder = store.rows(dataset)
-    intact(folder)
+    load_verified(folder)
     for split in _splits(folder):
         table = sources.read(folder, split, dataset.columns)
         if spec.prompt is None:

@@ -15,18 +15,18 @@ from lora_ns.config.text_files import replace_text
 from lora_ns.data import sources
 from lora_ns.errors import ConfigError
 from lora_ns.store import record
-from lora_ns.store.artifact import exists, making
-from lora_ns.store.digests import identity
+from lora_ns.store.artifact import atomic_artifact, is_finished
+from lora_ns.store.digests import rows_identity
 from lora_ns.store.paths import Store
 
 
 def fetch(dataset: DatasetConfig, store: Store) -> Path:
     """Makes the rows artefact where it is missing; returns its folder.  Raises DataError."""
     target = store.rows(dataset)
-    if exists(target):
+    if is_finished(target):
         return target
     meter = record.Meter()
-    with making(target) as (folder, notes):
+    with atomic_artifact(target) as (folder, notes):
         with meter.part("loading"):
             rows = sources.load(dataset)
         for split, table in rows.tables.items():
@@ -35,7 +35,7 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
         notes |= record.describe(
             "fetch",
             store.rows_digest(dataset),
-            {"name": dataset.name, **identity(dataset, store.remembered)},
+            {"name": dataset.name, **rows_identity(dataset, store.remembered)},
             inputs={},
             rows=counts,
             columns={split: table.column_names for split, table in rows.tables.items()},

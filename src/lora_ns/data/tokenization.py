@@ -25,8 +25,8 @@ from lora_ns.data.prompts import check_columns
 from lora_ns.data.tokenizer import check_end, load_tokenizer
 from lora_ns.errors import DataError
 from lora_ns.store import record
-from lora_ns.store.artifact import exists, making
-from lora_ns.store.integrity import intact
+from lora_ns.store.artifact import atomic_artifact, is_finished
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.run import Run
 
 BATCH_ROWS = 1000
@@ -66,7 +66,7 @@ class Ledger:
         self.supervised_tokens += example.supervised
         self.longest = max(self.longest, length)
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the record."""
         return {
             "rows_in": self.rows_in,
@@ -91,11 +91,11 @@ def tokenize(run: Run) -> Path:
     rows ask and dataset.overlap is `fail`.
     """
     config, target, rows = run.config, run.tokens, run.rows
-    if exists(target):
+    if is_finished(target):
         return target
-    intact(rows)
+    load_verified(rows)
     meter = record.Meter()
-    with making(target) as (folder, notes):
+    with atomic_artifact(target) as (folder, notes):
         with meter.part("loading"):
             tokenizer = load_tokenizer(config.model, run.store)
             if config.task_type == "causal_lm":
@@ -115,8 +115,8 @@ def tokenize(run: Run) -> Path:
             run.tokens_digest,
             {"task_type": config.task_type, "dataset": config.dataset.model_dump(), "model": config.model.model_dump()},
             inputs={"rows": rows.name, **_held_out(run)},
-            ledger={split: ledger.plain() for split, ledger in ledgers.items()},
-            overlap=overlap.plain(),
+            ledger={split: ledger.to_dict() for split, ledger in ledgers.items()},
+            overlap=overlap.to_dict(),
             warnings=overlap.warnings(),
             meter=meter,
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lora_ns.errors import EvaluationError
-from lora_ns.evaluation.engines.decoding import Answer
+from lora_ns.evaluation.engines.decoding import TokenSequence
 
 SLOTS = {"cpu": 64, "cuda": 256}
 """More answers at a time no longer pay: benchmarks/RESULTS.md for processors; on GPUs a guess."""
@@ -16,7 +16,7 @@ ROWS = {"cpu": 32, "cuda": 128}
 """Of whole texts that are read once, at a time."""
 
 
-def slots_that_fit(model: Any, answers: Sequence[Answer], new_tokens: int) -> int:
+def slots_that_fit(model: Any, answers: Sequence[TokenSequence], new_tokens: int) -> int:
     """The greatest power of two that pays and whose keys and values fit into memory."""
     kind = "cuda" if str(model.device).startswith("cuda") else "cpu"
     longest = max(len(answer.prompt) for answer in answers) + new_tokens

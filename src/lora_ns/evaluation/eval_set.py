@@ -29,13 +29,13 @@ from lora_ns.data.prompts import (
     with_examples,
 )
 from lora_ns.errors import DataError
-from lora_ns.store.evaluation_file import Evaluation
-from lora_ns.store.integrity import intact
+from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 
 
 @dataclass(frozen=True)
-class Exam:
+class EvalSet:
     """What is asked, row by row.
 
     ids: the row's own id where it has one that is unique, else its number in the split.
@@ -44,7 +44,7 @@ class Exam:
     """
 
     spec: Benchmark
-    evaluation: Evaluation
+    evaluation: EvaluationRequest
     task_type: str
     rows: list[Row]
     ids: list[str]
@@ -57,7 +57,7 @@ class Exam:
     def dataset(self) -> DatasetConfig:
         return self.evaluation.dataset
 
-    def part(self, places: Sequence[int]) -> Exam:
+    def part(self, places: Sequence[int]) -> EvalSet:
         """Some of its rows."""
         rows, ids = [self.rows[place] for place in places], [self.ids[place] for place in places]
         return replace(self, rows=rows, ids=ids, _encoded=[])
@@ -115,10 +115,10 @@ class Exam:
         return self.spec.reference(row) if self.spec.reference else None
 
 
-def read_exam(config: RunConfig, evaluation: Evaluation, store: Store) -> Exam:
+def read_eval_set(config: RunConfig, evaluation: EvaluationRequest, store: Store) -> EvalSet:
     """The rows of an evaluation, selected, limited and checked.  Raises DataError where they do not fit."""
     spec, dataset, folder = benchmark(evaluation.benchmark), evaluation.dataset, store.rows(evaluation.dataset)
-    intact(folder)
+    load_verified(folder)
     table = sources.read(folder, evaluation.split, dataset.columns)
     if spec.prompt is None:
         answered = evaluation.num_fewshot > 0 or spec.kind == "perplexity"
@@ -137,11 +137,11 @@ def read_exam(config: RunConfig, evaluation: Evaluation, store: Store) -> Exam:
         raise DataError(f"{spec.name}: no row of {dataset.name} ({evaluation.split}) holds any text.")
     chosen, ids = [row for row, _ in asked], [id_ for _, id_ in asked]
     examples, numbers = _examples(spec, evaluation, folder, rows)
-    exam = Exam(spec, evaluation, config.task_type, chosen, ids, examples, numbers, without_text)
+    eval_set = EvalSet(spec, evaluation, config.task_type, chosen, ids, examples, numbers, without_text)
     if spec.kind == "generation":
         for row in chosen:  # what has no right answer is said before the model is asked anything
-            exam.reference(row)
-    return exam
+            eval_set.reference(row)
+    return eval_set
 
 
 def _holds_text(row: Row, spec: Benchmark, dataset: DatasetConfig) -> bool:
@@ -171,7 +171,9 @@ def _last_answer(row: Mapping[str, Any], dataset: DatasetConfig) -> str | None:
         return None
 
 
-def _examples(spec: Benchmark, evaluation: Evaluation, folder: Any, rows: Sequence[Row]) -> tuple[list[Row], list[int] | None]:
+def _examples(
+    spec: Benchmark, evaluation: EvaluationRequest, folder: Any, rows: Sequence[Row]
+) -> tuple[list[Row], list[int] | None]:
     """(solved examples, their numbers in the train split or None for a benchmark's own fixed ones)."""
     wanted = evaluation.num_fewshot
     if wanted == 0:

@@ -18,23 +18,23 @@ from lora_ns.config.text_files import replace_text
 from lora_ns.data.contamination import seen_in_training, warning_of
 from lora_ns.errors import EvaluationError, Interrupted
 from lora_ns.evaluation.engines.vllm import served_by_vllm
-from lora_ns.evaluation.eval_set import Exam, read_exam
-from lora_ns.evaluation.model_pool import Bases
-from lora_ns.evaluation.predict import ask, probe_logits, room_warnings
-from lora_ns.evaluation.prediction_cache import kept_answers
-from lora_ns.evaluation.sandbox_report import isolation_of
-from lora_ns.evaluation.scoring import Outcome, judge
+from lora_ns.evaluation.eval_set import EvalSet, read_eval_set
+from lora_ns.evaluation.model_pool import BaseModelPool
+from lora_ns.evaluation.predict import predict, probe_logits, room_warnings
+from lora_ns.evaluation.prediction_cache import cached_predictions
+from lora_ns.evaluation.sandbox_report import sandbox_report
+from lora_ns.evaluation.scoring import EvalResult, score_predictions
 from lora_ns.models.adapter import without_adapter
 from lora_ns.models.base_model import best_device, load_base, make_deterministic
 from lora_ns.store import record
 from lora_ns.store.artifact import read_record
 from lora_ns.store.digests import sha256_file
-from lora_ns.store.evaluation_file import Evaluation
-from lora_ns.store.failures import noting
+from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.failures import record_failure
 from lora_ns.store.history import thinned_history
 from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
-from lora_ns.store.progress import reporting
+from lora_ns.store.progress import report_progress
 from lora_ns.store.run import Run
 
 CANARY_ROWS = 4
@@ -42,8 +42,13 @@ TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "out
 """What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
 
 
-def evaluate_together(
-    runs: Sequence[Run], evaluation: Evaluation, *, quiet: bool = False, rescore: bool = False, bases: Bases | None = None
+def evaluate_runs(
+    runs: Sequence[Run],
+    evaluation: EvaluationRequest,
+    *,
+    quiet: bool = False,
+    rescore: bool = False,
+    bases: BaseModelPool | None = None,
 ) -> dict[str, Path | Exception]:
     """Run -> its score file, or why it has none, in the order of the runs: one evaluation put to several runs.
 
@@ -51,11 +56,11 @@ def evaluate_together(
     taken off in turn; every run's score is what it would be alone.  One that fails does not stop the others; why it
     did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
     """
-    sitting = _Sitting(evaluation, runs[0].store, quiet, rescore, bases)
+    sitting = Evaluator(evaluation, runs[0].store, quiet, rescore, bases)
     found: dict[str, Path | Exception] = {run.name: EvaluationError("not asked") for run in runs}
     for run in sorted(runs, key=lambda run: _base_of(run.config)):
         try:
-            with noting(run.store, run.name, "evaluate") if Processes.here().is_first else nullcontext():
+            with record_failure(run.store, run.name, "evaluate") if Processes.here().is_first else nullcontext():
                 found[run.name] = sitting.score(run)
         except Interrupted:
             raise
@@ -70,16 +75,18 @@ def _base_of(config: RunConfig) -> tuple[str, ...]:
     return (str(method == "full"), config.model.model_dump_json(), config.task_type, str(config.seed))
 
 
-class _Sitting:
+class Evaluator:
     """One evaluation, put to one run after another."""
 
-    def __init__(self, evaluation: Evaluation, store: Store, quiet: bool, rescore: bool, bases: Bases | None = None):
+    def __init__(
+        self, evaluation: EvaluationRequest, store: Store, quiet: bool, rescore: bool, bases: BaseModelPool | None = None
+    ):
         self._evaluation = evaluation
         self._store = store
         self._quiet = quiet
         self._rescore = rescore
-        self._bases = bases or Bases(store)
-        self._exams: dict[str, Exam] = {}
+        self._bases = bases or BaseModelPool(store)
+        self._exams: dict[str, EvalSet] = {}
 
     def score(self, run: Run) -> Path:
         """A run's score file, made where it is missing."""
@@ -88,54 +95,54 @@ class _Sitting:
             return target
         trained = read_record(run.adapter)
         meter = record.Meter()
-        exam = self._exam(run.config)
-        overlap = _overlap(exam, run)
-        isolation = isolation_of(exam, run.store) if Processes.here().is_first else None
+        eval_set = self._eval_set(run.config)
+        overlap = _overlap(eval_set, run)
+        isolation = sandbox_report(eval_set, run.store) if Processes.here().is_first else None
         if self._rescore:
-            answers, facts, meter.figures["answering"] = kept_answers(run, exam)
+            answers, facts, meter.figures["answering"] = cached_predictions(run, eval_set)
         else:
-            answers, facts = _asked(run, exam, self._bases, meter, self._quiet)
+            answers, facts = _asked(run, eval_set, self._bases, meter, self._quiet)
         if Processes.here().is_first:
             with meter.part("judging"):
-                outcome = judge(exam, answers)
-            _write_score(run, exam, outcome, trained, isolation, {**facts, "overlap": overlap}, meter)
+                outcome = score_predictions(eval_set, answers)
+            _write_score(run, eval_set, outcome, trained, isolation, {**facts, "overlap": overlap}, meter)
         return target
 
-    def _exam(self, config: RunConfig) -> Exam:
+    def _eval_set(self, config: RunConfig) -> EvalSet:
         if config.task_type not in self._exams:
-            self._exams[config.task_type] = read_exam(config, self._evaluation, self._store)
+            self._exams[config.task_type] = read_eval_set(config, self._evaluation, self._store)
         return self._exams[config.task_type]
 
 
 def _write_score(
     run: Run,
-    exam: Exam,
-    outcome: Outcome,
+    eval_set: EvalSet,
+    outcome: EvalResult,
     trained: dict[str, Any],
     isolation: dict[str, Any] | None,
     facts: dict[str, Any],
     meter: record.Meter,
 ) -> None:
     """Predictions and score file, with all that the score stands on."""
-    config, store, evaluation = run.config, run.store, exam.evaluation
+    config, store, evaluation = run.config, run.store, eval_set.evaluation
     predictions = run.predictions(evaluation)
     lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in outcome.lines)
     replace_text(predictions, "".join(lines))
-    content = _score(config, exam, outcome, trained)
+    content = _score(config, eval_set, outcome, trained)
     content["trained"]["history"] = thinned_history(run.adapter)
     content |= record.describe(
         "evaluate",
         evaluation.digest,
-        {**evaluation.plain(), "task_type": config.task_type},
+        {**evaluation.to_dict(), "task_type": config.task_type},
         inputs={"adapter": run.name, "rows": store.rows(evaluation.dataset).name, "asked": _asked_rows(evaluation, store)},
         **facts,
-        fewshot={"rows": exam.example_numbers, "seed": evaluation.fewshot_seed} if exam.examples else None,
+        fewshot={"rows": eval_set.example_numbers, "seed": evaluation.fewshot_seed} if eval_set.examples else None,
         sandbox=isolation and outcome_of(isolation),
         outputs={"predictions": {"sha256": sha256_file(predictions)}},
         warnings=[
             *trained["warnings"],
             *_unpinned(config.dataset, evaluation.dataset),
-            *([f"{exam.without_text} rows without text were left out"] if exam.without_text else []),
+            *([f"{eval_set.without_text} rows without text were left out"] if eval_set.without_text else []),
             *(facts["prompt_warnings"] or []),
             *warning_of(facts["overlap"], evaluation.benchmark),
             *warnings_of(isolation, evaluation.benchmark),
@@ -148,15 +155,17 @@ def _write_score(
     replace_text(run.score(evaluation), json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _asked_rows(evaluation: Evaluation, store: Store) -> str:
+def _asked_rows(evaluation: EvaluationRequest, store: Store) -> str:
     """The checksum of the split that is asked, which may be the same in two artefacts."""
     return read_record(store.rows(evaluation.dataset))["outputs"][f"{evaluation.split}.parquet"]["sha256"]
 
 
-def _asked(run: Run, exam: Exam, bases: Bases, meter: record.Meter, quiet: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _asked(
+    run: Run, eval_set: EvalSet, bases: BaseModelPool, meter: record.Meter, quiet: bool
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
     served = None
-    if exam.evaluation.backend == "vllm" and exam.spec.kind == "generation":
+    if eval_set.evaluation.backend == "vllm" and eval_set.spec.kind == "generation":
         served = served_by_vllm(run)
     with ExitStack() as loaded:
         with meter.part("loading"):
@@ -164,10 +173,10 @@ def _asked(run: Run, exam: Exam, bases: Bases, meter: record.Meter, quiet: bool)
             # vLLM takes the GPU's memory for itself
             device = "cpu" if served is not None and served.why_not is None else best_device()
             model = loaded.enter_context(bases.trained(run, device))
-        canary = _canary(model, run, tokenizer, exam)
-        facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, exam)}
-        with meter.part("evaluating"), _progress(run, exam, quiet) as advance:
-            answers, how = ask(model, tokenizer, exam, advance, served)
+        canary = _canary(model, run, tokenizer, eval_set)
+        facts = {"canary": canary, "prompt_warnings": room_warnings(model, tokenizer, eval_set)}
+        with meter.part("evaluating"), _progress(run, eval_set, quiet) as advance:
+            answers, how = predict(model, tokenizer, eval_set, advance, served)
     meter.figures["answering"] = {**how, **_conditions(model, run.config, how)}
     return answers, facts
 
@@ -185,7 +194,7 @@ def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[s
     }
 
 
-def _canary(model: Any, run: Run, tokenizer: Any, exam: Exam) -> dict[str, Any] | None:
+def _canary(model: Any, run: Run, tokenizer: Any, eval_set: EvalSet) -> dict[str, Any] | None:
     """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
 
     None for method `none`, which is its own base.
@@ -193,15 +202,15 @@ def _canary(model: Any, run: Run, tokenizer: Any, exam: Exam) -> dict[str, Any] 
     config = run.config
     if config.peft.method == "none":
         return None
-    trained = probe_logits(model, tokenizer, exam, CANARY_ROWS)
+    trained = probe_logits(model, tokenizer, eval_set, CANARY_ROWS)
     if config.peft.method == "full":
         make_deterministic(config.seed)  # the same new head as before training
         base = load_base(run).to(model.device).eval()
-        before = probe_logits(base, tokenizer, exam, CANARY_ROWS)
+        before = probe_logits(base, tokenizer, eval_set, CANARY_ROWS)
         del base
     else:
         with without_adapter(model):
-            before = probe_logits(model, tokenizer, exam, CANARY_ROWS)
+            before = probe_logits(model, tokenizer, eval_set, CANARY_ROWS)
     difference = float((trained.float() - before.float()).abs().max())
     if not math.isfinite(difference):
         raise EvaluationError(f"the trained model of run {run.name} computes logits that are no numbers.")
@@ -210,10 +219,10 @@ def _canary(model: Any, run: Run, tokenizer: Any, exam: Exam) -> dict[str, Any] 
             f"the trained model of run {run.name} computes exactly what its base computes: the adapter was "
             "not loaded, or training changed nothing. It is not scored."
         )
-    return {"rows": min(CANARY_ROWS, len(exam.rows)), "max_logit_difference_from_base": difference}
+    return {"rows": min(CANARY_ROWS, len(eval_set.rows)), "max_logit_difference_from_base": difference}
 
 
-def _overlap(exam: Exam, run: Run) -> dict[str, Any] | None:
+def _overlap(eval_set: EvalSet, run: Run) -> dict[str, Any] | None:
     """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
 
     Raises EvaluationError where there are some and dataset.overlap is `fail`, before the model is asked anything.
@@ -221,10 +230,10 @@ def _overlap(exam: Exam, run: Run) -> dict[str, Any] | None:
     config = run.config
     if config.peft.method == "none":
         return None
-    found = seen_in_training(exam.questions, run.tokens, exam.ids)
+    found = seen_in_training(eval_set.questions, run.tokens, eval_set.ids)
     if found and found["rows"] and config.dataset.overlap == "fail":
         raise EvaluationError(
-            f"{found['rows']} rows of {exam.spec.name} ask what a training row asked (first: {found['ids'][0]}); "
+            f"{found['rows']} rows of {eval_set.spec.name} ask what a training row asked (first: {found['ids'][0]}); "
             "dataset.overlap is `fail`."
         )
     return found
@@ -238,7 +247,7 @@ def _unpinned(*datasets: DatasetConfig) -> list[str]:
     ]
 
 
-def _score(config: RunConfig, exam: Exam, outcome: Outcome, trained: Mapping[str, Any]) -> dict[str, Any]:
+def _score(config: RunConfig, eval_set: EvalSet, outcome: EvalResult, trained: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "task": config.task_name,
         "task_type": config.task_type,
@@ -247,13 +256,13 @@ def _score(config: RunConfig, exam: Exam, outcome: Outcome, trained: Mapping[str
         "peft_method": config.peft.method,
         "seed": config.seed,
         "run": trained["run"],
-        "benchmark": exam.spec.name,
-        "evaluation": exam.evaluation.name,
-        "main_metric": exam.spec.main_metric,
+        "benchmark": eval_set.spec.name,
+        "evaluation": eval_set.evaluation.name,
+        "main_metric": eval_set.spec.main_metric,
         "metrics": outcome.metrics,
-        "num_examples": len(exam.rows),
+        "num_examples": len(eval_set.rows),
         "examples": outcome.examples,
-        "unsafe_sandbox": exam.evaluation.sandbox == "unsafe",
+        "unsafe_sandbox": eval_set.evaluation.sandbox == "unsafe",
         "trained": {key: trained[key] for key in TRAINED},
     }
 
@@ -281,14 +290,14 @@ def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -
 
 
 @contextmanager
-def _progress(run: Run, exam: Exam, quiet: bool) -> Iterator[Any]:
+def _progress(run: Run, eval_set: EvalSet, quiet: bool) -> Iterator[Any]:
     """A progress bar on stderr where a person looks on, and a progress file for who asks from elsewhere."""
     import sys
 
     from rich.console import Console
     from rich.progress import Progress
 
-    shown, rows, asked = not quiet and sys.stderr.isatty(), len(exam.rows), 0
+    shown, rows, asked = not quiet and sys.stderr.isatty(), len(eval_set.rows), 0
 
     def advance(done: int) -> None:
         nonlocal asked
@@ -296,7 +305,10 @@ def _progress(run: Run, exam: Exam, quiet: bool) -> Iterator[Any]:
         bar.advance(job, done)
         report(asked)
 
-    name = exam.evaluation.name
-    with Progress(console=Console(stderr=True), disable=not shown) as bar, reporting(run.store, run.name, name, rows) as report:
-        job = bar.add_task(f"{exam.spec.name}: {exam.spec.kind}", total=rows)
+    name = eval_set.evaluation.name
+    with (
+        Progress(console=Console(stderr=True), disable=not shown) as bar,
+        report_progress(run.store, run.name, name, rows) as report,
+    ):
+        job = bar.add_task(f"{eval_set.spec.name}: {eval_set.spec.kind}", total=rows)
         yield advance

@@ -9,12 +9,12 @@ from typing import Any
 from lora_ns.config import GenerationConfig
 from lora_ns.errors import DataError, EvaluationError
 from lora_ns.evaluation.batch_size import halving, slots_that_fit
-from lora_ns.evaluation.engines.continuous import Continuous
-from lora_ns.evaluation.engines.decoding import Answer, Decoder
-from lora_ns.evaluation.engines.hf_generate import Plain
-from lora_ns.evaluation.engines.vllm import Served, Vllm
+from lora_ns.evaluation.engines.continuous import ContinuousEngine
+from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
+from lora_ns.evaluation.engines.hf_generate import HFGenerateEngine
+from lora_ns.evaluation.engines.vllm import Vllm, VLLMEngine
 
-ENGINES = {Continuous: "continuous", Plain: "generate", Vllm: "vllm"}
+ENGINES = {ContinuousEngine: "continuous", HFGenerateEngine: "generate", Vllm: "vllm"}
 
 Progress = Callable[[int], None]
 
@@ -37,7 +37,7 @@ class Generator:
         backend: str = "auto",
         size: int | None = None,
         streamer: Any = None,
-        served: Served | None = None,
+        served: VLLMEngine | None = None,
     ):
         self._model = model
         self._backend = backend
@@ -62,11 +62,11 @@ class Generator:
                 raise DataError(f"the prompt of row {key} has no tokens: there is nothing to go on from.")
         samples = self.decoder.config.num_samples
         pairs = list(zip(prompt_ids, keys, strict=True))
-        answers = [[Answer(ids, f"{key} {number}") for number in range(samples)] for ids, key in pairs]
+        answers = [[TokenSequence(ids, f"{key} {number}") for number in range(samples)] for ids, key in pairs]
         self._run([answer for of_prompt in answers for answer in of_prompt], _counting(samples, progress))
         return [[self.decoder.text(answer) for answer in of_prompt] for of_prompt in answers]
 
-    def _run(self, answers: Sequence[Answer], done: Callable[[Answer], None]) -> None:
+    def _run(self, answers: Sequence[TokenSequence], done: Callable[[TokenSequence], None]) -> None:
         """Answers all.  Raises EvaluationError where not even one at a time fits into memory."""
         if not answers:
             return
@@ -82,10 +82,10 @@ class Generator:
 
         self.facts |= halving(attempt, min(size, len(answers)))
 
-    def _engine(self, answers: Sequence[Answer]) -> tuple[Continuous | Plain | Vllm, str | None]:
+    def _engine(self, answers: Sequence[TokenSequence]) -> tuple[ContinuousEngine | HFGenerateEngine | Vllm, str | None]:
         """(engine, why it is not the one that comes first).  Raises EvaluationError where `continuous` cannot be it."""
         if self._backend == "generate":
-            return Plain(self._model, self.decoder, self._streamer), None
+            return HFGenerateEngine(self._model, self.decoder, self._streamer), None
         reason = self._obstacle(answers)
         refused = None
         if self._backend == "vllm" and self._served is not None:
@@ -94,25 +94,25 @@ class Generator:
                 return Vllm(self._served, self.decoder), None
             refused = f"not by vllm: {refused}"
         if reason is None:
-            engine = Continuous(self._model, self.decoder)
+            engine = ContinuousEngine(self._model, self.decoder)
             reason = engine.why_not(answers)
             if reason is None:
                 return engine, refused
         if self._backend == "continuous":
             raise EvaluationError(f"evaluation.backend continuous cannot answer with this model: {reason}.")
-        return Plain(self._model, self.decoder, self._streamer), refused or reason
+        return HFGenerateEngine(self._model, self.decoder, self._streamer), refused or reason
 
-    def _obstacle(self, answers: Sequence[Answer]) -> str | None:
+    def _obstacle(self, answers: Sequence[TokenSequence]) -> str | None:
         if self.decoder.config.num_beams > 1:
             return "beam search"
         return "a single answer" if len(answers) == 1 or self._streamer is not None else None
 
 
-def _counting(samples: int, progress: Progress) -> Callable[[Answer], None]:
+def _counting(samples: int, progress: Progress) -> Callable[[TokenSequence], None]:
     """Tells the progress of each example once its last sample is there."""
     seen: Counter[str] = Counter()
 
-    def done(answer: Answer) -> None:
+    def done(answer: TokenSequence) -> None:
         example = answer.key.rpartition(" ")[0]
         seen[example] += 1
         if seen[example] == samples:

@@ -20,13 +20,13 @@ from lora_ns.errors import ConfigError, DataError
 from lora_ns.evaluation.engines.decoding import with_stops
 from lora_ns.evaluation.generation import Generator
 from lora_ns.evaluation.predict import head_logits
-from lora_ns.evaluation.predictions import Answer, Journal, Row, output_line, read_rows
-from lora_ns.models.adapter import load_trained, put_on
+from lora_ns.evaluation.predictions import Answer, PredictionsFile, Row, output_line, read_rows
+from lora_ns.models.adapter import load_adapter, load_trained
 from lora_ns.models.base_model import best_device, load_base, make_deterministic
 from lora_ns.models.machine import check_machine
-from lora_ns.store.artifact import exists
-from lora_ns.store.digests import digest_of, sha256_file, view_of
-from lora_ns.store.integrity import intact
+from lora_ns.store.artifact import is_finished
+from lora_ns.store.digests import digest_of, reading_settings, sha256_file
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -77,7 +77,7 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
         model, source["run"] = load_trained(run, run.adapter), run.name
     elif (adapter / "adapter_config.json").is_file():
         _refuse_damaged(adapter, store)
-        model = put_on(load_base(run), adapter, config.model.name_or_path)
+        model = load_adapter(load_base(run), adapter, config.model.name_or_path)
         source["adapter"] = _checksums(adapter)
     elif (adapter / "config.json").is_file():
         _refuse_damaged(adapter, store)
@@ -93,7 +93,7 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
         "task_type": config.task_type,
         "dtype": config.model.dtype,
         "quantization": config.model.quantization,
-        "view": None if raw else view_of(config.dataset),
+        "view": None if raw else reading_settings(config.dataset),
         "generation": generation.model_dump() if config.task_type == "causal_lm" else None,
     }
     chat = None if raw else chat_of(config.dataset, tokenizer)
@@ -106,9 +106,9 @@ def _refuse_damaged(folder: Path, store: Store) -> None:
     What is somebody else's has no record to be checked against.
     """
     if store.keeps(folder):
-        intact(folder)
-    elif exists(folder):
-        intact(folder, elsewhere=True)
+        load_verified(folder)
+    elif is_finished(folder):
+        load_verified(folder, elsewhere=True)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -252,7 +252,7 @@ def infer_file(
     asked: list[Any] = [to_ask(row, subject, f"{source}, row {i + 1}") for i, row in enumerate(named)]
     blocks = _blocks(asked, batch_size * (BLOCK if subject.is_causal else 1))
     call = {**subject.identity, "input": sha256_file(source), "rows": len(rows), "batch_size": batch_size}
-    journal = Journal(output, digest_of(call), overwrite=overwrite)
+    journal = PredictionsFile(output, digest_of(call), overwrite=overwrite)
     answers = journal.answers
     for block in blocks:
         if not all(i in answers for i in block):

@@ -12,13 +12,13 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.data.tokenizer import load_tokenizer
-from lora_ns.models.adapter import load_trained, put_on, take_off
+from lora_ns.models.adapter import load_adapter, load_trained, unload_adapter
 from lora_ns.models.base_model import load_base, make_deterministic
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
 
-class Bases:
+class BaseModelPool:
     """One base model and tokenizer at a time, for as many runs as share them."""
 
     def __init__(self, store: Store):
@@ -52,9 +52,9 @@ class Bases:
                 yield base.eval()
             else:
                 make_deterministic(config.seed)
-                model = put_on(base, run.adapter, config.model.name_or_path).to(device).eval()
+                model = load_adapter(base, run.adapter, config.model.name_or_path).to(device).eval()
                 yield model
-                take_off(model)
+                unload_adapter(model)
         except BaseException:
             self._forget()  # half an adapter may be on it
             raise

@@ -20,8 +20,8 @@ from lora_ns.errors import DataError, EvaluationError
 from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
 from lora_ns.evaluation.distributed import spread
 from lora_ns.evaluation.engines.decoding import with_stops
-from lora_ns.evaluation.engines.vllm import Served
-from lora_ns.evaluation.eval_set import Exam
+from lora_ns.evaluation.engines.vllm import VLLMEngine
+from lora_ns.evaluation.eval_set import EvalSet
 from lora_ns.evaluation.generation import Generator
 from lora_ns.evaluation.loglikelihood import counted_tokens, log_likelihoods
 
@@ -30,8 +30,8 @@ Facts = dict[str, Any]
 Progress = Callable[[int], None]
 
 
-def ask(
-    model: Any, tokenizer: Any, exam: Exam, progress: Progress = lambda done: None, served: Served | None = None
+def predict(
+    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress = lambda done: None, served: VLLMEngine | None = None
 ) -> tuple[list[Answer], Facts]:
     """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
 
@@ -50,48 +50,48 @@ def ask(
     def of_places(places: list[int]) -> list[Answer]:
         if not places:
             return []
-        part = exam if len(places) == len(exam.rows) else exam.part(places)
-        answers, found = askers[exam.spec.kind](model, tokenizer, part, progress)
+        part = eval_set if len(places) == len(eval_set.rows) else eval_set.part(places)
+        answers, found = askers[eval_set.spec.kind](model, tokenizer, part, progress)
         facts.update(found)
         return answers
 
-    return spread(len(exam.rows), of_places), facts
+    return spread(len(eval_set.rows), of_places), facts
 
 
-def prompts_as_text(exam: Exam, tokenizer: Any) -> list[str]:
+def prompts_as_text(eval_set: EvalSet, tokenizer: Any) -> list[str]:
     """The prompts as the model reads them, chat template applied."""
-    return texts_to_ask(exam.prompts, chat_of(exam.dataset, tokenizer))
+    return texts_to_ask(eval_set.prompts, chat_of(eval_set.dataset, tokenizer))
 
 
-def probe_logits(model: Any, tokenizer: Any, exam: Exam, count: int) -> Any:
+def probe_logits(model: Any, tokenizer: Any, eval_set: EvalSet, count: int) -> Any:
     """Logits of the first rows: of the last position (causal) or of the classes, [rows, …]."""
     import torch
 
-    if exam.task_type != "causal_lm":
-        texts = [texts_of(row, exam.dataset) for row in exam.rows[:count]]
-        return head_logits(model, tokenizer, texts, exam.dataset.max_length)
-    encoded = encode_prompts(exam.prompts[:count], tokenizer, chat_of(exam.dataset, tokenizer))
+    if eval_set.task_type != "causal_lm":
+        texts = [texts_of(row, eval_set.dataset) for row in eval_set.rows[:count]]
+        return head_logits(model, tokenizer, texts, eval_set.dataset.max_length)
+    encoded = encode_prompts(eval_set.prompts[:count], tokenizer, chat_of(eval_set.dataset, tokenizer))
     with torch.inference_mode():
-        ids = [torch.tensor([row[: exam.dataset.max_length]], device=model.device) for row in encoded]
+        ids = [torch.tensor([row[: eval_set.dataset.max_length]], device=model.device) for row in encoded]
         return torch.stack([model(input_ids=row).logits[0, -1] for row in ids])
 
 
-def room_warnings(model: Any, tokenizer: Any, exam: Exam) -> list[str]:
+def room_warnings(model: Any, tokenizer: Any, eval_set: EvalSet) -> list[str]:
     """What a score says of prompts that leave no room for an answer within the positions the model was made for.
 
     Raises EvaluationError where it has no more positions than those: rotary ones go on, learned ones end.
     """
     config = model.config.get_text_config()
     room = getattr(config, "max_position_embeddings", None)
-    if exam.spec.kind != "generation" or room is None:
+    if eval_set.spec.kind != "generation" or room is None:
         return []
-    encoded = exam.prompt_ids(tokenizer)
-    new = exam.evaluation.generation.max_new_tokens
-    long = [identity for identity, ids in zip(exam.ids, encoded, strict=True) if len(ids) + new > room]
+    encoded = eval_set.prompt_ids(tokenizer)
+    new = eval_set.evaluation.generation.max_new_tokens
+    long = [identity for identity, ids in zip(eval_set.ids, encoded, strict=True) if len(ids) + new > room]
     if not long:
         return []
     said = (
-        f"{len(long)} prompts of {exam.spec.name} (first: row {long[0]}) with generation.max_new_tokens {new} are longer "
+        f"{len(long)} prompts of {eval_set.spec.name} (first: row {long[0]}) with generation.max_new_tokens {new} are longer "
         f"than the {room} positions that the model was made for"
     )
     if getattr(config, "rope_parameters", None) is None:
@@ -99,38 +99,40 @@ def room_warnings(model: Any, tokenizer: Any, exam: Exam) -> list[str]:
     return [said]
 
 
-def _generate(model: Any, tokenizer: Any, exam: Exam, progress: Progress, served: Served | None) -> tuple[list[Answer], Facts]:
-    evaluation = exam.evaluation
-    config, stop_ids = with_stops(evaluation.generation, chat_of(exam.dataset, tokenizer))
+def _generate(
+    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress, served: VLLMEngine | None
+) -> tuple[list[Answer], Facts]:
+    evaluation = eval_set.evaluation
+    config, stop_ids = with_stops(evaluation.generation, chat_of(eval_set.dataset, tokenizer))
     generator = Generator(
         model, tokenizer, config, stop_ids=stop_ids, backend=evaluation.backend, size=evaluation.batch_size, served=served
     )
-    completions = generator.texts(exam.prompt_ids(tokenizer), exam.ids, progress)
-    texts = prompts_as_text(exam, tokenizer)
+    completions = generator.texts(eval_set.prompt_ids(tokenizer), eval_set.ids, progress)
+    texts = prompts_as_text(eval_set, tokenizer)
     answers = [{"prompt": p, "completions": c} for p, c in zip(texts, completions, strict=True)]
     return answers, generator.facts
 
 
-def _choose(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
-    assert exam.spec.choices is not None
-    choices = [exam.spec.choices(row, exam.evaluation.settings)[0] for row in exam.rows]
-    chat = chat_of(exam.dataset, tokenizer)
-    flat = [(prompt, choice) for prompt, of_row in zip(exam.prompts, choices, strict=True) for choice in of_row]
+def _choose(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
+    assert eval_set.spec.choices is not None
+    choices = [eval_set.spec.choices(row, eval_set.evaluation.settings)[0] for row in eval_set.rows]
+    chat = chat_of(eval_set.dataset, tokenizer)
+    flat = [(prompt, choice) for prompt, of_row in zip(eval_set.prompts, choices, strict=True) for choice in of_row]
     encoded = encode_continuations([p for p, _ in flat], [c for _, c in flat], tokenizer, chat)
-    sums, facts = log_likelihoods(model, encoded, tokenizer.pad_token_id, exam.evaluation.batch_size)
+    sums, facts = log_likelihoods(model, encoded, tokenizer.pad_token_id, eval_set.evaluation.batch_size)
     found, answers = iter(sums), []
-    for prompt, of_row in zip(prompts_as_text(exam, tokenizer), choices, strict=True):
+    for prompt, of_row in zip(prompts_as_text(eval_set, tokenizer), choices, strict=True):
         answers.append({"prompt": prompt, "choices": of_row, "log_likelihoods": [next(found) for _ in of_row]})
         progress(1)
     return answers, facts
 
 
-def _measure(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
+def _measure(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
     examples, owners = [], []
     answers: list[Answer] = []
-    for number, result in enumerate(encode_rows(exam.rows, exam.dataset, tokenizer)):
+    for number, result in enumerate(encode_rows(eval_set.rows, eval_set.dataset, tokenizer)):
         if isinstance(result, Dropped):
-            raise DataError(f"row {exam.ids[number]} of {exam.dataset.name} has nothing to measure: {result.reason}.")
+            raise DataError(f"row {eval_set.ids[number]} of {eval_set.dataset.name} has nothing to measure: {result.reason}.")
         answers.append({"log_likelihood": 0.0, "tokens": 0, "bytes": 0})
         for example in result:
             ids, spans = example.columns["input_ids"], example.columns["spans"]
@@ -140,21 +142,21 @@ def _measure(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tupl
             answers[-1]["bytes"] += len(text.encode())
             examples.append((ids, spans))
             owners.append(number)
-    sums, facts = log_likelihoods(model, examples, tokenizer.pad_token_id, exam.evaluation.batch_size, progress)
+    sums, facts = log_likelihoods(model, examples, tokenizer.pad_token_id, eval_set.evaluation.batch_size, progress)
     for owner, value in zip(owners, sums, strict=True):
         answers[owner]["log_likelihood"] += value
     return answers, facts
 
 
-def _classify(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tuple[list[Answer], Facts]:
-    texts = [texts_of(row, exam.dataset) for row in exam.rows]
+def _classify(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
+    texts = [texts_of(row, eval_set.dataset) for row in eval_set.rows]
     answers: list[Answer] = [{"texts": text} for text in texts]
-    columns, limit = [list(column) for column in zip(*texts, strict=True)], exam.dataset.max_length
+    columns, limit = [list(column) for column in zip(*texts, strict=True)], eval_set.dataset.max_length
     lengths = [len(ids) for ids in tokenizer(*columns, truncation=True, max_length=limit)["input_ids"]]
 
     def of_batch(batch: list[int]) -> None:
         logits = head_logits(model, tokenizer, [texts[i] for i in batch], limit).float()
-        if exam.spec.kind == "regression":
+        if eval_set.spec.kind == "regression":
             for i, value in zip(batch, logits[:, 0].tolist(), strict=True):
                 answers[i]["prediction"] = value
         else:
@@ -163,7 +165,7 @@ def _classify(model: Any, tokenizer: Any, exam: Exam, progress: Progress) -> tup
         progress(len(batch))
 
     order = sorted(range(len(texts)), key=lambda i: (-lengths[i], i))
-    return answers, in_batches(order, rows_at_a_time(model, exam.evaluation.batch_size), of_batch)
+    return answers, in_batches(order, rows_at_a_time(model, eval_set.evaluation.batch_size), of_batch)
 
 
 def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> Any:

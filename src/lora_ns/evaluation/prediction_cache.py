@@ -13,9 +13,9 @@ from typing import Any
 from lora_ns.data.prompts import texts_of
 from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import DamagedError, DataError, EvaluationError
-from lora_ns.evaluation.eval_set import Exam
+from lora_ns.evaluation.eval_set import EvalSet
 from lora_ns.evaluation.predict import prompts_as_text
-from lora_ns.store.integrity import REMEDY, intact_score, score_faults
+from lora_ns.store.integrity import REMEDY, load_verified_score, score_faults
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -32,28 +32,28 @@ ANSWER_KEYS = {
 """What of a kept line is the model's answer."""
 
 
-def kept_answers(run: Run, exam: Exam) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+def cached_predictions(run: Run, eval_set: EvalSet) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """(the kept answers to this exam, facts for the record, how they were answered).
 
     Raises EvaluationError where none fit, DamagedError for a score or predictions that were changed since: edited answers
     would come out with a new seal.
     """
-    store, evaluation = run.store, exam.evaluation
+    store, evaluation = run.store, eval_set.evaluation
     own = run.predictions(evaluation)
     others = sorted(own.parent.glob("*.jsonl")) if own.parent.is_dir() else []
-    asked = _asked_texts(exam, run)
+    asked = _asked_texts(eval_set, run)
     for path in [own, *(other for other in others if other != own)]:
         score = store.score(run.name, path.stem)
         if not path.is_file() or not score.is_file():
             continue
-        before = intact_score(score)
-        if path != own and not _decoded_alike(before, exam, store):
+        before = load_verified_score(score)
+        if path != own and not _decoded_alike(before, eval_set, store):
             continue
         if found := score_faults(score, path):
             raise DamagedError(f"{score} is damaged: {'; '.join(found)}. {REMEDY}")
         lines = _lines(path)
-        if _answers_to(lines, asked, exam):
-            answers = [{key: line[key] for key in ANSWER_KEYS[exam.spec.kind]} for line in lines]
+        if _answers_to(lines, asked, eval_set):
+            answers = [{key: line[key] for key in ANSWER_KEYS[eval_set.spec.kind]} for line in lines]
             how = before["circumstances"].get("answering", {})
             return answers, {**_facts(before), "rescored_from": path.stem}, how
     raise EvaluationError(
@@ -69,35 +69,35 @@ def _facts(before: dict[str, Any]) -> dict[str, Any]:
     return {key: before.get(key) for key in ("canary", "prompt_warnings")} | {"asked": figures}
 
 
-def _decoded_alike(before: dict[str, Any], exam: Exam, store: Store) -> bool:
-    then, now = before.get("config", {}), exam.evaluation.plain()
-    if before.get("inputs", {}).get("rows") != store.rows(exam.dataset).name or exam.spec.kind == "perplexity":
+def _decoded_alike(before: dict[str, Any], eval_set: EvalSet, store: Store) -> bool:
+    then, now = before.get("config", {}), eval_set.evaluation.to_dict()
+    if before.get("inputs", {}).get("rows") != store.rows(eval_set.dataset).name or eval_set.spec.kind == "perplexity":
         return False
     if now["generation"]["do_sample"] and (then.get("backend") == "vllm") != (now["backend"] == "vllm"):
         return False  # drawn by other random numbers
     return all(then.get(key) == now[key] for key in DECODING)
 
 
-def _asked_texts(exam: Exam, run: Run) -> list[Any]:
+def _asked_texts(eval_set: EvalSet, run: Run) -> list[Any]:
     """What each row asks, as a kept line shows it; None where it does not."""
-    if exam.spec.kind in ("classification", "regression"):
-        return [texts_of(row, exam.dataset) for row in exam.rows]
-    if exam.spec.kind == "perplexity":
-        return [None] * len(exam.rows)
-    tokenizer = load_tokenizer(run.config.model, run.store) if exam.dataset.is_chat else None
-    return list(prompts_as_text(exam, tokenizer))
+    if eval_set.spec.kind in ("classification", "regression"):
+        return [texts_of(row, eval_set.dataset) for row in eval_set.rows]
+    if eval_set.spec.kind == "perplexity":
+        return [None] * len(eval_set.rows)
+    tokenizer = load_tokenizer(run.config.model, run.store) if eval_set.dataset.is_chat else None
+    return list(prompts_as_text(eval_set, tokenizer))
 
 
-def _answers_to(lines: list[dict[str, Any]], asked: list[Any], exam: Exam) -> bool:
+def _answers_to(lines: list[dict[str, Any]], asked: list[Any], eval_set: EvalSet) -> bool:
     """Whether the lines answer this exam, row by row."""
-    keys = ANSWER_KEYS[exam.spec.kind]
-    if [line.get("id") for line in lines] != exam.ids or not all(key in line for line in lines for key in keys):
+    keys = ANSWER_KEYS[eval_set.spec.kind]
+    if [line.get("id") for line in lines] != eval_set.ids or not all(key in line for line in lines for key in keys):
         return False
     if [line.get("prompt", line.get("texts")) for line in lines] != asked:
         return False
-    if exam.spec.choices is None:
+    if eval_set.spec.choices is None:
         return True
-    choices = [exam.spec.choices(row, exam.evaluation.settings)[0] for row in exam.rows]
+    choices = [eval_set.spec.choices(row, eval_set.evaluation.settings)[0] for row in eval_set.rows]
     return [line["choices"] for line in lines] == choices
 
 

@@ -65,7 +65,7 @@ def _free(key: str, columns: Collection[str]) -> str:
     return _free(f"predicted_{key}", columns) if key in columns else key
 
 
-class Journal:
+class PredictionsFile:
     """The answers so far, in `<output>.part`: a line that says which call they belong to, then one line an answer."""
 
     def __init__(self, output: Path, call: str, *, overwrite: bool):

@@ -11,22 +11,22 @@ from typing import Any
 
 from lora_ns.benchmarks.sandbox.health import TIMEOUT_SECONDS, gold_programs, named_report
 from lora_ns.config.text_files import replace_text
-from lora_ns.evaluation.eval_set import Exam
+from lora_ns.evaluation.eval_set import EvalSet
 from lora_ns.store.digests import digest_of
 from lora_ns.store.paths import Store
 
 
-def isolation_of(exam: Exam, store: Store) -> dict[str, Any] | None:
+def sandbox_report(eval_set: EvalSet, store: Store) -> dict[str, Any] | None:
     """Tier, attacks and gold solutions for an exam whose answers are run; None for any other.
 
     Raises SandboxError where programs cannot be isolated.  A gold that fails is no error: it is a ceiling that every
     model meets on this machine, and is listed.
     """
-    if exam.spec.program is None:
+    if eval_set.spec.program is None:
         return None
-    evaluation = exam.evaluation
+    evaluation = eval_set.evaluation
     timeout = float(evaluation.settings.get("timeout_seconds", TIMEOUT_SECONDS))
-    golds = gold_programs(exam.spec, exam.rows, exam.ids, timeout)
+    golds = gold_programs(eval_set.spec, eval_set.rows, eval_set.ids, timeout)
     limits = {key: evaluation.settings[key] for key in ("memory_mb",) if key in evaluation.settings}
     plain = {identity: [p.code, p.asserts, p.setup, p.harness] for identity, p in golds.items()}
     payload = {"golds": plain, "sandbox": evaluation.sandbox, "timeout": timeout, **limits}

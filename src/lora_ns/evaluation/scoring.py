@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lora_ns.benchmarks import Benchmark, Verdict
+from lora_ns.benchmarks import Benchmark, ExampleResult
 from lora_ns.data.prompts import label_of, number_of
 from lora_ns.errors import EvaluationError
-from lora_ns.evaluation.eval_set import Exam
+from lora_ns.evaluation.eval_set import EvalSet
 
 Answer = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvalResult:
     """examples: id, scores and more, by column, for the score file; lines: for the predictions file; metrics: the score."""
 
     examples: dict[str, Any]
@@ -24,7 +24,7 @@ class Outcome:
     metrics: dict[str, float]
 
 
-def judge(exam: Exam, answers: Sequence[Answer]) -> Outcome:
+def score_predictions(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
     """What the answers of an exam came to.  Raises EvaluationError, SandboxError where they cannot be judged."""
     judges = {
         "generation": _judge_texts,
@@ -33,70 +33,70 @@ def judge(exam: Exam, answers: Sequence[Answer]) -> Outcome:
         "classification": _judge_labels,
         "regression": _judge_labels,
     }
-    outcome = judges[exam.spec.kind](exam, answers)
+    outcome = judges[eval_set.spec.kind](eval_set, answers)
     bad = [name for name, value in outcome.metrics.items() if not math.isfinite(value)]
     if bad:
-        raise EvaluationError(f"{exam.spec.name}: {', '.join(bad)} came to no number: the model computes no numbers.")
+        raise EvaluationError(f"{eval_set.spec.name}: {', '.join(bad)} came to no number: the model computes no numbers.")
     return outcome
 
 
-def _judge_texts(exam: Exam, answers: Sequence[Answer]) -> Outcome:
-    spec, evaluation = exam.spec, exam.evaluation
+def _judge_texts(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
+    spec, evaluation = eval_set.spec, eval_set.evaluation
     assert spec.judge is not None
     completions = [answer["completions"] for answer in answers]
-    verdicts = spec.judge(exam.rows, completions, {**evaluation.settings, "sandbox": evaluation.sandbox})
-    return _outcome(exam, answers, verdicts, [exam.reference(row) for row in exam.rows])
+    verdicts = spec.judge(eval_set.rows, completions, {**evaluation.settings, "sandbox": evaluation.sandbox})
+    return _outcome(eval_set, answers, verdicts, [eval_set.reference(row) for row in eval_set.rows])
 
 
-def _judge_choices(exam: Exam, answers: Sequence[Answer]) -> Outcome:
+def _judge_choices(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
     """accuracy by log-likelihood, accuracy_norm by log-likelihood a byte of the answer."""
-    assert exam.spec.choices is not None
+    assert eval_set.spec.choices is not None
     references, verdicts = [], []
-    for row, answer in zip(exam.rows, answers, strict=True):
-        texts, right = exam.spec.choices(row, exam.evaluation.settings)
+    for row, answer in zip(eval_set.rows, answers, strict=True):
+        texts, right = eval_set.spec.choices(row, eval_set.evaluation.settings)
         sums = answer["log_likelihoods"]
         by_byte = [value / max(1, len(text.encode())) for value, text in zip(sums, texts, strict=True)]
         chosen, chosen_norm = _likeliest(sums), _likeliest(by_byte)
         scores = {"accuracy": float(chosen == right), "accuracy_norm": float(chosen_norm == right)}
-        verdicts.append(Verdict(parsed=texts[chosen], scores=scores))
+        verdicts.append(ExampleResult(parsed=texts[chosen], scores=scores))
         references.append(texts[right])
-    return _outcome(exam, answers, verdicts, references)
+    return _outcome(eval_set, answers, verdicts, references)
 
 
-def _judge_likelihoods(exam: Exam, answers: Sequence[Answer]) -> Outcome:
+def _judge_likelihoods(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
     """Over all tokens, not over rows: a long row counts for more, as in training."""
     total = -sum(answer["log_likelihood"] for answer in answers)
     tokens, characters = sum(a["tokens"] for a in answers), sum(a["bytes"] for a in answers)
     loss = total / max(tokens, 1)
-    verdicts = [Verdict(None, {"loss": -a["log_likelihood"] / max(a["tokens"], 1)}) for a in answers]
-    outcome = _outcome(exam, answers, verdicts, [None] * len(answers))
+    verdicts = [ExampleResult(None, {"loss": -a["log_likelihood"] / max(a["tokens"], 1)}) for a in answers]
+    outcome = _outcome(eval_set, answers, verdicts, [None] * len(answers))
     metrics = {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "bits_per_byte": total / math.log(2) / max(characters, 1)}
     # what the metrics divide by, so that the rows can be resampled
     sizes = {size: [int(a[size]) for a in answers] for size in ("tokens", "bytes")}
-    return Outcome({**outcome.examples, **sizes}, outcome.lines, metrics)
+    return EvalResult({**outcome.examples, **sizes}, outcome.lines, metrics)
 
 
-def _judge_labels(exam: Exam, answers: Sequence[Answer]) -> Outcome:
+def _judge_labels(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
     """Classes or numbers compared; accuracy is kept by example where there are classes."""
-    spec, data = exam.spec, exam.dataset
+    spec, data = eval_set.spec, eval_set.dataset
     assert spec.metrics_of_labels is not None
-    examples: dict[str, Any] = {"id": exam.ids, "scores": {}}
+    examples: dict[str, Any] = {"id": eval_set.ids, "scores": {}}
     predictions: list[Any]
     references: list[Any]
     if spec.kind == "regression":
-        references = [number_of(row, data, number) for number, row in enumerate(exam.rows)]
+        references = [number_of(row, data, number) for number, row in enumerate(eval_set.rows)]
         predictions = [answer["prediction"] for answer in answers]
         errors = [(p - r) ** 2 for p, r in zip(predictions, references, strict=True)]
         examples["scores"] = {"squared_error": errors}
     else:
-        references = [label_of(row, data, number) for number, row in enumerate(exam.rows)]
+        references = [label_of(row, data, number) for number, row in enumerate(eval_set.rows)]
         predictions = [_likeliest(answer["probabilities"]) for answer in answers]
         examples["scores"] = {"accuracy": [float(p == r) for p, r in zip(predictions, references, strict=True)]}
         examples["probabilities"] = [answer["probabilities"] for answer in answers]
     examples |= {"prediction": predictions, "reference": references}
     lines = [
         {
-            "id": exam.ids[i],
+            "id": eval_set.ids[i],
             **answer,
             "prediction": predictions[i],
             "reference": references[i],
@@ -104,14 +104,16 @@ def _judge_labels(exam: Exam, answers: Sequence[Answer]) -> Outcome:
         }
         for i, answer in enumerate(answers)
     ]
-    return Outcome(examples, lines, spec.metrics_of_labels(predictions, references))
+    return EvalResult(examples, lines, spec.metrics_of_labels(predictions, references))
 
 
 def _likeliest(values: Sequence[float]) -> int:
     return max(range(len(values)), key=values.__getitem__)
 
 
-def _outcome(exam: Exam, answers: Sequence[Answer], verdicts: Sequence[Verdict], references: Sequence[Any]) -> Outcome:
+def _outcome(
+    eval_set: EvalSet, answers: Sequence[Answer], verdicts: Sequence[ExampleResult], references: Sequence[Any]
+) -> EvalResult:
     lines = [
         {
             "id": identity,
@@ -121,15 +123,15 @@ def _outcome(exam: Exam, answers: Sequence[Answer], verdicts: Sequence[Verdict],
             "scores": dict(verdict.scores),
             **({"detail": dict(verdict.detail)} if verdict.detail else {}),
         }
-        for identity, answer, verdict, reference in zip(exam.ids, answers, verdicts, references, strict=True)
+        for identity, answer, verdict, reference in zip(eval_set.ids, answers, verdicts, references, strict=True)
     ]
-    return Outcome({"id": exam.ids, "scores": _by_metric(verdicts)}, lines, _metrics(verdicts, exam.spec))
+    return EvalResult({"id": eval_set.ids, "scores": _by_metric(verdicts)}, lines, _metrics(verdicts, eval_set.spec))
 
 
-def _by_metric(verdicts: Sequence[Verdict]) -> dict[str, list[float]]:
+def _by_metric(verdicts: Sequence[ExampleResult]) -> dict[str, list[float]]:
     return {name: [verdict.scores[name] for verdict in verdicts] for name in verdicts[0].scores}
 
 
-def _metrics(verdicts: Sequence[Verdict], spec: Benchmark) -> dict[str, float]:
+def _metrics(verdicts: Sequence[ExampleResult], spec: Benchmark) -> dict[str, float]:
     means = {name: sum(values) / len(values) for name, values in _by_metric(verdicts).items()}
     return means | (spec.aggregate(verdicts) if spec.aggregate else {})

@@ -12,14 +12,14 @@ from pathlib import Path
 from lora_ns.benchmarks import benchmark
 from lora_ns.config.text_files import replace_text
 from lora_ns.store import record
-from lora_ns.store.artifact import making, read_record
-from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.artifact import atomic_artifact, read_record
+from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.store.run import Run
 
 
 def keep_divergence(run: Run, reason: str) -> Path:
     """The record of a run that diverged, in the adapter's place; returns its folder."""
-    with making(run.adapter) as (_, notes):
+    with atomic_artifact(run.adapter) as (_, notes):
         notes |= record.describe(
             "train",
             run.digest,
@@ -32,7 +32,7 @@ def keep_divergence(run: Run, reason: str) -> Path:
     return run.adapter
 
 
-def score_divergence(run: Run, evaluation: Evaluation) -> Path | None:
+def score_divergence(run: Run, evaluation: EvaluationRequest) -> Path | None:
     """The score of a trial that diverged, which holds no value; None where it is there, and for every other run.
 
     Raises TrainingError for a run that diverged and is asked test rows.
@@ -58,6 +58,6 @@ def score_divergence(run: Run, evaluation: Evaluation) -> Path | None:
         "num_examples": 0,
         "diverged": trained["diverged"],
     }
-    content |= record.describe("evaluate", evaluation.digest, evaluation.plain(), inputs={"adapter": run.name})
+    content |= record.describe("evaluate", evaluation.digest, evaluation.to_dict(), inputs={"adapter": run.name})
     replace_text(path, json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path

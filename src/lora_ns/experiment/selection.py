@@ -14,14 +14,14 @@ from typing import Any
 from lora_ns.benchmarks import metric_names
 from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError, TrainingError
-from lora_ns.experiment.study import Experiment, Trial, chosen_of
+from lora_ns.experiment.study import Study, Trial, chosen_of
 from lora_ns.store import record
 from lora_ns.store.digests import sha256_file
-from lora_ns.store.integrity import intact_score
+from lora_ns.store.integrity import load_verified_score
 from lora_ns.store.paths import Store
 
 
-def choose(experiment: Experiment, store: Store) -> Path:
+def choose(experiment: Study, store: Store) -> Path:
     """Writes which setting each method takes on each task: the best mean over the trials' seeds, the first of equals.
 
     Raises LoraNsError where trials lack their score, TrainingError where no setting of a method could be trained.
@@ -78,7 +78,7 @@ def _settings(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 def _line(trials: Sequence[Trial]) -> dict[str, Any]:
     """What one setting came to: a seed without a value (its training diverged) rules the setting out."""
-    contents = [intact_score(trial.score) for trial in trials]
+    contents = [load_verified_score(trial.score) for trial in trials]
     metric = contents[0]["main_metric"]
     values = {str(c["seed"]): c["metrics"].get(metric) for c in contents}
     known = [value for value in values.values() if value is not None]

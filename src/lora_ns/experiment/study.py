@@ -41,7 +41,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TaskMethod:
     """One method on one task: all but the seed, and but the setting where one is searched for."""
 
     raw: Mapping[str, Any]
@@ -91,7 +91,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Study:
     """An experiment, resolved: every run complete and checked."""
 
     name: str
@@ -105,9 +105,9 @@ class Experiment:
     merge: bool
     sweep: SweepConfig
     store: Store
-    cells: list[Cell]
+    cells: list[TaskMethod]
     trials: list[Trial]
-    blueprint: list[Run]
+    planned_runs: list[Run]
     """Every run that is compared, where settings are searched for with the first setting in place of the chosen one."""
     runs: list[Run]
     """Every run that is compared; while the choice is open, only those of methods that are not searched for."""
@@ -116,7 +116,7 @@ class Experiment:
     file: str
     """Its file, as a path from the root; hangs on no machine."""
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What the tables need to know of it."""
         keys = ("name", "title", "caption", "label", "baseline", "tasks", "methods", "seeds")
         return {key: getattr(self, key) for key in keys}
@@ -128,15 +128,15 @@ class Experiment:
         return self.store.choice(self.name, tried) if tried else None
 
     @property
-    def is_open(self) -> bool:
+    def needs_selection(self) -> bool:
         """Whether the choice is still to be made."""
         return self.choice is not None and not self.choice.is_file()
 
     @cached_property
     def tables_record(self) -> Path:
         """The record of the finished tables; its name says all that they are made from."""
-        asked = [*self.blueprint, *(trial.run for trial in self.trials), *self.bases]
-        return self.store.tables_record(self.plain(), [name for run in asked for name in run.score_names])
+        asked = [*self.planned_runs, *(trial.run for trial in self.trials), *self.bases]
+        return self.store.tables_record(self.to_dict(), [name for run in asked for name in run.score_names])
 
     @cached_property
     def general(self) -> set[str]:
@@ -147,11 +147,11 @@ class Experiment:
     def fixed(self) -> list[Run]:
         """The runs that are compared whatever settings are chosen."""
         searched = {(trial.task, trial.method) for trial in self.trials}
-        return [run for run in self.blueprint if (run.config.task_name, run.config.method) not in searched]
+        return [run for run in self.planned_runs if (run.config.task_name, run.config.method) not in searched]
 
-    def settled(self) -> Experiment:
+    def with_selection(self) -> Study:
         """The experiment with the chosen settings' runs, where the choice is made; else as it is."""
-        if self.choice is None or self.is_open:
+        if self.choice is None or self.needs_selection:
             return self
         return replace(self, runs=self.runs_with(chosen_of(read_trials(self.choice))))
 
@@ -178,7 +178,7 @@ def chosen_of(trials: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Sett
     return {(t["task"], t["method"]): t["setting"] for t in trials if t["chosen"]}
 
 
-def load_experiment(path: Path, store: Store | None = None) -> Experiment:
+def load_experiment(path: Path, store: Store | None = None) -> Study:
     """The experiment at `path` with all its runs.  Raises ConfigError with every fault of every file at once."""
     store = store or Store()
     given = read_experiment_file(path)
@@ -202,20 +202,20 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
     cells = [_cell(given, task, method, store) for task in tasks for method in methods]
     budgets = {str(cell.raw["method_name"]): len(cell.settings) for cell in cells if not _is_base(cell.raw)}
     problems += [f"{path}: {fault}" for fault in unequal_budgets(budgets)]
-    blueprint: list[Run] = []
+    planned_runs: list[Run] = []
     trials: list[Trial] = []
     for cell in cells:
         with _gathering(problems, cell.where):
-            blueprint += cell.runs(given.seeds, next(iter(cell.settings), None))
+            planned_runs += cell.runs(given.seeds, next(iter(cell.settings), None))
             seeds = given.tune_seeds or given.seeds[:1]
             trials += [cell.trial(seed, setting) for setting in cell.settings for seed in seeds]
     bases = [base for task in tasks for base in _bases(given, task, store)] if given.forgetting and not problems else []
-    task_names = list(dict.fromkeys(run.config.task_name for run in blueprint))
+    task_names = list(dict.fromkeys(run.config.task_name for run in planned_runs))
     if not problems and len(task_names) < len(tasks):
         problems.append(f"{path}: tasks: two tasks have the same task_name; give one a `name`.")
     if problems:
         raise ConfigError(_said_once(problems, cells))
-    experiment = Experiment(
+    experiment = Study(
         name=given.name,
         title=given.title or given.name,
         caption=given.caption,
@@ -229,15 +229,15 @@ def load_experiment(path: Path, store: Store | None = None) -> Experiment:
         store=store,
         cells=cells,
         trials=trials,
-        blueprint=blueprint,
+        planned_runs=planned_runs,
         runs=[],
         bases=bases,
         file=Path(os.path.relpath(path, store.root)).as_posix(),
     )
-    return replace(experiment, runs=experiment.fixed).settled()
+    return replace(experiment, runs=experiment.fixed).with_selection()
 
 
-def _said_once(problems: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+def _said_once(problems: Sequence[str], cells: Sequence[TaskMethod]) -> list[str]:
     """The problems, each once; one that a task has with every method is the task's own."""
     tasks = [cell.where.partition(" with ")[0] for cell in cells]
     found = list(dict.fromkeys(problems))
@@ -270,7 +270,7 @@ def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[st
 
 def _cell(
     given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], method: tuple[MethodEntry, Mapping[str, Any]], store: Store
-) -> Cell:
+) -> TaskMethod:
     """Task, method, the experiment's overrides, the entries' own, later ones winning."""
     (task_entry, raw_task), (method_entry, raw_method) = task, method
     raw = with_method(raw_task, {**raw_method, "method_name": _method_name(*method)})
@@ -279,7 +279,7 @@ def _cell(
         raw = merge(raw, expand_dotted(layer))
     grid = {} if _is_base(raw) else method_entry.tune or given.tune or {}
     where = f"{task_entry.config} with {method_entry.config}"
-    return Cell(raw, where, store, tuple(settings_of(grid)) if grid else (), given.general_text)
+    return TaskMethod(raw, where, store, tuple(settings_of(grid)) if grid else (), given.general_text)
 
 
 def _bases(given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], store: Store) -> list[Run]:

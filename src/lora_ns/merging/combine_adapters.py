@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_ns.config import MergeConfig
 from lora_ns.errors import ConfigError
-from lora_ns.models.adapter import put_beside, put_on
+from lora_ns.models.adapter import load_adapter, put_beside
 
 DEFAULT_DENSITY = 0.5
 
@@ -30,7 +30,7 @@ def stack(base: Any, adapters: Sequence[Path], base_name: str) -> Any:
         raise ConfigError(f"merge.adapters: {' and '.join(sorted(kinds))} adapters cannot be merged with one another.")
     for folder, config in zip(adapters, configs, strict=True):
         _check_adds_up(folder, config)
-    model = put_on(base, adapters[0], base_name, name="0")
+    model = load_adapter(base, adapters[0], base_name, name="0")
     for number, folder in enumerate(adapters[1:], start=1):
         put_beside(model, folder, base_name, name=str(number))
     return model

@@ -17,14 +17,14 @@ from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import ConfigError, LoraNsError
 from lora_ns.merging import combine_adapters, logit_parity
 from lora_ns.merging.model_card import model_card
-from lora_ns.models.adapter import load_trained, put_on, reason_of, without_adapter
+from lora_ns.models.adapter import load_adapter, load_trained, reason_of, without_adapter
 from lora_ns.models.base_model import load_base, make_deterministic
 from lora_ns.models.machine import check_machine
 from lora_ns.store import record
-from lora_ns.store.artifact import exists, making, read_record
+from lora_ns.store.artifact import atomic_artifact, is_finished, read_record
 from lora_ns.store.digests import sha256_file
 from lora_ns.store.environment import code_state, package_versions
-from lora_ns.store.integrity import intact
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -49,8 +49,8 @@ def merge(run: Run, *, output: Path | None = None) -> Path:
     """
     run = identified(run)
     config, target = run.config, output or run.merged
-    if exists(target) and output is None:
-        intact(target)
+    if is_finished(target) and output is None:
+        load_verified(target)
         return target
     if output is not None and output.exists() and not output.is_dir():
         raise ConfigError(f"--output: {output} is a file; name a folder.")
@@ -60,7 +60,7 @@ def merge(run: Run, *, output: Path | None = None) -> Path:
     check_machine(config, training=False)
     meter = record.Meter()
     parts = parts_of(run)
-    with making(target) as (folder, notes):
+    with atomic_artifact(target) as (folder, notes):
         make_deterministic(config.seed)
         with meter.part("loading"):
             tokenizer = load_tokenizer(config.model, run.store)
@@ -117,7 +117,7 @@ def identified(run: Run) -> Run:
     named = []
     for entry in config.merge.adapters:
         folder = _folder(entry.adapter, store)
-        known = exists(store.adapter(entry.adapter)) and store.adapter(entry.adapter) == folder
+        known = is_finished(store.adapter(entry.adapter)) and store.adapter(entry.adapter) == folder
         named.append(entry.model_copy(update={"sha256": None if known else _checksum(folder)}))
     name = f"{config.merge.combination}_of_{len(named)}"
     settings = config.merge.model_copy(update={"adapters": named})
@@ -188,7 +188,7 @@ def _merged(run: Run, parts: list[Part]) -> Any:
             stacked = combine_adapters.stack(base, [part.folder for part in parts], name)
             merged = combine_adapters.fold(stacked, [part.weight for part in parts], config.merge, config.seed)
         else:
-            merged = _with_trained_heads(put_on(base, parts[0].folder, name).merge_and_unload())
+            merged = _with_trained_heads(load_adapter(base, parts[0].folder, name).merge_and_unload())
     except (AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
         raise ConfigError(f"peft.method {config.peft.method} cannot be merged: {reason_of(error)}") from error
     return _in_dtype(merged, config)
@@ -257,7 +257,7 @@ def _warnings(run: Run, parts: list[Part]) -> list[str]:
     wanted = run.model_identity
     found = []
     for part in parts:
-        if exists(part.folder):
+        if is_finished(part.folder):
             trained_on = json.loads(read_record(part.folder)["inputs"]["model"])
             if trained_on != wanted:
                 found.append(f"the adapter {part.name} was trained on another base model")

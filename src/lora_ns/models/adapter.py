@@ -19,9 +19,9 @@ from lora_ns.config.method_constraints import takes_out_of_base
 from lora_ns.errors import ConfigError, DataError, TrainingError
 from lora_ns.models.base_model import load_base
 from lora_ns.models.lora_init import INITIALISATIONS, Calibration, initialise_loftq
-from lora_ns.store.artifact import exists
+from lora_ns.store.artifact import is_finished
 from lora_ns.store.digests import digest_of
-from lora_ns.store.integrity import intact
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.run import Run
 
 TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
@@ -42,7 +42,7 @@ REFUSALS = (
 """What PEFT raises where method and model do not go together."""
 
 
-def attach(
+def apply_method(
     model: Any,
     config: RunConfig,
     *,
@@ -262,16 +262,16 @@ def load_trained(run: Run, adapter: Path) -> Any:
     if method == "full":
         _refuse_damaged(adapter)
         return load_base(run, place=str(adapter))
-    return put_on(load_base(run), adapter, run.config.model.name_or_path)
+    return load_adapter(load_base(run), adapter, run.config.model.name_or_path)
 
 
 def _refuse_damaged(adapter: Path) -> None:
     """An adapter of somebody else's has no record to be checked against."""
-    if exists(adapter):
-        intact(adapter)
+    if is_finished(adapter):
+        load_verified(adapter)
 
 
-def put_on(base: Any, adapter: Path, base_name: str, *, name: str = "default") -> Any:
+def load_adapter(base: Any, adapter: Path, base_name: str, *, name: str = "default") -> Any:
     """The PEFT adapter in a folder on its base model, under a name.  Raises DataError where they do not go together."""
     from peft import PeftConfig, PeftModel
 
@@ -298,7 +298,7 @@ def _reading(adapter: Path, base_name: str) -> Iterator[None]:
         raise DataError(f"the adapter {adapter} cannot be put on {base_name}: {reason_of(error)}") from error
 
 
-def take_off(model: Any) -> None:
+def unload_adapter(model: Any) -> None:
     """Takes a PEFT adapter off again, so that its base stands alone."""
     base = model.get_base_model()
     if not model.active_peft_config.is_prompt_learning:

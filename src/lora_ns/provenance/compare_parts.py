@@ -29,7 +29,7 @@ class Part:
     said: str
     """What was compared; where it differs, how far, and where first."""
 
-    def plain(self) -> dict[str, str]:
+    def to_dict(self) -> dict[str, str]:
         """For --json."""
         return {"name": self.name, "state": self.state, "said": self.said}
 

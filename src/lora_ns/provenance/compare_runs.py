@@ -10,20 +10,20 @@ from typing import Any
 from lora_ns.config import read_mapping
 from lora_ns.provenance.compare_parts import compare_curves, environment_differences, flat, read_history
 from lora_ns.reporting.score_file import asked_same_rows
-from lora_ns.store.integrity import intact, intact_score
+from lora_ns.store.integrity import load_verified, load_verified_score
 from lora_ns.store.paths import Store
-from lora_ns.store.run import run_of
+from lora_ns.store.run import find_run
 
 DATA_INPUTS = ("tokens", "model", "rows")
 
 
-def difference(first: str, second: str, store: Store) -> dict[str, Any]:
+def compare_runs(first: str, second: str, store: Store) -> dict[str, Any]:
     """Two runs, by name or by a path of theirs, side by side.
 
     Returns runs; config, data, environment: name -> [first, second] where they differ; curve; scores by benchmark.
     Raises ConfigError for a run that is not known, DamagedError for one that is not whole.
     """
-    runs = [run_of(first, store), run_of(second, store)]
+    runs = [find_run(first, store), find_run(second, store)]
     kept = [_kept(run, store) for run in runs]
     trained = [side["trained"] for side in kept]
     return {
@@ -39,10 +39,10 @@ def difference(first: str, second: str, store: Store) -> dict[str, Any]:
 def _kept(run: str, store: Store) -> dict[str, Any]:
     """What is kept of a run: its scores, and its adapter's record or what a score says of it."""
     paths = sorted(store.score(run, "any").parent.glob("*.json"))
-    scores = {content["evaluation"]: content for content in map(intact_score, paths)}
+    scores = {content["evaluation"]: content for content in map(load_verified_score, paths)}
     folder = store.adapter(run)
     if folder.exists():
-        return {"scores": scores, "trained": intact(folder), "history": read_history(folder)}
+        return {"scores": scores, "trained": load_verified(folder), "history": read_history(folder)}
     trained: Mapping[str, Any] = next((score["trained"] for score in scores.values() if "trained" in score), {})
     return {"scores": scores, "trained": trained, "history": trained.get("history") or []}
 

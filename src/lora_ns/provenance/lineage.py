@@ -10,10 +10,10 @@ from typing import Any
 
 from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
-from lora_ns.store.artifact import exists
-from lora_ns.store.digests import identity, sha256_file
-from lora_ns.store.evaluation_file import Evaluation, read_evaluation
-from lora_ns.store.integrity import faults, intact, intact_score, score_faults
+from lora_ns.store.artifact import is_finished
+from lora_ns.store.digests import rows_identity, sha256_file
+from lora_ns.store.evaluation_file import EvaluationRequest, read_evaluation
+from lora_ns.store.integrity import faults, load_verified, load_verified_score, score_faults
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -47,7 +47,7 @@ def read_score(path: Path) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict) or not {"run", "evaluation", "metrics", "method", "seed"} <= set(content):
-        return intact_score(path)
+        return load_verified_score(path)
     return content
 
 
@@ -59,7 +59,7 @@ def of_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = No
     folder = store.adapter(run)
     if not (folder.exists() or store.run_file(run).is_file() or from_score):
         raise ConfigError(f"there is no run {run!r}: neither its run file nor its adapter is here.")
-    trained: Mapping[str, Any] = intact(folder) if not faults(folder) else from_score or {}
+    trained: Mapping[str, Any] = load_verified(folder) if not faults(folder) else from_score or {}
     config = _config(store, run)
     found = {
         "kind": "adapter",
@@ -72,7 +72,7 @@ def of_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = No
         "made_again_by": f"lora-ns verify {run}",
         "made_first_by": f"lora-ns train --config {_quoted(store.run_file(run))}",
     }
-    if from_score and exists(folder) and not faults(folder):
+    if from_score and is_finished(folder) and not faults(folder):
         scored = from_score.get("outputs")
         found["is_the_one_scored"] = None if scored is None else scored == trained["outputs"]
     return found if config is None else found | _data_of(Run(config, store))
@@ -89,7 +89,7 @@ def _data_of(run: Run) -> dict[str, Any]:
 
 def of_artefact(folder: Path) -> dict[str, Any]:
     """Rows, tokens, a base model or a merged model, by its record.  Raises DamagedError where it is not whole."""
-    content = intact(folder)
+    content = load_verified(folder)
     return {
         "kind": content["stage"],
         "path": str(folder),
@@ -143,7 +143,7 @@ def _rows(dataset: DatasetConfig, store: Store) -> dict[str, Any]:
     """The rows' artefact, and the revision, checksums or version that they are from."""
     found: dict[str, Any] = {"name": dataset.name}
     try:
-        found |= {"source": identity(dataset, store.remembered)["source"], **_artefact(store.rows(dataset))}
+        found |= {"source": rows_identity(dataset, store.remembered)["source"], **_artefact(store.rows(dataset))}
     except InputError as error:
         found["state"] = f"unknown: {error}"
     return found
@@ -169,7 +169,7 @@ def _config(store: Store, run: str) -> RunConfig | None:
     return load_config(path) if path.is_file() else None
 
 
-def _evaluation(store: Store, name: str) -> Evaluation | None:
+def _evaluation(store: Store, name: str) -> EvaluationRequest | None:
     path = store.evaluation_file(name)
     return read_evaluation(path) if path.is_file() else None
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError
-from lora_ns.experiment.study import Experiment, read_trials
+from lora_ns.experiment.study import Study, read_trials
 from lora_ns.reporting.tables.table import Table, from_json
 from lora_ns.store import record
 from lora_ns.store.digests import PROTOCOL, sha256_file
 from lora_ns.store.failures import failure_of
-from lora_ns.store.integrity import intact_score
+from lora_ns.store.integrity import load_verified_score
 from lora_ns.store.paths import Store
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ CODE = ("reporting/**/*.py", "benchmarks/metric_names.py")
 """The code whose change makes other tables."""
 
 
-def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
+def tables(experiment: Study, store: Store) -> tuple[Table, ...]:
     """The experiment's tables; made, with the figures, unless they stand there as they would be made.
 
     Raises LoraNsError while the settings are not chosen, DataError where a score file cannot be used.
     """
-    if experiment.is_open:
+    if experiment.needs_selection:
         tried = sum(trial.score.is_file() for trial in experiment.trials)
         raise LoraNsError(
             f"the settings of {experiment.name} are not chosen yet: {tried} of {len(experiment.trials)} trials have their "
@@ -47,7 +47,7 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
         "schema": record.SCHEMA,
         "stage": "tables",
         "protocol": PROTOCOL["tables"],
-        "experiment": experiment.plain(),
+        "experiment": experiment.to_dict(),
         "experiment_file": experiment.file,
         "general": sorted(experiment.general),
         "code": _code_digest(),
@@ -61,17 +61,17 @@ def tables(experiment: Experiment, store: Store) -> tuple[Table, ...]:
     return from_json((out / "tables.json").read_text(encoding="utf-8"))
 
 
-def record_of(experiment: Experiment, store: Store) -> Path:
+def record_of(experiment: Study, store: Store) -> Path:
     """Where the tables' record lies: by another name while runs are missing, so that no workflow takes it for done."""
     lacking = [run["run"] for run in missing_runs(experiment, store)]
     lacking += [run.name for run in experiment.bases if run.name not in lacking and not run.scores[0].is_file()]
     if not lacking:
         return experiment.tables_record
     known = [name for run in experiment.runs for name in run.score_names]
-    return store.tables_record(experiment.plain(), known, lacking)
+    return store.tables_record(experiment.to_dict(), known, lacking)
 
 
-def missing_runs(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
+def missing_runs(experiment: Study, store: Store) -> list[dict[str, Any]]:
     """Each run that lacks a score, whether it failed, and why; benchmarks: those that it lacks."""
     missing = []
     for run in experiment.runs:
@@ -86,19 +86,19 @@ def missing_runs(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
     return missing
 
 
-def _inputs(experiment: Experiment) -> list[Path]:
+def _inputs(experiment: Study) -> list[Path]:
     """Every file that the tables are made from."""
     scores = _scores(experiment)
     return scores if experiment.choice is None else [*scores, experiment.choice]
 
 
-def _scores(experiment: Experiment) -> list[Path]:
+def _scores(experiment: Study) -> list[Path]:
     """The score files that are there: of what is compared, and of the base models where forgetting is measured."""
     runs = (*experiment.runs, *experiment.bases)
     return [path for path in dict.fromkeys(path for run in runs for path in run.scores) if path.is_file()]
 
 
-def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target: Path) -> None:
+def _make(experiment: Study, store: Store, notes: Mapping[str, Any], target: Path) -> None:
     from lora_ns.reporting.figures import draw_figures
     from lora_ns.reporting.results import collect
     from lora_ns.reporting.rng import SEED
@@ -108,9 +108,9 @@ def _make(experiment: Experiment, store: Store, notes: Mapping[str, Any], target
 
     scores = _scores(experiment)
     for score in scores:
-        intact_score(score)
+        load_verified_score(score)
     trials = read_trials(experiment.choice) if experiment.choice else []
-    results = collect(experiment.plain(), scores, notes["missing"], root=store.root, general=experiment.general)
+    results = collect(experiment.to_dict(), scores, notes["missing"], root=store.root, general=experiment.general)
     folder = store.tables(experiment.name)
     for old in folder.glob("record-*.json"):
         old.unlink()

@@ -17,7 +17,7 @@ from lora_ns.errors import DataError, LoraNsError, TrainingError
 from lora_ns.store import record
 
 
-def exists(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     """Whether the artefact is there: exactly when its record is."""
     return (folder / "record.json").is_file()
 
@@ -39,7 +39,7 @@ def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
 
 
 @contextmanager
-def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def atomic_artifact(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
 
     A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.  Where another
@@ -48,7 +48,7 @@ def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     scratch = scratch_beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
+        _remove_leftovers(target)
         scratch.mkdir()
     except OSError as error:
         raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
@@ -57,17 +57,17 @@ def making(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield scratch, notes
         notes["outputs"] = record.checksums(scratch)
         record.write_json(scratch / "record.json", record.sealed(notes))
-        if not exists(target):
+        if not is_finished(target):
             shutil.rmtree(target, ignore_errors=True)  # left without a record
             scratch.replace(target)
     except OSError as error:
-        if not exists(target):
+        if not is_finished(target):
             raise LoraNsError(f"cannot write {target}: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _sweep(target: Path) -> None:
+def _remove_leftovers(target: Path) -> None:
     """Removes scratch that a killed process of this machine left for this artefact."""
     ours = f".{target.name}.tmp-{platform.node()}-"
     for old in target.parent.glob(f"{ours}*"):

@@ -30,7 +30,7 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def view_of(dataset: DatasetConfig) -> dict[str, Any]:
+def reading_settings(dataset: DatasetConfig) -> dict[str, Any]:
     """The settings of a data set that say how its rows are read."""
     return dataset.model_dump(include=set(_VIEW))
 
@@ -41,7 +41,7 @@ def digest_of(value: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None) -> dict[str, Any]:
+def rows_identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What determines the rows, as plain values.
 
     remembered: path -> sha256 of local files as last seen, used where a file is not on this machine.

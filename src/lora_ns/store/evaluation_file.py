@@ -15,7 +15,7 @@ from lora_ns.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class EvaluationRequest:
     """One benchmark as it is to be asked, complete; the content of an evaluation file."""
 
     name: str
@@ -34,7 +34,7 @@ class Evaluation:
     digest: str = field(default="", compare=False)
     """Of the name; empty where the file was read without being checked."""
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As plain values, for the file and the record."""
         return {
             "benchmark": self.benchmark,
@@ -51,11 +51,11 @@ class Evaluation:
         }
 
 
-def read_evaluation(path: Path) -> Evaluation:
+def read_evaluation(path: Path) -> EvaluationRequest:
     """An evaluation file as it was written.  Raises ConfigError where it is none."""
     content = read_mapping(path)
     refuse_other_kinds(content, "evaluation file", path)
-    wanted = {known.name for known in fields(Evaluation)} - {"name", "digest"}
+    wanted = {known.name for known in fields(EvaluationRequest)} - {"name", "digest"}
     if set(content) != wanted:
         differ = ", ".join(sorted(set(content) ^ wanted))
         raise ConfigError(f"{path}: is no evaluation file as `lora-ns evaluate` writes them: {differ} differ.")
@@ -65,4 +65,4 @@ def read_evaluation(path: Path) -> Evaluation:
             content[key] = model.model_validate(content[key])
         except ValidationError as error:
             raise ConfigError([f"{path}: {key}: {line}" for line in lines_of(error, model)]) from None
-    return Evaluation(name=path.stem, **content)
+    return EvaluationRequest(name=path.stem, **content)

@@ -15,7 +15,7 @@ from lora_ns.store.paths import Store
 
 
 @contextmanager
-def noting(store: Store, run: str, stage: str) -> Iterator[None]:
+def record_failure(store: Store, run: str, stage: str) -> Iterator[None]:
     """Writes results/failures/<run>.json where the stage inside fails; takes it away where it succeeds."""
     try:
         yield

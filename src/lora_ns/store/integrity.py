@@ -17,7 +17,7 @@ from lora_ns.store.digests import sha256_file
 REMEDY = "It is not used. Bring it back (`git checkout`, `dvc checkout --force`), or remove it and it is made again."
 
 
-def intact(folder: Path, *, elsewhere: bool = False) -> dict[str, Any]:
+def load_verified(folder: Path, *, elsewhere: bool = False) -> dict[str, Any]:
     """The record of an artefact that is whole.  Raises DamagedError that names what is not.
 
     elsewhere: it does not lie in the store; it may have any name, and files beside its own.
@@ -63,7 +63,7 @@ def _file_fault(path: Path, stated: dict[str, Any]) -> str | None:
     return None if found == stated["sha256"] else f"has sha256 {found[:12]}…, its record says {stated['sha256'][:12]}…"
 
 
-def intact_score(path: Path) -> dict[str, Any]:
+def load_verified_score(path: Path) -> dict[str, Any]:
     """The content of a score file that is as it was written.  Raises DamagedError that says what is not."""
     content = _score_or_fault(path)
     if isinstance(content, str):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lora_ns.config import ModelConfig
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.store.artifact import exists
-from lora_ns.store.integrity import intact
+from lora_ns.store.artifact import is_finished
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 
 
@@ -17,9 +17,9 @@ def location(model: ModelConfig, store: Store) -> str:
     if not name.startswith("builtin:"):
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
     folder = store.base_model(name)
-    if not exists(folder):
+    if not is_finished(folder):
         raise DataError(f"the base model {name} has not been made yet; run `lora-ns pretrain {name}`.")
-    intact(folder)
+    load_verified(folder)
     return str(folder)
 
 
@@ -28,7 +28,7 @@ def folder_here(model: ModelConfig, store: Store) -> Path | None:
     name = model.name_or_path
     if name.startswith("builtin:"):
         folder = store.base_model(name)
-        return folder if exists(folder) else None
+        return folder if is_finished(folder) else None
     if Path(name).expanduser().is_dir():
         return Path(name).expanduser()
     from huggingface_hub import try_to_load_from_cache

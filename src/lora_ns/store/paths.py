@@ -19,8 +19,8 @@ from lora_ns.config.builtin import base_model_spec
 from lora_ns.config.naming import slug
 from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError, DamagedError
-from lora_ns.store.digests import PROTOCOL, digest_of, identity, view_of
-from lora_ns.store.evaluation_file import Evaluation, read_evaluation
+from lora_ns.store.digests import PROTOCOL, digest_of, reading_settings, rows_identity
+from lora_ns.store.evaluation_file import EvaluationRequest, read_evaluation
 from lora_ns.store.local_files import files_by_split, files_in, sha256
 
 
@@ -69,7 +69,7 @@ class Store:
 
     def rows_digest(self, dataset: DatasetConfig) -> str:
         """Covers source, splits and limits; of local files their bytes."""
-        return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **identity(dataset, self.remembered)})
+        return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **rows_identity(dataset, self.remembered)})
 
     def base_model(self, name: str) -> Path:
         """data/models/<name>-<digest>/ of a builtin base model."""
@@ -107,9 +107,9 @@ class Store:
         """results/adapters/<run>/"""
         return self.root / "results/adapters" / run
 
-    def evaluation_digest(self, request: Evaluation) -> str:
+    def evaluation_digest(self, request: EvaluationRequest) -> str:
         """Covers what is asked and how answers are decoded and scored; not how they are batched."""
-        spec, view = benchmark(request.benchmark), view_of(request.dataset)
+        spec, view = benchmark(request.benchmark), reading_settings(request.dataset)
         # what an answer looks like matters to examples and to perplexity only
         shown = request.num_fewshot or spec.kind == "perplexity"
         payload = {
@@ -133,7 +133,7 @@ class Store:
         """results/evaluations/<benchmark>-<digest>.yaml"""
         return self.root / "results/evaluations" / f"{evaluation}.yaml"
 
-    def read_evaluation(self, path: Path) -> Evaluation:
+    def read_evaluation(self, path: Path) -> EvaluationRequest:
         """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
         evaluation = read_evaluation(path)
         digest = self.evaluation_digest(evaluation)
@@ -208,7 +208,7 @@ class Store:
         """results/scratch/<run>/: checkpoints, which no rule declares as output."""
         return self.root / "results/scratch" / run
 
-    def together(self, job: str) -> Path:
+    def job_marker(self, job: str) -> Path:
         """results/scratch/together/<job>: that runs which share a process are done; taken away once that is known."""
         return self.root / "results/scratch/together" / job
 
@@ -217,10 +217,10 @@ class Store:
 
         None of a model that comes from elsewhere.
         """
-        identity = self.model_identity(model)
-        if "hub" not in identity:
+        rows_identity = self.model_identity(model)
+        if "hub" not in rows_identity:
             return None
-        return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(identity)}.json"
+        return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(rows_identity)}.json"
 
     def progress(self, run: str, stage: str = "train") -> Path:
         """results/scratch/<run>/progress.json of its training, progress-<evaluation>.json of an evaluation."""
@@ -254,11 +254,11 @@ class Store:
 
     # -- requests ------------------------------------------------------------------------------------------------
 
-    def write_evaluation_file(self, evaluation: Evaluation) -> Path:
+    def write_evaluation_file(self, evaluation: EvaluationRequest) -> Path:
         """The evaluation file, written where it is missing or says something else."""
         self.remember(evaluation.dataset)
         path = self.evaluation_file(evaluation.name)
-        replace_text(path, write_yaml(evaluation.plain()))
+        replace_text(path, write_yaml(evaluation.to_dict()))
         return path
 
 

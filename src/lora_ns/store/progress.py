@@ -65,7 +65,7 @@ class Progress(Owner):
 
 
 @contextmanager
-def reporting(store: Store, run: str, stage: str, steps: int, start: int = 0) -> Iterator[Report]:
+def report_progress(store: Store, run: str, stage: str, steps: int, start: int = 0) -> Iterator[Report]:
     """Keeps the progress file of a run's stage while the work inside goes on.
 
     stage: `train`, or an evaluation's name.  steps: how many there are.  start: how many were done before this process.

@@ -25,9 +25,9 @@ from lora_ns.config import (
 from lora_ns.config.naming import slug
 from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError
-from lora_ns.store.artifact import exists
-from lora_ns.store.digests import PROTOCOL, digest_of, view_of
-from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.artifact import is_finished
+from lora_ns.store.digests import PROTOCOL, digest_of, reading_settings
+from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.store.paths import Store
 
 
@@ -50,7 +50,7 @@ class Run:
                 "rows": self.store.rows_digest(config.dataset),
                 "tokenizer": self.model_identity,
                 "task_type": config.task_type,
-                "view": view_of(config.dataset) | config.dataset.model_dump(include={"max_dropped", "overlap"}),
+                "view": reading_settings(config.dataset) | config.dataset.model_dump(include={"max_dropped", "overlap"}),
                 **self._held_out_identity(),
             }
         )
@@ -67,7 +67,7 @@ class Run:
         return self.store.rows(self.config.dataset)
 
     @cached_property
-    def held_out(self) -> list[Evaluation]:
+    def held_out(self) -> list[EvaluationRequest]:
         """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
         named = [
             BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings)
@@ -98,7 +98,7 @@ class Run:
             identity = {
                 "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
                 "rows": self.store.rows_digest(evaluation.dataset),
-                "view": view_of(evaluation.dataset),
+                "view": reading_settings(evaluation.dataset),
             }
             found.add(json.dumps(identity, sort_keys=True))
         return {"held_out": sorted(found)}
@@ -172,7 +172,7 @@ class Run:
     @property
     def is_trained(self) -> bool:
         """Whether the adapter is there."""
-        return exists(self.adapter)
+        return is_finished(self.adapter)
 
     @property
     def scratch(self) -> Path:
@@ -199,11 +199,11 @@ class Run:
     # -- scores ----------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def evaluations(self) -> list[Evaluation]:
+    def evaluations(self) -> list[EvaluationRequest]:
         """The benchmarks that its config asks."""
         return [self.evaluation(entry) for entry in self.config.evaluation.benchmarks]
 
-    def evaluation(self, entry: BenchmarkEntry) -> Evaluation:
+    def evaluation(self, entry: BenchmarkEntry) -> EvaluationRequest:
         """A benchmark entry of the config as one complete request, named by its digest.
 
         Raises ConfigError where the benchmark cannot be asked so.
@@ -223,7 +223,7 @@ class Run:
             faults = format_problems(dataset, answered=answered)
             if faults:
                 raise ConfigError([f"evaluation.benchmarks: {entry.name}: {fault}" for fault in faults])
-        request = Evaluation(
+        request = EvaluationRequest(
             name="",
             benchmark=entry.name,
             dataset=dataset,
@@ -250,11 +250,11 @@ class Run:
         """Its score files, whether they are there or not."""
         return [self.score(evaluation) for evaluation in self.evaluations]
 
-    def score(self, evaluation: Evaluation) -> Path:
+    def score(self, evaluation: EvaluationRequest) -> Path:
         """results/scores/<run>/<benchmark>-<digest>.json"""
         return self.store.score(self.name, evaluation.name)
 
-    def predictions(self, evaluation: Evaluation) -> Path:
+    def predictions(self, evaluation: EvaluationRequest) -> Path:
         """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
         return self.store.predictions(self.name, evaluation.name)
 
@@ -269,7 +269,7 @@ def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
     stated = entry.dataset
     if stated is None:
         return config.dataset.model_copy(update={"held_out": None})
-    shared = view_of(config.dataset) if "name" in stated else config.dataset.model_dump()
+    shared = reading_settings(config.dataset) if "name" in stated else config.dataset.model_dump()
     name = stated.get("name")
     if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
         is_file = not DatasetConfig.model_validate({"name": name}).is_hub
@@ -279,7 +279,7 @@ def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
     return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))
 
 
-def run_of(word: str, store: Store) -> str:
+def find_run(word: str, store: Store) -> str:
     """A run's name from its name, a unique beginning of it, or the path of something that it made."""
     known = sorted(path.stem for path in store.run_file("any").parent.glob("*.yaml"))
     parts = Path(word).parts

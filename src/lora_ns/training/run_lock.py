@@ -22,7 +22,7 @@ BEAT_SECONDS = 10
 
 
 @contextmanager
-def holding(scratch: Path) -> Iterator[None]:
+def run_lock(scratch: Path) -> Iterator[None]:
     """Holds a run's scratch folder.  Raises Busy where a living process holds it, LoraNsError where it cannot be written."""
     path = scratch / "lock"
     try:

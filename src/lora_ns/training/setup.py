@@ -14,10 +14,10 @@ from lora_ns.data.batch_sampler import RunBatches, Share
 from lora_ns.data.collator import Collate, collate_of
 from lora_ns.data.token_dataset import TokenRows
 from lora_ns.data.tokenizer import load_tokenizer
-from lora_ns.models.adapter import attach, count_parameters, initial_factors
+from lora_ns.models.adapter import apply_method, count_parameters, initial_factors
 from lora_ns.models.base_model import best_device, check_positions, load_base, make_deterministic, weights_folder
 from lora_ns.models.lora_init import Calibration
-from lora_ns.store.integrity import intact
+from lora_ns.store.integrity import load_verified
 from lora_ns.store.processes import ALONE, Processes
 from lora_ns.store.run import Run
 from lora_ns.training.batch_size import count_steps, split_batch
@@ -58,7 +58,7 @@ def set_up(
 
     base: to be changed.  collate: what `collate_of` gave.  steps: optimiser steps of the run.  The rest as `attach` takes it.
     """
-    model = attach(base, config, calibration=calibration, base_weights=base_weights, steps=steps)
+    model = apply_method(base, config, calibration=calibration, base_weights=base_weights, steps=steps)
     padding_free = reads_flat(model, config)
     trainable, total = count_parameters(model)
     return Setup(
@@ -127,7 +127,7 @@ def prepare(
 
 def rows_and_collate(run: Run) -> tuple[TokenRows, Collate]:
     """A run's tokens, verified, and what makes padded batches of them."""
-    intact(run.tokens)
+    load_verified(run.tokens)
     tokenizer = load_tokenizer(run.config.model, run.store)
     return TokenRows(run.tokens / "train.arrow"), collate_of(run.config, tokenizer)
 

@@ -40,7 +40,7 @@ _noticed: list[Interruption] = []
 
 
 @contextmanager
-def noticing() -> Iterator[Interruption]:
+def defer_signals() -> Iterator[Interruption]:
     """Inside, a signal is only noted, for the loop to act on; a second Ctrl-C that is no echo acts at once.
 
     A block within another one shares what was noted: a signal that one run came too far to act on stops the next.

@@ -17,20 +17,20 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.data.batch_sampler import Rows, order_digest
 from lora_ns.errors import TrainingError
-from lora_ns.models.adapter import attach, count_parameters, save_trained
+from lora_ns.models.adapter import apply_method, count_parameters, save_trained
 from lora_ns.models.base_model import load_base, make_deterministic
 from lora_ns.models.machine import check_machine
 from lora_ns.store import record
-from lora_ns.store.artifact import exists, making
+from lora_ns.store.artifact import atomic_artifact, is_finished
 from lora_ns.store.processes import Processes
-from lora_ns.store.progress import reporting
+from lora_ns.store.progress import report_progress
 from lora_ns.store.run import Run
 from lora_ns.training.batch_size import count_steps
 from lora_ns.training.checkpoints import step_of
 from lora_ns.training.out_of_memory import OutOfMemory, release, smaller
-from lora_ns.training.run_lock import holding
+from lora_ns.training.run_lock import run_lock
 from lora_ns.training.setup import PreparedRun, prepare
-from lora_ns.training.signals import Interruption, noticing
+from lora_ns.training.signals import Interruption, defer_signals
 
 HISTORY = "history.jsonl"
 RANK_STRIDE = 1_000_003
@@ -45,19 +45,19 @@ def train(run: Run, *, quiet: bool = False) -> Path:
     the process was told to stop.
     """
     target = run.adapter
-    if exists(target):
+    if is_finished(target):
         return target
     check_machine(run.config)
     if run.config.peft.method == "none":
         return _count_only(run)
     processes, meter, scratch = Processes.here(), record.Meter(), run.scratch
-    with noticing() as interruption, ExitStack() as held:
+    with defer_signals() as interruption, ExitStack() as held:
         if processes.is_first:
-            held.enter_context(holding(scratch))
-        if processes.count == 1 and exists(target):
+            held.enter_context(run_lock(scratch))
+        if processes.count == 1 and is_finished(target):
             return target  # another process made it between the first look and the lock
         with ExitStack() as made:
-            folder, notes = made.enter_context(making(target)) if processes.is_first else (scratch, {})
+            folder, notes = made.enter_context(atomic_artifact(target)) if processes.is_first else (scratch, {})
             facts = _train_into(folder, run, meter, processes, interruption, quiet)
             notes |= described(run, meter, facts)
         if processes.is_first:
@@ -69,10 +69,10 @@ def train(run: Run, *, quiet: bool = False) -> Path:
 def _count_only(run: Run) -> Path:
     """Method `none`: the base model is only counted."""
     meter = record.Meter()
-    with making(run.adapter) as (_, notes):
+    with atomic_artifact(run.adapter) as (_, notes):
         with meter.part("loading"):
             make_deterministic(run.config.seed)
-            trainable, total = count_parameters(attach(load_base(run), run.config))
+            trainable, total = count_parameters(apply_method(load_base(run), run.config))
         facts = {"parameters": {"trainable": trainable, "total": total}, "steps": 0, "training": None}
         notes |= described(run, meter, facts)
     return run.adapter
@@ -134,7 +134,7 @@ def _train_into(
 def _fit(ready: PreparedRun, run: Run, checkpoint: str | None) -> None:
     """Trains, and says meanwhile where it stands."""
     steps, begun = count_steps(run.config, len(ready.rows)), 0 if checkpoint is None else step_of(Path(checkpoint))
-    with reporting(run.store, run.name, "train", steps, begun) as ready.trainer.report:
+    with report_progress(run.store, run.name, "train", steps, begun) as ready.trainer.report:
         ready.trainer.fit(checkpoint)
 
 

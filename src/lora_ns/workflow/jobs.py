@@ -83,12 +83,12 @@ def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
     from lora_ns.models.base_model import best_device
     from lora_ns.workflow.planning import memory
     from lora_ns.workflow.planning.devices import GPUS, PROCESSOR
-    from lora_ns.workflow.planning.estimator import Predictor
+    from lora_ns.workflow.planning.estimator import Estimator
     from lora_ns.workflow.planning.workload import workload_of
 
     # which GPU it is makes no difference to memory
     device = PROCESSOR if best_device() == "cpu" else next(iter(GPUS.values()))
-    predictor = Predictor(group[0].store)
+    predictor = Estimator(group[0].store)
     parts: list[list[Run]] = []
     steps: list[Any] = []
     for run in group:

@@ -14,15 +14,15 @@ from lora_ns.config.builtin import base_model_spec
 from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.store import record
-from lora_ns.store.artifact import exists, making, read_record
-from lora_ns.store.evaluation_file import Evaluation
-from lora_ns.store.failures import failure_of, noting
+from lora_ns.store.artifact import atomic_artifact, is_finished, read_record
+from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.failures import failure_of, record_failure
 from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 from lora_ns.store.run import Run
 
 if TYPE_CHECKING:
-    from lora_ns.evaluation.model_pool import Bases
+    from lora_ns.evaluation.model_pool import BaseModelPool
 
 WAIT_SECONDS = 0.2
 
@@ -30,13 +30,13 @@ WAIT_SECONDS = 0.2
 def make_base_model(name: str, store: Store) -> Path:
     """Pretrains `builtin:<name>` where it is missing; returns its folder.  Raises ConfigError for an unknown name."""
     target = store.base_model(name)
-    if exists(target):
+    if is_finished(target):
         return target
     spec = base_model_spec(name)
     from lora_ns.models.tiny.pretrain import pretrain
 
     meter = record.Meter()
-    with making(target) as (folder, notes):
+    with atomic_artifact(target) as (folder, notes):
         with meter.part("training"):
             facts = pretrain(name.removeprefix("builtin:"), folder)
         seconds, hardware = facts.pop("seconds", None), facts.pop("hardware")
@@ -59,14 +59,14 @@ def make_base(run: Run, *, quiet: bool = False) -> None:
 
 def _await(folder: Path) -> None:
     """Waits for an artefact that the first process makes; the launcher ends all where that one fails."""
-    while not exists(folder):
+    while not is_finished(folder):
         time.sleep(WAIT_SECONDS)
 
 
 def make_tokens(run: Run, *, quiet: bool = False) -> Path:
     """Rows, base model and tokens; returns the tokens' folder."""
     folder = run.tokens
-    if exists(folder):
+    if is_finished(folder):
         return folder
     if not Processes.here().is_first:
         _await(folder)
@@ -149,7 +149,7 @@ def make_adapters(
         train_all(groups, settle, quiet=quiet)
 
 
-def make_score(run: Run, evaluation: Evaluation, *, quiet: bool = False) -> Path:
+def make_score(run: Run, evaluation: EvaluationRequest, *, quiet: bool = False) -> Path:
     """The score of a run's adapter on one benchmark, and what it is made from; returns its file."""
     found = make_scores([run], evaluation, quiet=quiet)[run.name]
     if isinstance(found, Exception):
@@ -159,11 +159,11 @@ def make_score(run: Run, evaluation: Evaluation, *, quiet: bool = False) -> Path
 
 def make_scores(
     runs: Sequence[Run],
-    evaluation: Evaluation,
+    evaluation: EvaluationRequest,
     *,
     quiet: bool = False,
     rescore: bool = False,
-    bases: Bases | None = None,
+    bases: BaseModelPool | None = None,
     train: bool = True,
 ) -> dict[str, Path | Exception]:
     """Run -> its score on one benchmark, made with all that it is made from, or why it has none; base models loaded once.
@@ -187,7 +187,7 @@ def make_scores(
                 raise TrainingError(_why_untrained(run))
             if not run.is_trained:
                 make_adapter(run, quiet=quiet)
-            with noting(run.store, run.name, "evaluate"):
+            with record_failure(run.store, run.name, "evaluate"):
                 diverged = score_divergence(run, evaluation)
         except Interrupted:
             raise
@@ -199,13 +199,13 @@ def make_scores(
     if trained:
         from lora_ns.data.fetch import fetch
         from lora_ns.evaluation.distributed import first_goes_first
-        from lora_ns.evaluation.evaluate import evaluate_together
+        from lora_ns.evaluation.evaluate import evaluate_runs
 
         store = trained[0].store
         with first_goes_first():
             fetch(evaluation.dataset, store)
             store.write_evaluation_file(evaluation)
-        found |= evaluate_together(trained, evaluation, quiet=quiet, rescore=rescore, bases=bases)
+        found |= evaluate_runs(trained, evaluation, quiet=quiet, rescore=rescore, bases=bases)
     return found
 
 

@@ -10,12 +10,12 @@ from typing import Literal
 
 from lora_ns.config import nearest
 from lora_ns.errors import ConfigError
-from lora_ns.experiment.study import Experiment, load_experiment
-from lora_ns.store.artifact import exists
+from lora_ns.experiment.study import Study, load_experiment
+from lora_ns.store.artifact import is_finished
 from lora_ns.store.failures import failure_of
 from lora_ns.store.paths import Store
 from lora_ns.store.progress import Progress
-from lora_ns.store.run import Run, run_of
+from lora_ns.store.run import Run, find_run
 
 EXPERIMENTS = Path("configs/experiments")
 """Where an experiment is looked for by its name."""
@@ -48,7 +48,7 @@ class Status:
 
     name: str
     runs: tuple[RunStatus, ...]
-    is_open: bool
+    needs_selection: bool
     """Whether settings are still to be chosen, so that more runs will come."""
     time: float
 
@@ -64,24 +64,24 @@ class Status:
     @property
     def is_complete(self) -> bool:
         """Whether nothing is left to do."""
-        return not self.is_open and self.count("done") == len(self.runs)
+        return not self.needs_selection and self.count("done") == len(self.runs)
 
 
-def status_of(experiment: Experiment, store: Store) -> Status:
+def status_of(experiment: Study, store: Store) -> Status:
     """The state of every run, trials first."""
     now = time.time()
-    experiment = experiment.settled()
+    experiment = experiment.with_selection()
     runs = tuple(status_of_run(run, store, now) for run in all_runs(experiment))
-    return Status(experiment.name, runs, experiment.is_open, now)
+    return Status(experiment.name, runs, experiment.needs_selection, now)
 
 
-def all_runs(experiment: Experiment, *, provisional: bool = False) -> list[Run]:
+def all_runs(experiment: Study, *, provisional: bool = False) -> list[Run]:
     """Every run: trials, what is compared, and where forgetting is measured; one that is two of these is asked the
     questions of both.
 
     provisional: while settings are searched for, what will be compared is there with the first setting of its grid.
     """
-    compared = experiment.blueprint if provisional and experiment.is_open else experiment.settled().runs
+    compared = experiment.planned_runs if provisional and experiment.needs_selection else experiment.with_selection().runs
     merged: dict[str, Run] = {}
     for run in (*(trial.run for trial in experiment.trials), *compared, *experiment.bases):
         known = merged.get(run.name)
@@ -110,7 +110,7 @@ def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
         return RunStatus(run, "failed", reason=f"{failed['stage']}: {failed['reason']}")
     if at_work:
         return RunStatus(run, "silent", at_work)
-    trained = exists(store.adapter(run.name))
+    trained = is_finished(store.adapter(run.name))
     if trained and not scores:
         return RunStatus(run, "done")
     return RunStatus(run, "trained" if trained else "missing")
@@ -123,7 +123,7 @@ def run_named(words: str, store: Store) -> str:
     """
     file, colon, cell = words.rpartition(":")
     if not colon:
-        return run_of(words, store)
+        return find_run(words, store)
     path = Path(file) if Path(file).is_file() else EXPERIMENTS / f"{file}.yaml"
     runs = {
         f"{run.config.task_name}/{run.config.method}/{run.config.seed}": run.name for run in load_experiment(path, store).runs

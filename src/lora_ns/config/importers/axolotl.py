@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import read_mapping
-from lora_ns.config.importers.foreign_config import Theirs, batch, checked, lora_plus, optimizer, same_names, schedule
+from lora_ns.config.importers.foreign_config import ForeignConfig, batch, checked, lora_plus, optimizer, same_names, schedule
 from lora_ns.config.naming import slug
 from lora_ns.errors import ConfigError
 
@@ -45,7 +45,7 @@ DEFAULT_LENGTH, DEFAULT_SEED = 512, 42
 
 def from_axolotl(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
     """(our config's content, remarks).  Raises ConfigError where the file asks for what there is not here."""
-    theirs = Theirs(read_mapping(path))
+    theirs = ForeignConfig(read_mapping(path))
     other = [key for key in OTHER_TRAINING if theirs.value(key)]
     if other:
         raise ConfigError(f"{path}: {other[0]}: {theirs.stated[other[0]]!r} is not trained here, only answers and text.")
@@ -65,7 +65,7 @@ def from_axolotl(path: Path, overrides: Mapping[str, Any] | None = None) -> tupl
     return checked(ours, overrides or {}, theirs, path), theirs.notes
 
 
-def _model(theirs: Theirs) -> dict[str, Any]:
+def _model(theirs: ForeignConfig) -> dict[str, Any]:
     model: dict[str, Any] = {"name_or_path": theirs.take("base_model", str, "")}
     revision = theirs.value("revision_of_model") or theirs.value("model_revision")
     if revision is not None:
@@ -90,7 +90,7 @@ def _model(theirs: Theirs) -> dict[str, Any]:
     return model
 
 
-def _peft(theirs: Theirs) -> dict[str, Any]:
+def _peft(theirs: ForeignConfig) -> dict[str, Any]:
     adapter = theirs.value("adapter")
     if adapter is None:
         return {"method": "full"}
@@ -107,7 +107,7 @@ def _peft(theirs: Theirs) -> dict[str, Any]:
     return peft
 
 
-def _targets(theirs: Theirs) -> Any:
+def _targets(theirs: ForeignConfig) -> Any:
     named, linear = theirs.value("lora_target_modules"), theirs.take("lora_target_linear", bool, False)
     if not linear:
         return named  # None: PEFT's own for the architecture
@@ -119,7 +119,7 @@ def _targets(theirs: Theirs) -> Any:
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
-def _dataset(theirs: Theirs) -> dict[str, Any]:
+def _dataset(theirs: ForeignConfig) -> dict[str, Any]:
     text_only = theirs.value("pretraining_dataset")
     entries = theirs.value("datasets") or _as_entries(text_only)
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries) or not entries:
@@ -150,7 +150,7 @@ def _as_entries(text_only: Any) -> Any:
     return [{"type": "completion", **entry} for entry in text_only or []]
 
 
-def _source(entry: Theirs) -> dict[str, Any]:
+def _source(entry: ForeignConfig) -> dict[str, Any]:
     """Where an entry's rows come from."""
     path, files = entry.take("path", str, ""), entry.value("data_files")
     kind = entry.value("ds_type")
@@ -173,7 +173,7 @@ def _source(entry: Theirs) -> dict[str, Any]:
     return {key: value for key, value in data.items() if (key, value) != ("train_split", "train")}
 
 
-def _shape(theirs: Theirs, entry: Theirs) -> dict[str, Any]:
+def _shape(theirs: ForeignConfig, entry: ForeignConfig) -> dict[str, Any]:
     """What an entry's rows are, and how they become text."""
     kind = entry.value("type")
     template = _chat_template(theirs, entry)
@@ -199,7 +199,7 @@ def _shape(theirs: Theirs, entry: Theirs) -> dict[str, Any]:
     return {}
 
 
-def _own_template(kind: Theirs) -> dict[str, Any]:
+def _own_template(kind: ForeignConfig) -> dict[str, Any]:
     """A prompt written out: {format: "[INST] {instruction} [/INST]", field_output: answer, …}"""
     fields = {part: kind.take(f"field_{part}", str, part) for part in ("instruction", "input", "output")}
     template = kind.take("no_input_format", str, "")
@@ -212,7 +212,7 @@ def _own_template(kind: Theirs) -> dict[str, Any]:
     return {"format": "plain", "prompt_template": full, "response_template": "{" + fields["output"] + "}"}
 
 
-def _conversations(entry: Theirs, kind: str) -> dict[str, Any]:
+def _conversations(entry: ForeignConfig, kind: str) -> dict[str, Any]:
     """Rows that are conversations, told apart by how a turn names who speaks."""
     older = "conversations" if kind == "sharegpt" else "messages"
     column = entry.take("field_messages", str, older)
@@ -233,7 +233,7 @@ def _conversations(entry: Theirs, kind: str) -> dict[str, Any]:
     return {"format": form, **({"columns": {ours: column}} if column != ours else {})}
 
 
-def _chat_template(theirs: Theirs, entry: Theirs) -> str:
+def _chat_template(theirs: ForeignConfig, entry: ForeignConfig) -> str:
     """Their named templates are the tokenizer's own for the model they are named after."""
     jinja = entry.value("chat_template_jinja") or theirs.value("chat_template_jinja")
     if theirs.value("default_system_message"):
@@ -253,7 +253,7 @@ def _chat_template(theirs: Theirs, entry: Theirs) -> str:
     return "tokenizer"
 
 
-def _join(theirs: Theirs, data: dict[str, Any], entries: list[dict[str, Any]]) -> None:
+def _join(theirs: ForeignConfig, data: dict[str, Any], entries: list[dict[str, Any]]) -> None:
     """Several local files of one shape are one list; anything else stays with the first."""
     rest = entries[1:]
     if not rest:
@@ -270,7 +270,7 @@ def _join(theirs: Theirs, data: dict[str, Any], entries: list[dict[str, Any]]) -
     )
 
 
-def _name_test_set(theirs: Theirs, data: dict[str, Any], test: Theirs) -> None:
+def _name_test_set(theirs: ForeignConfig, data: dict[str, Any], test: ForeignConfig) -> None:
     """A test set of the same source is a split; of two local files they are one source."""
     other = _source(test)
     split = test.take("split", str, "train")
@@ -286,7 +286,7 @@ def _name_test_set(theirs: Theirs, data: dict[str, Any], test: Theirs) -> None:
         )
 
 
-def _benchmarks(theirs: Theirs) -> list[str]:
+def _benchmarks(theirs: ForeignConfig) -> list[str]:
     theirs.note("evaluation.benchmarks: perplexity of the held-out answers, their eval_loss; name what else is to be asked.")
     return ["perplexity"]
 
@@ -294,7 +294,7 @@ def _benchmarks(theirs: Theirs) -> list[str]:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def _training(theirs: Theirs) -> dict[str, Any]:
+def _training(theirs: ForeignConfig) -> dict[str, Any]:
     per_device = theirs.take("micro_batch_size", int, 1)
     accumulation = theirs.take("gradient_accumulation_steps", int, 1)
     if theirs.has("batch_size") and not theirs.has("gradient_accumulation_steps"):
@@ -327,7 +327,7 @@ def _training(theirs: Theirs) -> dict[str, Any]:
     return training | same_names(theirs)
 
 
-def _warmup(theirs: Theirs) -> float:
+def _warmup(theirs: ForeignConfig) -> float:
     """Steps, or a share of them; where nothing is said, axolotl's 3 % (of at most 100 steps)."""
     steps, ratio = theirs.value("warmup_steps"), theirs.value("warmup_ratio")
     if steps is not None:
@@ -335,7 +335,7 @@ def _warmup(theirs: Theirs) -> float:
     return ratio if ratio is not None else 0.03
 
 
-def _checkpointing(theirs: Theirs, training: dict[str, Any]) -> None:
+def _checkpointing(theirs: ForeignConfig, training: dict[str, Any]) -> None:
     value = theirs.value("gradient_checkpointing")
     if value:
         training["gradient_checkpointing"] = True

@@ -20,7 +20,7 @@ _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"
 
 
 @dataclass
-class Theirs:
+class ForeignConfig:
     """What a file of another tool says.  A key that is empty there is not stated."""
 
     stated: Mapping[str, Any]
@@ -30,9 +30,9 @@ class Theirs:
     """What is to be known about the result; shared by all parts of a file."""
     _read: set[str] = field(default_factory=set)
 
-    def part(self, stated: Mapping[str, Any], within: str) -> Theirs:
+    def part(self, stated: Mapping[str, Any], within: str) -> ForeignConfig:
         """A section of the file, whose remarks join this one's."""
-        return Theirs(stated, self.within + within, self.notes)
+        return ForeignConfig(stated, self.within + within, self.notes)
 
     def has(self, key: str) -> bool:
         """Whether the file says anything there."""
@@ -89,7 +89,7 @@ class Theirs:
 # -- what both tools hand on to transformers ---------------------------------------------------------------------------
 
 
-def optimizer(theirs: Theirs, key: str, default: str) -> str:
+def optimizer(theirs: ForeignConfig, key: str, default: str) -> str:
     """`training.optim`; what the installed transformers lacks becomes plain AdamW, with a remark."""
     name = theirs.take(key, str, default)
     if name in optimizers():
@@ -98,7 +98,7 @@ def optimizer(theirs: Theirs, key: str, default: str) -> str:
     return "adamw_torch"
 
 
-def schedule(theirs: Theirs, key: str, default: str) -> str:
+def schedule(theirs: ForeignConfig, key: str, default: str) -> str:
     """`training.lr_scheduler_type`; what the installed transformers lacks becomes the cosine, with a remark."""
     name = theirs.take(key, str, default)
     if name in described("transformers")["SchedulerType"]:
@@ -107,7 +107,7 @@ def schedule(theirs: Theirs, key: str, default: str) -> str:
     return "cosine"
 
 
-def lora_plus(theirs: Theirs, training: dict[str, Any]) -> None:
+def lora_plus(theirs: ForeignConfig, training: dict[str, Any]) -> None:
     """LoRA+ is an optimizer here, a ratio beside any optimizer there."""
     ratio, embedding = theirs.value("loraplus_lr_ratio"), theirs.value("loraplus_lr_embedding")
     if ratio is None:
@@ -119,14 +119,14 @@ def lora_plus(theirs: Theirs, training: dict[str, Any]) -> None:
     training["optim"] = "loraplus"
 
 
-def same_names(theirs: Theirs) -> dict[str, Any]:
+def same_names(theirs: ForeignConfig) -> dict[str, Any]:
     """Keys that are fields of transformers.TrainingArguments there and here, taken as they are."""
     typed = set(TrainingConfig.model_fields)
     fields = [key for key in theirs.left() if key in training_fields() and key not in typed]
     return {key: theirs.value(key) for key in fields if key not in OUTSIDE_DIGEST and key not in OWNED}
 
 
-def batch(theirs: Theirs, per_device: int, accumulation: int) -> dict[str, Any]:
+def batch(theirs: ForeignConfig, per_device: int, accumulation: int) -> dict[str, Any]:
     """Batch sizes, as on one device."""
     total = per_device * accumulation
     theirs.note(
@@ -139,7 +139,7 @@ def batch(theirs: Theirs, per_device: int, accumulation: int) -> dict[str, Any]:
 # -- ours --------------------------------------------------------------------------------------------------------------
 
 
-def checked(ours: Mapping[str, Any], overrides: Mapping[str, Any], theirs: Theirs, source: Path) -> dict[str, Any]:
+def checked(ours: Mapping[str, Any], overrides: Mapping[str, Any], theirs: ForeignConfig, source: Path) -> dict[str, Any]:
     """Our config with the overrides laid over it, once it is valid.
 
     Raises ConfigError with every fault and every remark, and how a fault is mended.

@@ -14,7 +14,7 @@ from typing import Any
 
 from lora_ns.config import nearest, read_mapping
 from lora_ns.config.dataset import ROLES
-from lora_ns.config.importers.foreign_config import Theirs, batch, checked, lora_plus, optimizer, same_names, schedule
+from lora_ns.config.importers.foreign_config import ForeignConfig, batch, checked, lora_plus, optimizer, same_names, schedule
 from lora_ns.config.naming import slug
 from lora_ns.errors import ConfigError
 
@@ -37,7 +37,7 @@ DEFAULT_LENGTH, DEFAULT_SEED, DEFAULT_PER_DEVICE, DEFAULT_RATE, DEFAULT_RANK = 2
 
 def from_llama_factory(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
     """(our config's content, remarks).  Raises ConfigError where the file asks for what there is not here."""
-    theirs = Theirs(read_mapping(path))
+    theirs = ForeignConfig(read_mapping(path))
     stage = theirs.take("stage", str, "sft")
     if stage not in ("sft", "pt"):
         raise ConfigError(f"{path}: stage: {stage!r} is not trained here, only sft (answers) and pt (text).")
@@ -58,7 +58,7 @@ def from_llama_factory(path: Path, overrides: Mapping[str, Any] | None = None) -
     return checked(ours, overrides or {}, theirs, path), theirs.notes
 
 
-def _model(theirs: Theirs) -> dict[str, Any]:
+def _model(theirs: ForeignConfig) -> dict[str, Any]:
     model: dict[str, Any] = {"name_or_path": theirs.take("model_name_or_path", str, "")}
     revision = theirs.value("model_revision")
     if revision not in (None, "main"):
@@ -77,7 +77,7 @@ def _model(theirs: Theirs) -> dict[str, Any]:
     return model
 
 
-def _peft(theirs: Theirs) -> dict[str, Any]:
+def _peft(theirs: ForeignConfig) -> dict[str, Any]:
     kind = theirs.take("finetuning_type", str, "lora")
     if kind == "full":
         return {"method": "full"}
@@ -107,7 +107,7 @@ def _peft(theirs: Theirs) -> dict[str, Any]:
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
-def _dataset(theirs: Theirs, path: Path, stage: str) -> dict[str, Any]:
+def _dataset(theirs: ForeignConfig, path: Path, stage: str) -> dict[str, Any]:
     names = theirs.words("dataset")
     if not names:
         raise ConfigError(f"{path}: dataset is missing.")
@@ -150,13 +150,13 @@ def _entries(folder: Path) -> dict[str, Any]:
     return content
 
 
-def _entry(theirs: Theirs, name: str, known: Mapping[str, Any], folder: Path) -> Theirs:
+def _entry(theirs: ForeignConfig, name: str, known: Mapping[str, Any], folder: Path) -> ForeignConfig:
     if name not in known:
         raise ConfigError(f"dataset: {name!r} is not in {folder / 'dataset_info.json'}.{nearest(name, known)}")
     return theirs.part(known[name], f"{name}.")
 
 
-def _source(entry: Theirs, folder: Path) -> dict[str, Any]:
+def _source(entry: ForeignConfig, folder: Path) -> dict[str, Any]:
     """Where an entry's rows come from."""
     hub, file = entry.value("hf_hub_url"), entry.value("file_name")
     for other in ("ms_hub_url", "om_hub_url"):
@@ -171,7 +171,7 @@ def _source(entry: Theirs, folder: Path) -> dict[str, Any]:
     return data | ({"train_split": split} if split != "train" else {})
 
 
-def _shape(theirs: Theirs, entry: Theirs, stage: str) -> dict[str, Any]:
+def _shape(theirs: ForeignConfig, entry: ForeignConfig, stage: str) -> dict[str, Any]:
     """What the rows are: instruction, input, output; or turns."""
     if entry.value("ranking"):
         raise ConfigError(f"{entry.within}ranking: preferences are not trained on here, only answers and text.")
@@ -190,7 +190,7 @@ def _shape(theirs: Theirs, entry: Theirs, stage: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if value != {}}
 
 
-def _alpaca_columns(columns: Theirs) -> dict[str, str | None]:
+def _alpaca_columns(columns: ForeignConfig) -> dict[str, str | None]:
     """Our columns by theirs; where some are stated without a query, none is read, though the data may have an `input`."""
     names = {"instruction": "prompt", "input": "query", "output": "response"}
     wanted = {ours: columns.take(name, str, ours) for ours, name in names.items()}
@@ -200,7 +200,7 @@ def _alpaca_columns(columns: Theirs) -> dict[str, str | None]:
     return found
 
 
-def _turns(entry: Theirs, columns: Theirs, kind: str) -> dict[str, Any]:
+def _turns(entry: ForeignConfig, columns: ForeignConfig, kind: str) -> dict[str, Any]:
     tags = entry.part(entry.take("tags", dict, {}), "tags.")
     usual = ("from", "value") if kind == "sharegpt" else ("role", "content")
     role, content = tags.take("role_tag", str, usual[0]), tags.take("content_tag", str, usual[1])
@@ -220,7 +220,7 @@ def _turns(entry: Theirs, columns: Theirs, kind: str) -> dict[str, Any]:
     return {"format": form, "columns": {ours: column} if column != ours else {}}
 
 
-def _template(theirs: Theirs) -> str:
+def _template(theirs: ForeignConfig) -> str:
     """Their named templates are the tokenizer's own for the model they are named after."""
     name = theirs.value("template")
     if name is not None:
@@ -231,7 +231,7 @@ def _template(theirs: Theirs) -> str:
     return "tokenizer"
 
 
-def _join(theirs: Theirs, data: dict[str, Any], names: list[str], known: Mapping[str, Any], folder: Path) -> None:
+def _join(theirs: ForeignConfig, data: dict[str, Any], names: list[str], known: Mapping[str, Any], folder: Path) -> None:
     """Several local files of one shape are one list; anything else stays with the first."""
     if len(names) < 2:
         return
@@ -246,7 +246,7 @@ def _join(theirs: Theirs, data: dict[str, Any], names: list[str], known: Mapping
     )
 
 
-def _held_out(theirs: Theirs, data: dict[str, Any], known: Mapping[str, Any], folder: Path) -> None:
+def _held_out(theirs: ForeignConfig, data: dict[str, Any], known: Mapping[str, Any], folder: Path) -> None:
     """What is asked afterwards: a set of its own, or rows held out of train."""
     tests, size = theirs.words("eval_dataset"), theirs.take("val_size", float, 0.0)
     if not tests:
@@ -273,7 +273,7 @@ def _held_out(theirs: Theirs, data: dict[str, Any], known: Mapping[str, Any], fo
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def _training(theirs: Theirs) -> dict[str, Any]:
+def _training(theirs: ForeignConfig) -> dict[str, Any]:
     per_device = theirs.take("per_device_train_batch_size", int, DEFAULT_PER_DEVICE)
     warmup = theirs.value("warmup_steps") or theirs.value("warmup_ratio") or 0
     training: dict[str, Any] = {

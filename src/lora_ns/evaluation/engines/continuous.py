@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lora_ns.evaluation.engines.decoding import Answer, Decoder
-from lora_ns.evaluation.engines.kv_cache import Slots
+from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
+from lora_ns.evaluation.engines.kv_cache import SlottedKVCache
 
 ENTRY_TOKENS = 4096
 """At most so many tokens enter in one forward pass: more would cost memory and no longer save time."""
@@ -36,7 +36,7 @@ class Head:
     """Of those, tokens of the prompts."""
 
 
-class Continuous:
+class ContinuousEngine:
     """A model made ready to answer so."""
 
     def __init__(self, model: Any, decoder: Decoder):
@@ -52,16 +52,16 @@ class Continuous:
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def answer(self, answers: Sequence[Answer], size: int, done: Callable[[Answer], None]) -> None:
+    def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
         """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
         import torch
 
         waiting = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))[::-1]
         size = min(size, len(waiting))
         with torch.inference_mode(), _grouped_heads_as_they_are(self._model.device):
-            head, running = self._head(answers), list[Answer]()
+            head, running = self._head(answers), list[TokenSequence]()
             longest = head.length - head.shared + max(map(len, (answer.prompt for answer in answers)))
-            slots = Slots(size, longest + self._decoder.config.max_new_tokens)
+            slots = SlottedKVCache(size, longest + self._decoder.config.max_new_tokens)
             while waiting or running:
                 free = size - len(running)
                 if waiting and free >= min(max(1, size // 16), len(waiting)):
@@ -78,7 +78,7 @@ class Continuous:
                     running[slot] = running[-1]
                     running.pop()
 
-    def _logits(self, running: Sequence[Answer], slots: Slots) -> Any:
+    def _logits(self, running: Sequence[TokenSequence], slots: SlottedKVCache) -> Any:
         """Of each answer's next token, [n, V]."""
         import torch
 
@@ -97,7 +97,7 @@ class Continuous:
             inputs["position_ids"] = positions
         return self._forward(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only, **inputs).logits
 
-    def _enter(self, group: Sequence[Answer], head: Head, slots: Slots) -> None:
+    def _enter(self, group: Sequence[TokenSequence], head: Head, slots: SlottedKVCache) -> None:
         """Computes the prompts, each but for its last token, and puts them into slots.
 
         Shorter ones are padded on the right, where nothing that counts looks at the padding.
@@ -117,7 +117,7 @@ class Continuous:
 
     # -- what stands before all --------------------------------------------------------------------------------------
 
-    def _head(self, answers: Sequence[Answer]) -> Head:
+    def _head(self, answers: Sequence[TokenSequence]) -> Head:
         """The shared tokens leave at least one of each prompt."""
         import torch
 
@@ -142,7 +142,7 @@ class Continuous:
 
     # -- whether it is right -----------------------------------------------------------------------------------------
 
-    def why_not(self, answers: Sequence[Answer]) -> str | None:
+    def why_not(self, answers: Sequence[TokenSequence]) -> str | None:
         """Why this model cannot be asked so; None where it can.
 
         Two prompts, of different length if there are such, enter one after the other and are answered side by side for a
@@ -154,18 +154,18 @@ class Continuous:
         by_length = sorted(answers, key=lambda answer: len(answer.prompt))
         different = (a for a in by_length if len(a.prompt) > len(by_length[0].prompt))
         chosen = [by_length[0], next(different, by_length[-1])][: len(answers)]
-        trial = [Answer(answer.prompt, answer.key) for answer in chosen]
+        trial = [TokenSequence(answer.prompt, answer.key) for answer in chosen]
         try:
             with torch.inference_mode(), _grouped_heads_as_they_are(self._model.device):
                 return self._difference(trial)
         except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:
             return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
-    def _difference(self, trial: Sequence[Answer]) -> str | None:
+    def _difference(self, trial: Sequence[TokenSequence]) -> str | None:
         import torch
 
-        head, running = self._head(trial), list[Answer]()
-        slots = Slots(len(trial), len(trial[-1].prompt) + head.length + PROBE_STEPS)
+        head, running = self._head(trial), list[TokenSequence]()
+        slots = SlottedKVCache(len(trial), len(trial[-1].prompt) + head.length + PROBE_STEPS)
         for _ in range(PROBE_STEPS):
             if len(running) < len(trial):
                 running.append(trial[len(running)])
@@ -178,7 +178,7 @@ class Continuous:
                 answer.tokens.append(token)
         return None
 
-    def _alone(self, answer: Answer) -> Any:
+    def _alone(self, answer: TokenSequence) -> Any:
         """Logits after a text that is computed whole, [V]."""
         import torch
 
@@ -186,9 +186,9 @@ class Continuous:
         return self._model(input_ids=ids, use_cache=False).logits[0, -1]
 
 
-def _groups(entering: Sequence[Answer]) -> Iterator[list[Answer]]:
+def _groups(entering: Sequence[TokenSequence]) -> Iterator[list[TokenSequence]]:
     """Answers that enter in one forward pass: prompts of like length, not too many."""
-    group: list[Answer] = []
+    group: list[TokenSequence] = []
     for answer in entering:
         if group and (len(group) + 1) * len(group[0].prompt) > ENTRY_TOKENS:
             yield group

@@ -17,7 +17,7 @@ from lora_ns.data.chat_template import Chat
 
 
 @dataclass
-class Answer:
+class TokenSequence:
     """A completion as it grows."""
 
     prompt: Sequence[int]
@@ -53,12 +53,12 @@ class Decoder:
         """Whether the next token is the likeliest one as the model has it."""
         return not self.config.do_sample and self.config.repetition_penalty == 1.0
 
-    def choose(self, logits: Any, answers: Sequence[Answer]) -> Any:
+    def choose(self, logits: Any, answers: Sequence[TokenSequence]) -> Any:
         """The next token of each answer, [n].  logits [n, V]."""
         scores = self._penalised(logits.float(), answers)
         return self._drawn(scores, answers) if self.config.do_sample else scores.argmax(-1)
 
-    def _penalised(self, scores: Any, answers: Sequence[Answer]) -> Any:
+    def _penalised(self, scores: Any, answers: Sequence[TokenSequence]) -> Any:
         """Keskar et al. 2019 (arXiv 1909.05858), over the answer's own prompt and words, never over padding."""
         penalty = self.config.repetition_penalty
         if penalty == 1.0:
@@ -72,7 +72,7 @@ class Decoder:
             scores[row, said] = torch.where(found < 0, found * penalty, found / penalty)
         return scores
 
-    def _drawn(self, scores: Any, answers: Sequence[Answer]) -> Any:
+    def _drawn(self, scores: Any, answers: Sequence[TokenSequence]) -> Any:
         """The token in whose share of the cumulated probabilities the answer's random number falls."""
         import torch
 
@@ -98,7 +98,7 @@ class Decoder:
             found.append(TopPLogitsWarper(config.top_p))
         return found
 
-    def take(self, answer: Answer, token: int) -> None:
+    def take(self, answer: TokenSequence, token: int) -> None:
         """Adds a token to an answer, or ends it there."""
         if token in self.ends:
             answer.ended = True
@@ -110,7 +110,7 @@ class Decoder:
         """Whether the last token completes a stop text."""
         return self._stops is not None and self._stops.end(tokens)
 
-    def text(self, answer: Answer) -> str:
+    def text(self, answer: TokenSequence) -> str:
         """What was said, up to the first stop text."""
         decoded = self.tokenizer.decode(answer.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cut_at(decoded, self.config.stop)

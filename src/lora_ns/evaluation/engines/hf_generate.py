@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from lora_ns.evaluation.engines.decoding import Answer, Decoder, until
+from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence, until
 
 
-class Plain:
+class HFGenerateEngine:
     """A model made ready to answer so.  streamer: is handed each token of a single answer as it comes."""
 
     def __init__(self, model: Any, decoder: Decoder, streamer: Any = None):
@@ -19,7 +19,7 @@ class Plain:
         self._streamer = streamer
         self._settings = _settings(model, decoder)
 
-    def answer(self, answers: Sequence[Answer], size: int, done: Callable[[Answer], None]) -> None:
+    def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
         """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
         import torch
 
@@ -50,7 +50,7 @@ class Plain:
     def _pad(self) -> int:
         return int(self._decoder.tokenizer.pad_token_id)
 
-    def _choosing(self, batch: Sequence[Answer], start: int) -> Any:
+    def _choosing(self, batch: Sequence[TokenSequence], start: int) -> Any:
         """Leaves of each answer's scores only the token that the decoder chooses; beams choose for themselves."""
         if self._decoder.config.num_beams > 1 or self._decoder.is_plain_greedy:
             return None
@@ -116,9 +116,9 @@ def _pads_between(model: Any) -> bool:
     return str(model.active_peft_config.peft_type.value) not in ("PREFIX_TUNING", "CARTRIDGE")
 
 
-def _batches(order: Sequence[Answer], size: int, *, like: bool) -> Iterator[list[Answer]]:
+def _batches(order: Sequence[TokenSequence], size: int, *, like: bool) -> Iterator[list[TokenSequence]]:
     """At most `size` answers in order.  like: of prompts of one length only."""
-    batch: list[Answer] = []
+    batch: list[TokenSequence] = []
     for answer in order:
         if batch and (len(batch) == size or (like and len(answer.prompt) != len(batch[0].prompt))):
             yield batch

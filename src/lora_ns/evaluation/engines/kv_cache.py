@@ -21,7 +21,7 @@ SLACK = 64
 """Columns beyond the longest answer: everything moves once in so many steps."""
 
 
-class Slots(Cache):
+class SlottedKVCache(Cache):
     """As many slots as `size`, each for at most `longest` positions; the first `len(firsts)` are in use."""
 
     layers: Any  # SlotLayers
@@ -114,7 +114,7 @@ class SlotLayer(CacheLayerMixin):
     keys: Any
     values: Any
 
-    def __init__(self, slots: Slots):
+    def __init__(self, slots: SlottedKVCache):
         super().__init__()
         self._slots = slots
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import RunConfig
-from lora_ns.evaluation.engines.decoding import Answer, Decoder, until
+from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence, until
 from lora_ns.store.model_files import location
 from lora_ns.store.run import Run
 
@@ -37,7 +37,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Served:
+class VLLMEngine:
     """A run's trained model as vLLM is told of it."""
 
     base: Base
@@ -46,7 +46,7 @@ class Served:
     """What of it vLLM cannot take."""
 
 
-def served_by_vllm(run: Run) -> Served:
+def served_by_vllm(run: Run) -> VLLMEngine:
     """The trained model of a run as vLLM is told of it."""
     config, model, method = run.config, run.config.model, run.config.peft.method
     place, folder = location(model, run.store), run.adapter.resolve()
@@ -59,7 +59,7 @@ def served_by_vllm(run: Run) -> Served:
         ranks = [settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()]
         weights, revision, rank = place, model.revision, next((r for r in RANKS if r >= max(ranks)), None)
     base = Base(weights, place, revision, model.dtype, model.trust_remote_code, rank)
-    return Served(base, str(folder) if settings else None, _why_not(config, settings, rank))
+    return VLLMEngine(base, str(folder) if settings else None, _why_not(config, settings, rank))
 
 
 def _why_not(config: RunConfig, settings: dict[str, Any], rank: int | None) -> str | None:
@@ -80,11 +80,11 @@ def _why_not(config: RunConfig, settings: dict[str, Any], rank: int | None) -> s
 class Vllm:
     """A model made ready to answer so."""
 
-    def __init__(self, served: Served, decoder: Decoder):
+    def __init__(self, served: VLLMEngine, decoder: Decoder):
         self._served = served
         self._decoder = decoder
 
-    def answer(self, answers: Sequence[Answer], size: int, done: Callable[[Answer], None]) -> None:
+    def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
         """Answers all; vLLM itself sees to how many at a time.  done: is told each."""
         from vllm import TokensPrompt
         from vllm.lora.request import LoRARequest
@@ -100,7 +100,7 @@ class Vllm:
             answer.tokens, answer.ended = until(self._decoder.ends, output.outputs[0].token_ids), True
             done(answer)
 
-    def _settings(self, answer: Answer) -> Any:
+    def _settings(self, answer: TokenSequence) -> Any:
         """Every decoding setting, stated."""
         from vllm import SamplingParams
 

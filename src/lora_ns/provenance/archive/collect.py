@@ -12,7 +12,7 @@ import yaml
 
 from lora_ns.config import parse_yaml, read_mapping
 from lora_ns.errors import ConfigError
-from lora_ns.experiment.study import Experiment, Run
+from lora_ns.experiment.study import Run, Study
 from lora_ns.store.paths import Store
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -20,7 +20,7 @@ CODE = ("src/lora_ns", "workflow", "profiles/default")
 ROOT_FILES = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "environment.yml", "CHANGELOG.md", ".gitignore")
 
 
-def files_of(experiment: Experiment, experiment_file: Path, store: Store) -> dict[Path, str]:
+def files_of(experiment: Study, experiment_file: Path, store: Store) -> dict[Path, str]:
     """Configs, requests, scores, tables, records, code and environment of an experiment; no weights, no data."""
     found = {**_code(), **_configs(experiment_file)}
     runs = {run.name: run for run in [*experiment.runs, *experiment.bases, *(trial.run for trial in experiment.trials)]}

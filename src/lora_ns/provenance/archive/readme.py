@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lora_ns.experiment.study import Experiment
+from lora_ns.experiment.study import Study
 
 
-def readme(experiment: Experiment, about: Mapping[str, Any]) -> str:
+def readme(experiment: Study, about: Mapping[str, Any]) -> str:
     """The text, as Markdown."""
     authors = f"\nAuthors: {', '.join(about['authors'])}.\n" if about["authors"] else ""
     machine = ", ".join([*about["hardware"], *about["gpus"]])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.errors import LoraNsError
-from lora_ns.experiment.study import Experiment, load_experiment
+from lora_ns.experiment.study import Study, load_experiment
 from lora_ns.provenance.archive.collect import files_of
 from lora_ns.provenance.archive.readme import readme
 from lora_ns.store.digests import sha256_file
-from lora_ns.store.integrity import intact_score
+from lora_ns.store.integrity import load_verified_score
 from lora_ns.store.paths import Store
 
 
@@ -47,19 +47,19 @@ def archive(
     return target
 
 
-def _refuse_unfinished(experiment: Experiment, store: Store) -> None:
+def _refuse_unfinished(experiment: Study, store: Store) -> None:
     scores = [path for run in experiment.runs for path in run.scores]
     missing = [path for path in scores if not path.is_file()]
-    if experiment.is_open or missing:
+    if experiment.needs_selection or missing:
         what = f"{len(missing)} of {len(scores)} scores are missing, as {missing[0]}" if missing else "its settings are open"
         raise LoraNsError(f"{experiment.name} is not finished: {what}. `snakemake` makes what is missing.")
     for path in scores:
-        intact_score(path)
+        load_verified_score(path)
     if not experiment.tables_record.is_file():
         raise LoraNsError(f"{experiment.name} has no tables yet; `lora-ns tables` makes them.")
 
 
-def _about(experiment: Experiment, experiment_file: Path, licence: str | None, authors: Sequence[str]) -> dict[str, Any]:
+def _about(experiment: Study, experiment_file: Path, licence: str | None, authors: Sequence[str]) -> dict[str, Any]:
     """What the README says of the whole study."""
     scores = [json.loads(path.read_text(encoding="utf-8")) for run in experiment.runs for path in run.scores]
     return {

@@ -27,10 +27,10 @@ from lora_ns.provenance.compare_parts import (
     read_history,
     worst,
 )
-from lora_ns.store.artifact import exists
+from lora_ns.store.artifact import is_finished
 from lora_ns.store.environment import code_state, package_versions
 from lora_ns.store.history import thinned_history
-from lora_ns.store.integrity import faults, intact, score_faults
+from lora_ns.store.integrity import faults, load_verified, score_faults
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.pipeline import make_adapters, make_score
@@ -49,14 +49,14 @@ class Verified:
     environment: dict[str, list[Any]] = field(default_factory=dict)
     """What differs between then and now, where the results do."""
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For --json."""
-        parts = [part.plain() for part in self.parts]
+        parts = [part.to_dict() for part in self.parts]
         return {"run": self.run, "state": self.state, "parts": parts, "environment": self.environment}
 
 
 @dataclass(frozen=True)
-class Kept:
+class Original:
     """What is kept of a run: its scores by evaluation, and its adapter's record or what a score says of it."""
 
     run: str
@@ -104,7 +104,7 @@ def _verify(run: str, store: Store, scratch: Store, evaluations: Sequence[str], 
         for name, score in kept.scores.items():
             parts += _compare_evaluations(again, name, score, store, tolerance)
     state = worst(parts)
-    return Verified(run, state, parts, {} if state == "identical" else _then_and_now(kept, intact(adapter)))
+    return Verified(run, state, parts, {} if state == "identical" else _then_and_now(kept, load_verified(adapter)))
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = Fal
             shutil.rmtree(root)
 
 
-def _company(kept: Kept, store: Store, tolerance: float) -> tuple[list[str], list[Part]]:
+def _company(kept: Original, store: Store, tolerance: float) -> tuple[list[str], list[Part]]:
     """(the runs that this one was trained at once with, itself among them; what is to be said of them).
 
     Where a run file of theirs is missing the run is made again alone: equal but for rounding, and never called identical.
@@ -145,7 +145,7 @@ def _company(kept: Kept, store: Store, tolerance: float) -> tuple[list[str], lis
     return [], [Part("company", "within", said)]
 
 
-def _made_again(run: Run, kept: Kept, company: Sequence[str], store: Store) -> Path:
+def _made_again(run: Run, kept: Original, company: Sequence[str], store: Store) -> Path:
     """The run's adapter in the scratch store, with as many rows at once and in the same company as it was trained."""
     group = [Run(load_config(store.run_file(name)), run.store) for name in company]
     rows = (kept.trained.get("circumstances") or {}).get("rows_at_once")
@@ -196,21 +196,21 @@ def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path,
     return found
 
 
-def _kept(run: str, store: Store, evaluations: Sequence[str]) -> Kept | None:
+def _kept(run: str, store: Store, evaluations: Sequence[str]) -> Original | None:
     paths = {name: store.score(run, name) for name in evaluations}
     scores = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
     folder = store.adapter(run)
-    if exists(folder):
-        return Kept(run, scores, intact(folder), read_history(folder), folder)
+    if is_finished(folder):
+        return Original(run, scores, load_verified(folder), read_history(folder), folder)
     if not scores:
         return None
     of_score = next(iter(scores.values()))
     trained = of_score.get("trained") or {key: of_score[key] for key in ("code", "packages", "diverged")}
-    return Kept(run, scores, trained, trained.get("history") or [], None)
+    return Original(run, scores, trained, trained.get("history") or [], None)
 
 
-def _compare_adapters(kept: Kept, adapter: Path, tolerance: float) -> list[Part]:
-    made = intact(adapter)
+def _compare_adapters(kept: Original, adapter: Path, tolerance: float) -> list[Part]:
+    made = load_verified(adapter)
     if "diverged" in kept.trained:
         return [Part("adapter", "different", f"it diverged ({kept.trained['diverged']}) and now it does not")]
     parts = [compare_weights(kept.trained["outputs"], made["outputs"], kept.adapter, adapter, tolerance)]
@@ -238,14 +238,14 @@ def _compare_evaluations(again: Run, name: str, kept: dict[str, Any], store: Sto
     ]
 
 
-def _diverged(kept: Kept, reason: str) -> Verified:
+def _diverged(kept: Original, reason: str) -> Verified:
     before = kept.trained.get("diverged")
     state = "identical" if before == reason else "different"
     said = f"{f'diverged before: {before}; ' if before else ''}now: {reason}"
     return Verified(kept.run, state, [Part("adapter", state, said)], {} if before else _then_and_now(kept, None))
 
 
-def _then_and_now(kept: Kept, made: dict[str, Any] | None) -> dict[str, list[Any]]:
+def _then_and_now(kept: Original, made: dict[str, Any] | None) -> dict[str, list[Any]]:
 
     now = made or {"code": code_state(), "packages": package_versions()}
     then = kept.trained if made else {key: kept.trained[key] for key in ("code", "packages")}
@@ -253,7 +253,7 @@ def _then_and_now(kept: Kept, made: dict[str, Any] | None) -> dict[str, list[Any
 
 
 @contextmanager
-def _threads(kept: Kept) -> Iterator[None]:
+def _threads(kept: Original) -> Iterator[None]:
     """As many threads as the run had: sums are split by thread, so their last bits hang on the number."""
     import torch
 

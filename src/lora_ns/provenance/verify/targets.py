@@ -14,7 +14,7 @@ from lora_ns.provenance.trace import behind_cell
 from lora_ns.provenance.verify.cell import compare_cell
 from lora_ns.provenance.verify.run import Verified, scratch_beside, verify
 from lora_ns.store.paths import Store
-from lora_ns.store.run import run_of
+from lora_ns.store.run import find_run
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def _add(requests: Requests, target: str, store: Store) -> None:
     elif path.suffix == ".json" and path.parent.parent.name == "scores":
         requests.add(path.parent.name, [path.stem])
     else:
-        run = run_of(target, store)
+        run = find_run(target, store)
         requests.add(run, scores_of(run, store))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.experiment.study import Experiment, read_trials
+from lora_ns.experiment.study import Study, read_trials
 from lora_ns.reporting.html.read import ReadRun
 from lora_ns.reporting.statistics import calibration
 
@@ -23,7 +23,7 @@ COSTS = {
 """What quality is drawn against -> what the axis says."""
 
 
-def overview(experiment: Experiment, runs: Sequence[ReadRun], tables: Path) -> dict[str, Any]:
+def overview(experiment: Study, runs: Sequence[ReadRun], tables: Path) -> dict[str, Any]:
     """Plain values for the page.  tables: results/tables/<experiment>, up to date."""
     metrics = dict.fromkeys(metric for run in runs for score in run.scores for metric in score["metrics"])
     return {

@@ -23,46 +23,46 @@ LONGEST_PROMPT, LONGEST_ANSWER = 4000, 1500
 
 @dataclass(frozen=True)
 class Details:
-    """exams: what was asked, shared by all runs; runs: what each answered, in the order of the runs."""
+    """eval_sets: what was asked, shared by all runs; runs: what each answered, in the order of the runs."""
 
-    exams: dict[str, dict[str, Any]]
+    eval_sets: dict[str, dict[str, Any]]
     runs: list[dict[str, Any]]
 
 
 def details(runs: Sequence[ReadRun], text_bytes: int = TEXT_BYTES) -> Details:
     """All runs with the answers that fit.  text_bytes: how much of them may be kept."""
-    exams: dict[str, dict[str, Any]] = {}
+    eval_sets: dict[str, dict[str, Any]] = {}
     share = text_bytes / max(1, sum(len(run.scores) for run in runs))
-    kept = [_run(run, exams, share) for run in runs]
-    return Details(exams, kept)
+    kept = [_run(run, eval_sets, share) for run in runs]
+    return Details(eval_sets, kept)
 
 
-def _run(run: ReadRun, exams: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
+def _run(run: ReadRun, eval_sets: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
     path = run.store.run_file(run.name)
     return {
         "config": path.read_text(encoding="utf-8") if path.is_file() else None,
         "history": [[point["step"], point["loss"]] for point in history_of(run)],
-        "exams": [_answered(run, score, exams, share) for score in run.scores],
+        "exams": [_answered(run, score, eval_sets, share) for score in run.scores],
         "provenance": [_provenance(run, score) for score in run.scores],
     }
 
 
-def _answered(run: ReadRun, score: dict[str, Any], exams: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
+def _answered(run: ReadRun, score: dict[str, Any], eval_sets: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
     """What one run came to on one evaluation, row by row, and its answers to the rows that are shown."""
     evaluation, examples = score["evaluation"], score["examples"]
     right = examples["scores"].get(score["main_metric"]) or next(iter(examples["scores"].values()), None)
     answered: dict[str, Any] = {"evaluation": evaluation, "right": right, "answers": None}
     path = run.predictions(evaluation)
     lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n") if path else []
-    known = exams.get(evaluation)
+    known = eval_sets.get(evaluation)
     if known is None or (known["shown"] == [] and lines):
-        known = exams[evaluation] = _exam(run, score, lines, share)
+        known = eval_sets[evaluation] = _eval_set(run, score, lines, share)
     if len(lines) == len(examples["id"]):
         answered["answers"] = [_answer(json.loads(lines[i])) for i in known["shown"]]
     return answered
 
 
-def _exam(run: ReadRun, score: dict[str, Any], lines: Sequence[str], share: float) -> dict[str, Any]:
+def _eval_set(run: ReadRun, score: dict[str, Any], lines: Sequence[str], share: float) -> dict[str, Any]:
     """The rows of an evaluation, and the questions that are shown."""
     total = len(lines)
     room = int(share * total / max(1, sum(map(len, lines))))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_ns.config.text_files import replace_text
-from lora_ns.experiment.study import Experiment
+from lora_ns.experiment.study import Study
 from lora_ns.reporting.html.content import overview
 from lora_ns.reporting.html.details import details
 from lora_ns.reporting.html.page import page
@@ -15,7 +15,7 @@ from lora_ns.reporting.html.read import read_runs
 from lora_ns.store.paths import Store
 
 
-def report(experiment: Experiment, store: Store) -> Path:
+def report(experiment: Study, store: Store) -> Path:
     """Writes the page; returns its path.  The experiment's tables must be up to date (`lora_ns.reporting.make_tables`)."""
     runs = read_runs(experiment, store)
     path = store.report(experiment.name) / "index.html"

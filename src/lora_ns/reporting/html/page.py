@@ -19,8 +19,8 @@ SCRIPTS = ("dom.js", "data.js", "table.js", "figures.js", "overview.js", "run.js
 def page(overview: dict[str, Any], details: Details) -> str:
     """index.html.  What is shown at once stands there as JSON; plotly and the runs' details are packed (gzip, base64)."""
     own = files("lora_ns.reporting.html") / "page"
-    numbers = {evaluation: number for number, evaluation in enumerate(details.exams)}
-    parts = [_packed(f"exam-{numbers[name]}", _json(exam)) for name, exam in details.exams.items()]
+    numbers = {evaluation: number for number, evaluation in enumerate(details.eval_sets)}
+    parts = [_packed(f"exam-{numbers[name]}", _json(exam)) for name, exam in details.eval_sets.items()]
     parts += [_packed(f"run-{number}", _json(run)) for number, run in enumerate(details.runs)]
     parts.append(_packed("plotly", _plotly()))
     values = {

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_ns.experiment.study import Experiment, Run
+from lora_ns.experiment.study import Run, Study
 from lora_ns.store.failures import failure_of
-from lora_ns.store.integrity import intact_score
+from lora_ns.store.integrity import load_verified_score
 from lora_ns.store.paths import Store
 
 
@@ -51,6 +51,6 @@ class ReadRun:
         return path if path.is_file() else None
 
 
-def read_runs(experiment: Experiment, store: Store) -> list[ReadRun]:
+def read_runs(experiment: Study, store: Store) -> list[ReadRun]:
     """Every run of the experiment in its order.  Raises DamagedError for a score that is not as it was written."""
-    return [ReadRun(run, [intact_score(path) for path in run.scores if path.is_file()], store) for run in experiment.runs]
+    return [ReadRun(run, [load_verified_score(path) for path in run.scores if path.is_file()], store) for run in experiment.runs]

@@ -16,7 +16,7 @@ from lora_ns.data.collator import IGNORED, Batch
 from lora_ns.training.padding_free import concatenated
 
 
-class Unfusable(Exception):
+class CannotGroup(Exception):
     """The runs cannot be trained at once on this base; the message is the reason."""
 
 
@@ -77,7 +77,7 @@ class Layout:
                     return sizes
         elif count % sum(rows) == 0:
             return [count // sum(rows) * n for n in rows]
-        raise Unfusable("a layer sees other positions than the rows have")
+        raise CannotGroup("a layer sees other positions than the rows have")
 
     # -- dropout -------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from lora_ns.training import checkpoints
 from lora_ns.training.loss import CausalLoss, LabelLoss, loss_of, sums_by_owner
 from lora_ns.training.multi_adapter.adamw import MembersAdamW
 from lora_ns.training.multi_adapter.layers import OwnModules, SharedLinear
-from lora_ns.training.multi_adapter.layout import Layout, Unfusable
+from lora_ns.training.multi_adapter.layout import CannotGroup, Layout
 from lora_ns.training.multi_adapter.members import Member, layers_of
 from lora_ns.training.out_of_memory import OutOfMemory, is_out_of_memory
 from lora_ns.training.signals import Interruption
@@ -33,7 +33,7 @@ LARGEST_PASS = 2048
 """Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
 
 
-class Sweep:
+class MultiAdapterLoop:
     """Members on their shared base, step by step.
 
     size: rows of each member at once.  scratch: where its checkpoints lie.
@@ -45,7 +45,7 @@ class Sweep:
         self.rows, self.size, self.scratch = rows, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
         if len({member.setup.padding_free for member in members}) > 1:
-            raise Unfusable("some of the methods need padding")
+            raise CannotGroup("some of the methods need padding")
         self.layout = Layout(flat=members[0].setup.padding_free)
         _refuse_dropout(base)
         for member in members:
@@ -236,7 +236,7 @@ def _refuse_dropout(base: Any) -> None:
     layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
     stated = [key for key, value in base.config.to_dict().items() if _is_dropout(key) and isinstance(value, float) and value]
     if layers or stated:
-        raise Unfusable(f"the base model itself has dropout ({', '.join([*stated, *layers][:3])})")
+        raise CannotGroup(f"the base model itself has dropout ({', '.join([*stated, *layers][:3])})")
 
 
 def _is_dropout(key: str) -> bool:

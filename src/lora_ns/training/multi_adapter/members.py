@@ -24,7 +24,7 @@ from lora_ns.store.progress import Report, silent
 from lora_ns.store.run import Run
 from lora_ns.training.batch_size import count_steps
 from lora_ns.training.multi_adapter.layers import LowRank
-from lora_ns.training.multi_adapter.layout import Unfusable
+from lora_ns.training.multi_adapter.layout import CannotGroup
 from lora_ns.training.setup import Setup, run_batches, set_up_run
 
 
@@ -163,7 +163,7 @@ def _names(model: Any) -> dict[str, torch.Tensor]:
     state = get_peft_model_state_dict(model)
     missing = [name for name, tensor in state.items() if tensor.data_ptr() not in trained]
     if missing:  # a layer whose weight is tied to another's
-        raise Unfusable(f"PEFT saves what is not trained ({', '.join(missing[:3])})")
+        raise CannotGroup(f"PEFT saves what is not trained ({', '.join(missing[:3])})")
     return {name: trained[tensor.data_ptr()] for name, tensor in state.items()}
 
 

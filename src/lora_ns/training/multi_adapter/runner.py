@@ -21,14 +21,14 @@ from lora_ns.config.text_files import replace_text
 from lora_ns.errors import Busy, CheckpointError, Interrupted, LoraNsError, TrainingError
 from lora_ns.models.machine import check_machine
 from lora_ns.store import record
-from lora_ns.store.artifact import exists, making
-from lora_ns.store.failures import noting
+from lora_ns.store.artifact import atomic_artifact, is_finished
+from lora_ns.store.failures import record_failure
 from lora_ns.store.processes import Processes
-from lora_ns.store.progress import reporting
+from lora_ns.store.progress import report_progress
 from lora_ns.store.run import Run
 from lora_ns.training.out_of_memory import OutOfMemory, release, smaller
-from lora_ns.training.run_lock import holding
-from lora_ns.training.signals import Interruption, noticing
+from lora_ns.training.run_lock import run_lock
+from lora_ns.training.signals import Interruption, defer_signals
 from lora_ns.training.train import described, facts_of, train
 
 Done = Callable[[Run, Path | LoraNsError], None]
@@ -43,7 +43,7 @@ def train_all(groups: Sequence[Sequence[Run]], done: Done, *, quiet: bool = Fals
     done: told of every run, its adapter's folder or why there is none.  Raises Interrupted where the process was told to stop.
     """
     beside = sum(map(len, groups)) > 1 and Processes.here().count == 1
-    with noticing() as interruption:
+    with defer_signals() as interruption:
         for group in groups:
             _stop_where_told(interruption)
             for run in _at_once(group, done, quiet):
@@ -64,7 +64,7 @@ def _one(run: Run, quiet: bool, *, beside: bool) -> Path | LoraNsError:
 def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path | LoraNsError:
     """The run's adapter, or why there is none, which is noted."""
     try:
-        with noting(run.store, run.name, "train"):
+        with record_failure(run.store, run.name, "train"):
             return work()
     except Interrupted:
         raise
@@ -88,18 +88,18 @@ def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
     members = _members(group, scratch)
     if len(members) < 2:
         return list(group)
-    from lora_ns.training.multi_adapter.layout import Unfusable
+    from lora_ns.training.multi_adapter.layout import CannotGroup
 
     try:
         for run in members:
             check_machine(run.config)
-        with ExitStack() as held, noticing() as interruption:
+        with ExitStack() as held, defer_signals() as interruption:
             for run in members:
-                held.enter_context(holding(run.scratch))
+                held.enter_context(run_lock(run.scratch))
             if all(run.is_trained for run in members):
                 return list(group)  # made by another process meanwhile
             _train_at_once(members, scratch, interruption, done, quiet)
-    except Unfusable:
+    except CannotGroup:
         shutil.rmtree(scratch, ignore_errors=True)
         return list(group)
     except Busy:
@@ -155,7 +155,7 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
                     resumed = sweep.resume()
                 with meter.part("training"), ExitStack() as saying:
                     for member in members:
-                        said = reporting(member.run.store, member.run.name, "train", member.steps, sweep.step)
+                        said = report_progress(member.run.store, member.run.name, "train", member.steps, sweep.step)
                         member.report = saying.enter_context(said)
                     sweep.run(interruption)
                 fits = True
@@ -190,7 +190,7 @@ def _prepared(
     from lora_ns.models.base_model import best_device, load_base, make_deterministic
     from lora_ns.training.arguments import arguments_of
     from lora_ns.training.batch_size import split_batch
-    from lora_ns.training.multi_adapter.loop import Sweep
+    from lora_ns.training.multi_adapter.loop import MultiAdapterLoop
     from lora_ns.training.multi_adapter.members import join
     from lora_ns.training.setup import rows_and_collate
 
@@ -204,7 +204,7 @@ def _prepared(
     for number, (run, started) in enumerate(zip(group, starts, strict=True)):
         arguments.append(arguments_of(run.config, scratch, size=size, accumulation=accumulation, quiet=quiet))
         members.append(join(number, run, base, rows, collate, arguments[-1], started))
-    sweep = Sweep(base, members, rows, size=size, scratch=scratch, arguments=arguments[0])
+    sweep = MultiAdapterLoop(base, members, rows, size=size, scratch=scratch, arguments=arguments[0])
     return sweep, members, size
 
 
@@ -214,11 +214,11 @@ def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], 
     target = run.adapter
 
     def save() -> Path:
-        if exists(target):
+        if is_finished(target):
             return target  # made before the others' training was broken off, or by another process meanwhile
         if member.failure is not None:
             raise member.failure
-        with making(target) as (folder, notes):
+        with atomic_artifact(target) as (folder, notes):
             member.save(started, folder)
             facts = facts_of(member.setup.parameters, member.history, member.order, rows.lengths, how)
             notes |= described(run, _share_of(meter, len(how["fused_with"])), facts)

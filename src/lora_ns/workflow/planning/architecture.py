@@ -11,7 +11,7 @@ from lora_ns.config.builtin import base_model_spec
 from lora_ns.errors import ConfigError
 from lora_ns.models.adapter import reason_of
 from lora_ns.models.base_model import head_of
-from lora_ns.store.artifact import exists
+from lora_ns.store.artifact import is_finished
 from lora_ns.store.model_files import location
 from lora_ns.store.run import Run
 
@@ -38,7 +38,7 @@ def _described(run: Run) -> Any:
     config, store, model = run.config, run.store, run.config.model
     head = head_of(config) if config.task_type != "causal_lm" else {}
     name = model.name_or_path
-    if name.startswith("builtin:") and not exists(store.base_model(name)):
+    if name.startswith("builtin:") and not is_finished(store.base_model(name)):
         spec = base_model_spec(name)
         kinds: dict[str, Any] = {"causal_lm": LlamaConfig, "encoder": BertConfig}
         tied = {"tie_word_embeddings": True}

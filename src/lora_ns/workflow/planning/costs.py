@@ -9,14 +9,14 @@ import math
 
 from lora_ns.config import RunConfig
 from lora_ns.errors import LoraNsError
-from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.workflow.launch_command import Cost
 from lora_ns.workflow.planning import duration, memory
 from lora_ns.workflow.planning.devices import GPUS, PROCESSOR, Device, known_machine
-from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.estimator import Estimator
 from lora_ns.workflow.planning.workload import workload_of
+from lora_ns.workflow.resources import Cost
 
 MEMORY_MARGIN = 1.5
 """No prediction of benchmarks/memory_predictions.py falls further short (0.74 of what was taken)."""
@@ -31,18 +31,18 @@ class KnownCosts:
     """Costs of an experiment's runs, each worked out once for all seeds."""
 
     def __init__(self, store: Store):
-        self._store, self._predictor = store, Predictor(store, trace=False)
+        self._store, self._predictor = store, Estimator(store, trace=False)
         self._known: dict[tuple[str, str], Cost | None] = {}
 
     def of_training(self, run: Run) -> Cost | None:
         """Of one process of a training; None where nothing is known."""
         return self._of(run, None)
 
-    def of_evaluation(self, run: Run, evaluation: Evaluation) -> Cost | None:
+    def of_evaluation(self, run: Run, evaluation: EvaluationRequest) -> Cost | None:
         """Of the process that asks one run one benchmark; None where nothing is known."""
         return self._of(run, evaluation)
 
-    def _of(self, run: Run, evaluation: Evaluation | None) -> Cost | None:
+    def _of(self, run: Run, evaluation: EvaluationRequest | None) -> Cost | None:
         if not self._store.has_predictions:
             return None
         key = (run.config.model_dump_json(exclude={"seed"}), evaluation.name if evaluation else "")
@@ -65,7 +65,7 @@ class KnownCosts:
         seconds = duration.of_training(step, workload, run.config, device)
         return _cost(run.config, memory.of_training(step, PROCESSOR), step.weights, seconds)
 
-    def _answering(self, run: Run, evaluation: Evaluation) -> Cost | None:
+    def _answering(self, run: Run, evaluation: EvaluationRequest) -> Cost | None:
         questions = workload_of(run, [evaluation]).questions[0]
         answer = self._predictor.answer(run, questions)
         device = _device_of(run)

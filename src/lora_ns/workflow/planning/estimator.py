@@ -17,7 +17,7 @@ from lora_ns.models.imports import prepare_engines
 from lora_ns.store.digests import digest_of
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.workflow.planning.footprint import Answer, Footprint, Step
+from lora_ns.workflow.planning.footprint import AnswerFootprint, Footprint, StepFootprint
 from lora_ns.workflow.planning.workload import Questions, Shape
 
 PROTOCOL = 4
@@ -29,7 +29,7 @@ _OF_A_STEP = ("optim", "max_grad_norm", "gradient_checkpointing", "bf16", "fp16"
 Found = TypeVar("Found", bound=Footprint)
 
 
-class Predictor:
+class Estimator:
     """What is known of steps and answers, and the way to find out more."""
 
     def __init__(self, store: Store, *, trace: bool = True, notice: Callable[[str], None] = lambda what: None):
@@ -40,28 +40,28 @@ class Predictor:
         self._versions = {name: version(name) for name in _PACKAGES}
         self._seen: dict[str, Footprint | None] = {}
 
-    def step(self, run: Run, shape: Shape) -> Step | None:
+    def step(self, run: Run, shape: Shape) -> StepFootprint | None:
         """One training step; None where it cannot be predicted, or is not known and nothing is traced."""
         arguments = run.config.training.arguments
         asked = {"step": {key: arguments.get(key) for key in _OF_A_STEP}, "shape": asdict(shape)}
 
-        def trace(model: Any) -> Step:
+        def trace(model: Any) -> StepFootprint:
             from lora_ns.workflow.planning.profile_step import trace_step
 
             return trace_step(model, run.config, shape)
 
-        return self._found(Step, run, asked, trace)
+        return self._found(StepFootprint, run, asked, trace)
 
-    def answer(self, run: Run, questions: Questions) -> Answer | None:
+    def answer(self, run: Run, questions: Questions) -> AnswerFootprint | None:
         """One portion of questions; None as for a step."""
         asked = {"kind": questions.kind, "shape": asdict(questions.shape)}
 
-        def trace(model: Any) -> Answer:
+        def trace(model: Any) -> AnswerFootprint:
             from lora_ns.workflow.planning.profile_step import trace_answer
 
             return trace_answer(model, run.config, questions.shape, questions.kind)
 
-        return self._found(Answer, run, asked, trace)
+        return self._found(AnswerFootprint, run, asked, trace)
 
     def _found(self, kind: type[Found], run: Run, asked: Mapping[str, Any], trace: Callable[[Any], Found]) -> Found | None:
         digest = digest_of({"protocol": PROTOCOL, **self._versions, **_identity(run), **asked})

@@ -29,7 +29,7 @@ LARGE_PIECE = 32 * 2**20
 """From so many bytes on, glibc takes a piece from the system by itself and gives it back (mallopt(3), M_MMAP_THRESHOLD)."""
 
 
-class Trace(TorchDispatchMode):
+class FakeTrace(TorchDispatchMode):
     """Bytes of all storages that are alive, the most that ever were, and what each kernel had to do.
 
     chosen: how many places of a mask are taken to be set where a shape hangs on it, as fake tensors cannot say; None for

@@ -40,7 +40,7 @@ def _kernels(lines: list[list[int]]) -> Kernels:
 
 
 @dataclass(frozen=True)
-class Step(Footprint):
+class StepFootprint(Footprint):
     """One optimiser step over one micro-batch."""
 
     adapter: int
@@ -62,7 +62,7 @@ class Step(Footprint):
 
 
 @dataclass(frozen=True)
-class Answer(Footprint):
+class AnswerFootprint(Footprint):
     """One portion of questions read; of a model that generates, before its first token."""
 
     cache_per_token: int

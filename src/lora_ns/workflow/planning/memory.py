@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_ns.workflow.planning.devices import GIBIBYTE, Device
-from lora_ns.workflow.planning.footprint import Answer, Step
+from lora_ns.workflow.planning.footprint import AnswerFootprint, StepFootprint
 from lora_ns.workflow.planning.workload import Questions
 
 HEAP_OVERHEAD = 1.5
@@ -27,12 +27,12 @@ CONTEXT_BYTES = int(0.6 * GIBIBYTE)
 """Of a GPU, for the CUDA context and the workspaces of cuBLAS."""
 
 
-def of_training(step: Step, device: Device) -> int:
+def of_training(step: StepFootprint, device: Device) -> int:
     """The most that a training takes."""
     return _on(device, step.weights, step.peak, step.large, step.unchecked)
 
 
-def of_sweep(steps: Sequence[Step], device: Device) -> int:
+def of_sweep(steps: Sequence[StepFootprint], device: Device) -> int:
     """The most that trainings at once over one base take: the base once, of each all else.
 
     On a processor less, where their batches are too large to go through the base together.
@@ -44,14 +44,14 @@ def of_sweep(steps: Sequence[Step], device: Device) -> int:
     return _on(device, weights, peak, sum(step.large for step in steps), unchecked)
 
 
-def of_answering(answer: Answer, questions: Questions, device: Device) -> int:
+def of_answering(answer: AnswerFootprint, questions: Questions, device: Device) -> int:
     """The most that an evaluation takes: reading the longest questions, or holding keys and values up to the last token."""
     held = cache_bytes(answer, questions)
     reading = _on(device, answer.weights, answer.peak, answer.large)
     return max(reading, _on(device, answer.weights, answer.weights + held, 0))
 
 
-def cache_bytes(answer: Answer, questions: Questions) -> int:
+def cache_bytes(answer: AnswerFootprint, questions: Questions) -> int:
     """Keys and values of a whole portion, at its longest."""
     tokens = questions.shape.length + questions.new_tokens
     return answer.cache_per_token * tokens * questions.shape.rows * questions.copies if questions.new_tokens else 0

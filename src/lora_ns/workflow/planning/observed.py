@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Run
-from lora_ns.store.artifact import exists, read_record
+from lora_ns.store.artifact import is_finished, read_record
 from lora_ns.store.paths import Store
 from lora_ns.workflow.planning.devices import GPUS, Device
 
@@ -49,7 +49,7 @@ def measured(run: Run, store: Store) -> Measured | None:
     seconds = [cost["evaluate_seconds"] for cost in costs if cost.get("evaluate_seconds") is not None]
     peaks = [cost["evaluate_peak_memory_bytes"] for cost in costs if cost.get("evaluate_peak_memory_bytes") is not None]
     asked = {"evaluate_bytes": max(peaks, default=None), "evaluate_seconds": sum(seconds) if seconds else None}
-    if exists(folder := store.adapter(run.name)):
+    if is_finished(folder := store.adapter(run.name)):
         try:
             circumstances = read_record(folder, diverged_too=True)["circumstances"]
         except (LoraNsError, KeyError):

@@ -10,13 +10,13 @@ from statistics import median
 
 from lora_ns.config import RunConfig, nearest
 from lora_ns.errors import ConfigError
-from lora_ns.experiment.study import Experiment
+from lora_ns.experiment.study import Study
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.planning import duration, memory
 from lora_ns.workflow.planning.devices import GPUS, Device, known_machine, remember_machine
-from lora_ns.workflow.planning.estimator import Predictor
-from lora_ns.workflow.planning.footprint import Answer, Step
+from lora_ns.workflow.planning.estimator import Estimator
+from lora_ns.workflow.planning.footprint import AnswerFootprint, StepFootprint
 from lora_ns.workflow.planning.observed import Measured, measured
 from lora_ns.workflow.planning.remedies import Fit, changed_run, fit_evaluation, fit_training
 from lora_ns.workflow.planning.workload import Questions, Workload, workload_of
@@ -30,9 +30,9 @@ class PlannedRun:
     run: Run
     state: State
     workload: Workload
-    step: Step | None
+    step: StepFootprint | None
     """None too for method `none`."""
-    answers: tuple[tuple[Answer, Questions], ...]
+    answers: tuple[tuple[AnswerFootprint, Questions], ...]
     measured: Measured | None
 
     @property
@@ -104,13 +104,13 @@ class Misfit:
 class Plan:
     """All runs, trials first."""
 
-    experiment: Experiment
+    experiment: Study
     device: Device
     runs: tuple[PlannedRun, ...]
     misfits: tuple[Misfit, ...]
     failures: dict[str, str]
     """Model and method -> why they cannot be predicted."""
-    predictor: Predictor
+    predictor: Estimator
     factor: float | None
     """Measured by predicted training time of the runs done on such a device; None where there are none."""
 
@@ -131,7 +131,7 @@ class Plan:
             found.setdefault((planned.config.task_name, planned.config.method), []).append(planned)
         return found
 
-    def checkpointed(self, planned: PlannedRun) -> Step | None:
+    def checkpointed(self, planned: PlannedRun) -> StepFootprint | None:
         """The run's step with checkpointing; None where the method does not go with it."""
         changed = changed_run(planned.run, {"training.gradient_checkpointing": True})
         shape = planned.workload.shape
@@ -169,7 +169,7 @@ def _this_machine(store: Store) -> Device:
     return device
 
 
-def make_plan(experiment: Experiment, store: Store, device: Device, predictor: Predictor) -> Plan:
+def make_plan(experiment: Study, store: Store, device: Device, predictor: Estimator) -> Plan:
     """The plan of every run whose settings are known, for one device."""
     now = time.time()
     runs = tuple(_planned(status_of_run(run, store, now), store, predictor) for run in all_runs(experiment, provisional=True))
@@ -177,7 +177,7 @@ def make_plan(experiment: Experiment, store: Store, device: Device, predictor: P
     return Plan(experiment, device, runs, misfits, predictor.failures, predictor, _factor(runs, device))
 
 
-def _planned(status: RunStatus, store: Store, predictor: Predictor) -> PlannedRun:
+def _planned(status: RunStatus, store: Store, predictor: Estimator) -> PlannedRun:
     run = status.run
     workload = workload_of(run, run.evaluations)
     step = predictor.step(run, workload.shape) if workload.shape else None
@@ -187,7 +187,7 @@ def _planned(status: RunStatus, store: Store, predictor: Predictor) -> PlannedRu
     return PlannedRun(run, status.state, workload, step, known, took)
 
 
-def _misfits(runs: Sequence[PlannedRun], store: Store, device: Device, predictor: Predictor) -> list[Misfit]:
+def _misfits(runs: Sequence[PlannedRun], store: Store, device: Device, predictor: Estimator) -> list[Misfit]:
     """Runs that are still to be done and for which the device is too small, those alike together."""
     alike: dict[tuple[str, str, int, int], list[PlannedRun]] = {}
     for planned in runs:

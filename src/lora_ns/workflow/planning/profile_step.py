@@ -20,10 +20,10 @@ from lora_ns.benchmarks import Kind
 from lora_ns.config import RunConfig
 from lora_ns.config.method_constraints import takes_out_of_base
 from lora_ns.data.collator import Batch, collate_of
-from lora_ns.models.adapter import attach, count_parameters
+from lora_ns.models.adapter import apply_method, count_parameters
 from lora_ns.training.setup import Setup, set_up
-from lora_ns.workflow.planning.fake_trace import Trace
-from lora_ns.workflow.planning.footprint import Answer, Kernels, Step
+from lora_ns.workflow.planning.fake_trace import FakeTrace
+from lora_ns.workflow.planning.footprint import AnswerFootprint, Kernels, StepFootprint
 from lora_ns.workflow.planning.workload import Shape
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
@@ -31,7 +31,7 @@ QUANTIZED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
 arXiv 2305.14314, section 3); LLM.int8."""
 
 
-def trace_step(model: Any, config: RunConfig, shape: Shape) -> Step:
+def trace_step(model: Any, config: RunConfig, shape: Shape) -> StepFootprint:
     """One step of a base model from `model_without_weights` with the config's method on it.
 
     Raises ConfigError where model and method do not go together.
@@ -51,7 +51,7 @@ def trace_step(model: Any, config: RunConfig, shape: Shape) -> Step:
         if _checkpoints(config):
             _loss(setup.model, loss, batch, config, shape, checkpointing=False).backward()
         unchecked = trace.peak
-    return Step(
+    return StepFootprint(
         trainable=setup.parameters["trainable"],
         total=setup.parameters["total"],
         weights=weights - saved,
@@ -71,15 +71,15 @@ def set_up_step(base: Any, config: RunConfig) -> Setup:
     return set_up(_plain(config), base, collate_of(config, SimpleNamespace(pad_token_id=0)), steps=1000)
 
 
-def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> Answer:
+def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> AnswerFootprint:
     """One portion of questions put to a base model from `model_without_weights` with the config's method on it."""
     cache = _cache_per_token(model)
-    model = attach(model, _plain(config), steps=1000).eval()
+    model = apply_method(model, _plain(config), steps=1000).eval()
     trainable, total = count_parameters(model)
     with _on_fake_tensors(model, config, shape) as (trace, saved), torch.no_grad():
         weights, large = trace.live, trace.large
         _ask(model, shape, kind)
-    return Answer(
+    return AnswerFootprint(
         trainable=trainable,
         total=total,
         weights=weights - saved,
@@ -91,11 +91,11 @@ def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> Ans
 
 
 @contextmanager
-def _on_fake_tensors(model: Any, config: RunConfig, shape: Shape) -> Iterator[tuple[Trace, int]]:
+def _on_fake_tensors(model: Any, config: RunConfig, shape: Shape) -> Iterator[tuple[FakeTrace, int]]:
     """The trace, with the model's own storages in it, and what of them quantisation saves."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         _onto_processor(model)
-        trace = Trace(chosen=shape.supervised)
+        trace = FakeTrace(chosen=shape.supervised)
         for tensor in (*model.parameters(), *model.buffers()):
             trace.note(tensor)
         with trace:

@@ -11,7 +11,7 @@ from lora_ns.errors import InputError
 from lora_ns.store.run import Run
 from lora_ns.workflow.planning import memory
 from lora_ns.workflow.planning.devices import Device
-from lora_ns.workflow.planning.estimator import Predictor
+from lora_ns.workflow.planning.estimator import Estimator
 from lora_ns.workflow.planning.workload import ROWS_ASKED, workload_of
 
 Changes = dict[str, Any]
@@ -31,7 +31,7 @@ class Fit:
         return " ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items())
 
 
-def fit_training(run: Run, predictor: Predictor, device: Device) -> Fit | None:
+def fit_training(run: Run, predictor: Estimator, device: Device) -> Fit | None:
     """The first that fits of: a smaller per-device batch, which changes no result; checkpointing, which costs a third more
     time; both; then 8 bits, 4 bits and shorter rows on top, which change results.  None where nothing does."""
     for changes in _for_training(run.config):
@@ -41,7 +41,7 @@ def fit_training(run: Run, predictor: Predictor, device: Device) -> Fit | None:
     return None
 
 
-def fit_evaluation(run: Run, predictor: Predictor, device: Device) -> Fit | None:
+def fit_evaluation(run: Run, predictor: Estimator, device: Device) -> Fit | None:
     """The greatest smaller evaluation.batch_size that fits, alone or on quantised weights."""
     quantized: list[Changes] = [{}, {"model.quantization": "8bit"}, {"model.quantization": "4bit"}]
     for base in quantized:
@@ -74,7 +74,7 @@ def _for_training(config: RunConfig) -> Iterator[Changes]:
         length //= 2
 
 
-def _largest_batch(run: Run, fit: Fit, predictor: Predictor, device: Device) -> Fit:
+def _largest_batch(run: Run, fit: Fit, predictor: Estimator, device: Device) -> Fit:
     """The same with the greatest per-device batch that still fits."""
     key = "training.per_device_train_batch_size"
     if key not in fit.changes:
@@ -90,7 +90,7 @@ def _largest_batch(run: Run, fit: Fit, predictor: Predictor, device: Device) -> 
     return found
 
 
-def _training_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, device: Device) -> int | None:
+def _training_bytes(run: Run, changes: Mapping[str, Any], predictor: Estimator, device: Device) -> int | None:
     changed = changed_run(run, changes)
     if changed is None:
         return None
@@ -99,7 +99,7 @@ def _training_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, 
     return memory.of_training(step, device) if step else None
 
 
-def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Predictor, device: Device) -> int | None:
+def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Estimator, device: Device) -> int | None:
     changed = changed_run(run, changes)
     if changed is None:
         return None

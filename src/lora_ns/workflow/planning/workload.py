@@ -16,7 +16,7 @@ from lora_ns.config import DatasetConfig, RunConfig
 from lora_ns.config.builtin import DATASET_DEFAULTS
 from lora_ns.data.sources import local
 from lora_ns.errors import DataError
-from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.training.batch_size import count_steps, split_batch
@@ -80,7 +80,7 @@ class Workload:
         return self.accumulation * self.shape.rows * self.mean_length if self.shape else 0.0
 
 
-def workload_of(run: Run, evaluations: list[Evaluation]) -> Workload:
+def workload_of(run: Run, evaluations: list[EvaluationRequest]) -> Workload:
     """What a run has to go through, on each of the devices that its launch spreads it over.
 
     Raises ConfigError where the batch cannot be split.
@@ -104,7 +104,7 @@ def workload_of(run: Run, evaluations: list[Evaluation]) -> Workload:
     return Workload(rows, mean, steps, shape, accumulation, ledger is not None, questions)
 
 
-def _questions(config: RunConfig, asked: Evaluation, store: Store, longest: int, mean: float, share: float) -> Questions:
+def _questions(config: RunConfig, asked: EvaluationRequest, store: Store, longest: int, mean: float, share: float) -> Questions:
     """Prompts are as long as the training rows' where they are made of the same data; a generated answer comes on top."""
     kind = benchmark(asked.benchmark).kind
     own = asked.dataset == config.dataset

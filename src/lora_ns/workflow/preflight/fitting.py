@@ -25,7 +25,7 @@ from lora_ns.data.prompts import (
     texts_of,
 )
 from lora_ns.errors import DataError, InputError
-from lora_ns.store.evaluation_file import Evaluation
+from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.workflow.preflight.finding import Finding, advice
 from lora_ns.workflow.preflight.rows import Sample
 
@@ -170,7 +170,7 @@ def _of_numbers(data: DatasetConfig, split: str, rows: Sequence[Row]) -> Iterato
 # -- benchmarks --------------------------------------------------------------------------------------------------------
 
 
-def of_benchmark(config: RunConfig, evaluation: Evaluation, sample: Sample) -> Iterator[Finding]:
+def of_benchmark(config: RunConfig, evaluation: EvaluationRequest, sample: Sample) -> Iterator[Finding]:
     """What of a benchmark's rows and solved examples does not fit."""
     spec, data = benchmark(evaluation.benchmark), evaluation.dataset
     where = f"evaluation.benchmarks: {spec.name}"
@@ -196,7 +196,7 @@ def of_benchmark(config: RunConfig, evaluation: Evaluation, sample: Sample) -> I
     yield from _of_examples(spec, evaluation, sample, where)
 
 
-def _ask(spec: Benchmark, evaluation: Evaluation, config: RunConfig, row: Row, number: int) -> None:
+def _ask(spec: Benchmark, evaluation: EvaluationRequest, config: RunConfig, row: Row, number: int) -> None:
     """Asks of a row what the benchmark will.  Raises InputError with what it lacks."""
     data, column = evaluation.dataset, evaluation.settings.get("reference_column")
     if spec.kind in ("classification", "regression"):
@@ -215,7 +215,7 @@ def _ask(spec: Benchmark, evaluation: Evaluation, config: RunConfig, row: Row, n
         spec.reference(row)
 
 
-def _of_examples(spec: Benchmark, evaluation: Evaluation, sample: Sample, where: str) -> Iterator[Finding]:
+def _of_examples(spec: Benchmark, evaluation: EvaluationRequest, sample: Sample, where: str) -> Iterator[Finding]:
     """Solved examples that cannot be had."""
     wanted, data = evaluation.num_fewshot, evaluation.dataset
     if not wanted:

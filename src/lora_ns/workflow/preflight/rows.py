@@ -14,7 +14,7 @@ from lora_ns.config.builtin import DATASET_DEFAULTS
 from lora_ns.data import sources
 from lora_ns.data.prompts import Row
 from lora_ns.data.sources import SPLITS, local
-from lora_ns.store.artifact import exists
+from lora_ns.store.artifact import is_finished
 from lora_ns.store.paths import Store
 
 READ_WHOLE_BYTES = 16 * 2**20
@@ -46,7 +46,7 @@ class Sample:
 def look_at(dataset: DatasetConfig, store: Store) -> Sample | None:
     """The data set; None where it would have to be downloaded.  Raises DataError where it cannot be read."""
     folder = store.rows(dataset)
-    if exists(folder):
+    if is_finished(folder):
         files = {split: parquet.ParquetFile(folder / f"{split}.parquet") for split in SPLITS if _has(folder, split)}
         tables = {split: _first_of(file) for split, file in files.items()}
         whole = all(file.metadata.num_rows <= FIRST_ROWS for file in files.values())

@@ -1,0 +1,114 @@
+"""What the rules' commands are given: run files, launchers, options, and what a cluster is asked for."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from lora_ns.store.run import Run
+from lora_ns.workflow.dag_index import DagIndex
+from lora_ns.workflow.launch_command import PROGRAM, training_command
+from lora_ns.workflow.planning.costs import KnownCosts
+from lora_ns.workflow.resources import Resources, each_of, evaluation_resources, training_resources
+
+Wildcards = Any
+
+
+class RuleParams:
+    """Each of its functions is a `params` or `resources` entry of a rule."""
+
+    program = shlex.join(PROGRAM)
+    """The command that every rule calls, in the Python that runs Snakemake."""
+
+    def __init__(self, dag: DagIndex):
+        self._dag = dag
+        self._costs = KnownCosts(dag.store)
+
+    def run_file_of(self, wildcards: Wildcards) -> str:
+        """The run file that makes an adapter, tokens or a merged model, or names a model of the hub."""
+        return str(self._dag.store.run_file(self._owner(wildcards).name))
+
+    def _owner(self, wildcards: Wildcards) -> Run:
+        """The run (one of those) that an artefact is made for."""
+        rooms = {"run": self._dag.runs, "tokens": self._dag.tokens, "merged": self._dag.merged, "model": self._dag.downloads}
+        if hasattr(wildcards, "job"):
+            return self._dag.jobs[wildcards.job].runs[0]
+        return next(runs[getattr(wildcards, name)] for name, runs in rooms.items() if hasattr(wildcards, name))
+
+    def launch_of(self, wildcards: Wildcards) -> str:
+        """The command that starts the processes of a training."""
+        run = self._owner(wildcards)
+        return self._offline(run) + training_command(run.config)
+
+    def program_of(self, wildcards: Wildcards) -> str:
+        """The command of a stage that reads a run's base model."""
+        return self._offline(self._owner(wildcards)) + self.program
+
+    def _offline(self, run: Run) -> str:
+        """A hub's model has been fetched by now, and a compute node need not find that the network is not there."""
+        return "" if run.download is None else "env HF_HUB_OFFLINE=1 "
+
+    @property
+    def training_resources(self) -> dict[str, Any]:
+        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+
+        @cache
+        def of(name: str, attempt: int) -> Resources:
+            runs = self._runs_of(name)
+            costs = [self._costs.of_training(run) for run in runs]
+            at_once = name in self._dag.jobs and self._dag.jobs[name].at_once
+            return training_resources([run.config for run in runs], costs, attempt, at_once=at_once)
+
+        return each_of(lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, attempt))
+
+    def _runs_of(self, name: str) -> Sequence[Run]:
+        """Of a job, or of a run by itself."""
+        return self._dag.jobs[name].runs if name in self._dag.jobs else [self._dag.runs[name]]
+
+    @property
+    def evaluation_resources(self) -> dict[str, Any]:
+        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+
+        @cache
+        def of(name: str, evaluation: str, attempt: int) -> Resources:
+            runs, asked = self._runs_of(name), self._dag.evaluations[evaluation]
+            costs = [self._costs.of_evaluation(run, asked) for run in runs]
+            return evaluation_resources([run.config for run in runs], costs, attempt)
+
+        return each_of(
+            lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, wildcards.evaluation, attempt)
+        )
+
+    def run_files_of(self, wildcards: Wildcards) -> str:
+        """`--config FILE` of every run of a job."""
+        files = [str(self._dag.store.run_file(run.name)) for run in self._dag.jobs[wildcards.job].runs]
+        return " ".join(f"--config {shlex.quote(file)}" for file in files)
+
+    def members_of(self, wildcards: Wildcards) -> list[str]:
+        """The names of a job's runs."""
+        return [run.name for run in self._dag.jobs[wildcards.job].runs]
+
+    def limits_of(self, wildcards: Wildcards) -> str:
+        """The options by which a job's runs are trained as they were grouped."""
+        job, limit = self._dag.jobs[wildcards.job], self._dag.experiment.sweep.max_memory
+        memory = "" if limit is None else f" --max-memory {int(limit)}"
+        return f"--max-members {len(job.runs)}{memory}" if job.at_once else "--max-members 1"
+
+    def trial_flag_of(self, wildcards: Wildcards) -> str:
+        """`--trial` for runs of the search only, whose divergence is a result."""
+        first = wildcards.run if hasattr(wildcards, "run") else self._dag.jobs[wildcards.job].runs[0].name
+        return "--trial" if first in self._dag.searched else ""
+
+    def evaluation_file_of(self, wildcards: Wildcards) -> str:
+        """The evaluation file that a score answers."""
+        return str(self._dag.store.evaluation_file(wildcards.evaluation))
+
+    def request_of_rows(self, wildcards: Wildcards) -> str:
+        """The option that names the request which wants these rows."""
+        return self._dag.rows[wildcards.rows]
+
+    def base_model_of(self, wildcards: Wildcards) -> str:
+        """`builtin:<name>` of a base model's folder."""
+        return self._dag.base_models[wildcards.base]
