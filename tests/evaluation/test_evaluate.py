@@ -108,7 +108,7 @@ def test_a_benchmark_that_the_config_does_not_name_fails_before_the_model_is_ask
     make_tokens(Run(config, store))
     train(Run(config, store), quiet=True)
     fetch(evaluation.dataset, store)
-    monkeypatch.setattr("lora_ns.evaluation.evaluate.ask", lambda *arguments: pytest.fail("the model was asked"))
+    monkeypatch.setattr("lora_ns.evaluation.evaluate.predict", lambda *arguments: pytest.fail("the model was asked"))
     with pytest.raises(EvaluationError, match="1 rows of gsm8k ask what a training row asked"):
         evaluate(Run(config, store), evaluation, quiet=True)
 

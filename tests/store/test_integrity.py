@@ -15,7 +15,7 @@ from lora_ns.errors import DamagedError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.merging.merge import merge
 from lora_ns.reporting.make_tables import tables
-from lora_ns.store import record
+from lora_ns.store import environment, record
 from lora_ns.store.environment import code_state
 from lora_ns.store.integrity import faults, load_verified, load_verified_score
 from lora_ns.store.paths import PROTOCOL, Store
@@ -121,9 +121,9 @@ def test_an_edited_table_and_a_lost_score_of_it_are_found(run: Run, study: Path,
 
 def test_the_record_names_the_commit_that_the_work_began_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(record, "__file__", str(tmp_path / "src/lora_ns/store/record.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "src/lora_ns/store/environment.py"))
     head = "at the start"
-    monkeypatch.setattr(record, "_git", lambda *words: head)
+    monkeypatch.setattr(environment, "_git", lambda *words: head)
     code_state.cache_clear()
     try:
         meter = Meter()

@@ -165,8 +165,8 @@ def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_process_leaves_nothing_that_counts_and_the_next_sweeps_it(tmp_path: Path) -> None:
     code = (
-        "import os, signal; from pathlib import Path; from lora_ns.store.paths import making\n"
-        f"with making(Path({str(tmp_path / 'a')!r})) as (folder, _):\n"
+        "import os, signal; from pathlib import Path; from lora_ns.store.artifact import atomic_artifact\n"
+        f"with atomic_artifact(Path({str(tmp_path / 'a')!r})) as (folder, _):\n"
         "    (folder / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9

@@ -75,8 +75,9 @@ def test_what_cannot_be_written_stops_no_work(tmp_path: Path) -> None:
 
 def test_a_killed_process_is_known_by_its_silence(tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from lora_ns.store.progress import reporting; from lora_ns.store.paths import Store\n"
-        f"with reporting(Store(Path({str(tmp_path)!r})), 'run', 'train', 5): print('here', flush=True); time.sleep(60)"
+        "import time; from pathlib import Path; from lora_ns.store.paths import Store\n"
+        "from lora_ns.store.progress import report_progress\n"
+        f"with report_progress(Store(Path({str(tmp_path)!r})), 'run', 'train', 5): print('here', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"here\n"

@@ -245,7 +245,7 @@ def test_what_another_process_made_meanwhile_is_not_trained_again(untouched, mon
         (target / "record.json").write_text("{}")
         yield
 
-    monkeypatch.setattr(train_module, "holding", late)
+    monkeypatch.setattr(train_module, "run_lock", late)
     monkeypatch.setattr(train_module, "prepare", lambda *_, **__: pytest.fail("it was trained"))
     assert train(Run(config, store), quiet=True) == target
 

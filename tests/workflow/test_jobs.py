@@ -260,18 +260,19 @@ def answers(dag: Dag) -> Iterator[Any]:
     """Whatever the rules ask, of everything that there is."""
     yield from (dag.data, dag.tables, dag.untrained, dag.figures)
     yield from (ask(None) for ask in (dag.scores, dag.adapters, dag.every_adapter, dag.merged_records, dag.for_choice))
+    commands = dag.commands
     for run in dag.runs:
         here = SimpleNamespace(run=run)
-        yield from (ask(here) for ask in (dag.for_adapter, dag.commands.run_file_of, dag.commands.launch_of, dag.commands.program_of))
-        yield [ask(here, 1) for ask in dag.commands.training_resources.values()]
+        yield from (ask(here) for ask in (dag.for_adapter, commands.run_file_of, commands.launch_of, commands.program_of))
+        yield [ask(here, 1) for ask in commands.training_resources.values()]
     for job in dag.jobs:
         here = SimpleNamespace(job=job)
-        yield from (ask(here) for ask in (dag.for_adapters, dag.commands.run_files_of, dag.commands.members_of, dag.commands.limits_of))
+        yield from (ask(here) for ask in (dag.for_adapters, commands.run_files_of, commands.members_of, commands.limits_of))
         yield dag.trial_flag_of(here)
         for evaluation in dag.evaluations:
             asked = SimpleNamespace(job=job, evaluation=evaluation)
             yield dag.for_scores(asked), dag.evaluation_file_of(asked)
-            yield [ask(asked, 1) for ask in dag.commands.evaluation_resources.values()]
+            yield [ask(asked, 1) for ask in commands.evaluation_resources.values()]
     yield from (dag.for_tokens(SimpleNamespace(tokens=tokens)) for tokens in dag.tokens)
     yield from (dag.for_merged(SimpleNamespace(merged=merged)) for merged in dag.merged)
     yield from (dag.request_of_rows(SimpleNamespace(rows=rows)) for rows in dag.rows)

@@ -11,6 +11,7 @@ import pytest
 from lora_ns.config import DatasetConfig
 from lora_ns.data import sources
 from lora_ns.errors import DataError
+from lora_ns.store.digests import rows_identity
 
 ROWS = [{"text": 'say "hi"', "label": 1}, {"text": "a,b", "label": 0}, {"text": "ü", "label": 1}]
 
@@ -145,12 +146,12 @@ def test_a_damaged_file_names_the_place(tmp_path: Path, content: str, expected: 
 def test_an_unknown_ending_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "rows.xlsx").write_text("x")
     with pytest.raises(DataError, match=r"unknown ending; known: \.jsonl"):
-        sources.identity(dataset(name={"train": str(tmp_path / "rows.xlsx")}))
+        rows_identity(dataset(name={"train": str(tmp_path / "rows.xlsx")}))
 
 
 def test_an_unknown_builtin_names_the_nearest() -> None:
     with pytest.raises(Exception, match="Did you mean 'word_problems'"):
-        sources.identity(dataset(name="builtin:word_problem"))
+        rows_identity(dataset(name="builtin:word_problem"))
 
 
 def test_without_a_network_a_hub_name_fails_in_one_paragraph() -> None:

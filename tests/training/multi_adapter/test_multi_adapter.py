@@ -27,7 +27,7 @@ from lora_ns.store.artifact import is_finished, read_record
 from lora_ns.store.failures import failure_of
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.training.multi_adapter import loop as fused
+from lora_ns.training.multi_adapter import loop
 from lora_ns.training.multi_adapter.grouping import groups_of, why_alone
 from lora_ns.training.multi_adapter.layout import Layout
 from lora_ns.training.multi_adapter.members import Member
@@ -74,13 +74,13 @@ def ready(configs: list[RunConfig]) -> Store:
     return store
 
 
-def together(configs: list[RunConfig], store: Store) -> dict[str, Path | LoraNsError]:
+def together(configs: list[RunConfig], store: Store, largest: int = MAX_MEMBERS) -> dict[str, Path | LoraNsError]:
     found: dict[str, Path | LoraNsError] = {}
 
     def done(run: Run, outcome: Path | LoraNsError) -> None:
         found[run.name] = outcome
 
-    groups = groups_of([Run(config, store) for config in configs], MAX_MEMBERS)
+    groups = groups_of([Run(config, store) for config in configs], largest)
     train_all(groups, done, quiet=True)
     return found
 
@@ -271,7 +271,7 @@ def test_the_smallest_layers_have_weights_of_each_members_own() -> None:
 def test_members_that_go_through_the_base_after_one_another(
     workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
-    monkeypatch.setattr(fused, "LARGEST_PASS", largest)
+    monkeypatch.setattr(loop, "LARGEST_PASS", largest)
     passes: list[int] = []
     join = Layout.join
     monkeypatch.setattr(Layout, "join", lambda self, members, *rest: passes.append(len(members)) or join(self, members, *rest))
@@ -538,7 +538,6 @@ def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
 ) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
     store = ready(configs)
-    monkeypatch.setattr("lora_ns.training.multi_adapter.runner.groups_of", lambda configs, *_: [[config] for config in configs])
 
     def broken(run: Run, *, quiet: bool) -> Path:
         if run.config.seed == 0:
@@ -546,7 +545,7 @@ def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
         return train(run, quiet=quiet)
 
     monkeypatch.setattr("lora_ns.training.multi_adapter.runner.train", broken)
-    found = list(together(configs, store).values())
+    found = list(together(configs, store, largest=1).values())
     assert str(found[0]) == "IndexError: of somebody else's" and isinstance(found[1], Path)
     assert "Traceback" in capsys.readouterr().err
     with pytest.raises(IndexError):
