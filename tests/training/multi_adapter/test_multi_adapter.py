@@ -335,7 +335,7 @@ def test_experts_that_see_positions_without_rows(
     ],
 )
 def test_passes_hold_what_keeps_a_core_busy(tokens: list[int], passes: list[list[int]]) -> None:
-    assert fused.in_passes(tokens) == passes
+    assert loop.in_passes(tokens) == passes
 
 
 def test_a_padded_joint_batch_gives_what_padded_batches_alone_do(
@@ -555,14 +555,14 @@ def test_a_run_that_breaks_in_an_unknown_way_does_not_stop_the_others(
 def test_memory_that_runs_out_is_answered_by_fewer_rows_of_each(workplace: Path, tiny_causal: Path, monkeypatch) -> None:
     configs = [causal(tiny_causal, {}, seed=seed) for seed in (0, 1)]
     store = ready(configs)
-    join = fused.Layout.join
+    join = loop.Layout.join
 
     def short_of_memory(self, members, batches, device):
         if len(batches[0]["row_lengths"]) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return join(self, members, batches, device)
 
-    monkeypatch.setattr(fused.Layout, "join", short_of_memory)
+    monkeypatch.setattr(loop.Layout, "join", short_of_memory)
     together(configs, store)
     how = read_record(store.adapter(Run(configs[0], store).name))["circumstances"]
     assert how["rows_at_once"] == 2 and len(how["memory"]) == 1
