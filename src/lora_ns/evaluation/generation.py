@@ -12,9 +12,9 @@ from lora_ns.evaluation.batch_size import halving, slots_that_fit
 from lora_ns.evaluation.engines.continuous import ContinuousEngine
 from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.hf_generate import HFGenerateEngine
-from lora_ns.evaluation.engines.vllm import Vllm, VLLMEngine
+from lora_ns.evaluation.engines.vllm import VLLMEngine, ServedModel
 
-ENGINES = {ContinuousEngine: "continuous", HFGenerateEngine: "generate", Vllm: "vllm"}
+ENGINES = {ContinuousEngine: "continuous", HFGenerateEngine: "generate", VLLMEngine: "vllm"}
 
 Progress = Callable[[int], None]
 
@@ -37,7 +37,7 @@ class Generator:
         backend: str = "auto",
         size: int | None = None,
         streamer: Any = None,
-        served: VLLMEngine | None = None,
+        served: ServedModel | None = None,
     ):
         self._model = model
         self._backend = backend
@@ -82,7 +82,7 @@ class Generator:
 
         self.facts |= halving(attempt, min(size, len(answers)))
 
-    def _engine(self, answers: Sequence[TokenSequence]) -> tuple[ContinuousEngine | HFGenerateEngine | Vllm, str | None]:
+    def _engine(self, answers: Sequence[TokenSequence]) -> tuple[ContinuousEngine | HFGenerateEngine | VLLMEngine, str | None]:
         """(engine, why it is not the one that comes first).  Raises EvaluationError where `continuous` cannot be it."""
         if self._backend == "generate":
             return HFGenerateEngine(self._model, self.decoder, self._streamer), None
@@ -91,7 +91,7 @@ class Generator:
         if self._backend == "vllm" and self._served is not None:
             refused = reason or self._served.why_not
             if refused is None:
-                return Vllm(self._served, self.decoder), None
+                return VLLMEngine(self._served, self.decoder), None
             refused = f"not by vllm: {refused}"
         if reason is None:
             engine = ContinuousEngine(self._model, self.decoder)

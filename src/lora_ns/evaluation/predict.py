@@ -20,7 +20,7 @@ from lora_ns.errors import DataError, EvaluationError
 from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
 from lora_ns.evaluation.distributed import spread
 from lora_ns.evaluation.engines.decoding import with_stops
-from lora_ns.evaluation.engines.vllm import VLLMEngine
+from lora_ns.evaluation.engines.vllm import ServedModel
 from lora_ns.evaluation.eval_set import EvalSet
 from lora_ns.evaluation.generation import Generator
 from lora_ns.evaluation.loglikelihood import counted_tokens, log_likelihoods
@@ -31,7 +31,7 @@ Progress = Callable[[int], None]
 
 
 def predict(
-    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress = lambda done: None, served: VLLMEngine | None = None
+    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress = lambda done: None, served: ServedModel | None = None
 ) -> tuple[list[Answer], Facts]:
     """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
 
@@ -100,7 +100,7 @@ def room_warnings(model: Any, tokenizer: Any, eval_set: EvalSet) -> list[str]:
 
 
 def _generate(
-    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress, served: VLLMEngine | None
+    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress, served: ServedModel | None
 ) -> tuple[list[Answer], Facts]:
     evaluation = eval_set.evaluation
     config, stop_ids = with_stops(evaluation.generation, chat_of(eval_set.dataset, tokenizer))

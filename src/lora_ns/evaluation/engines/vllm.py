@@ -37,7 +37,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class VLLMEngine:
+class ServedModel:
     """A run's trained model as vLLM is told of it."""
 
     base: Base
@@ -46,7 +46,7 @@ class VLLMEngine:
     """What of it vLLM cannot take."""
 
 
-def served_by_vllm(run: Run) -> VLLMEngine:
+def served_by_vllm(run: Run) -> ServedModel:
     """The trained model of a run as vLLM is told of it."""
     config, model, method = run.config, run.config.model, run.config.peft.method
     place, folder = location(model, run.store), run.adapter.resolve()
@@ -59,7 +59,7 @@ def served_by_vllm(run: Run) -> VLLMEngine:
         ranks = [settings.get("r") or 0, *(settings.get("rank_pattern") or {}).values()]
         weights, revision, rank = place, model.revision, next((r for r in RANKS if r >= max(ranks)), None)
     base = Base(weights, place, revision, model.dtype, model.trust_remote_code, rank)
-    return VLLMEngine(base, str(folder) if settings else None, _why_not(config, settings, rank))
+    return ServedModel(base, str(folder) if settings else None, _why_not(config, settings, rank))
 
 
 def _why_not(config: RunConfig, settings: dict[str, Any], rank: int | None) -> str | None:
@@ -77,10 +77,10 @@ def _why_not(config: RunConfig, settings: dict[str, Any], rank: int | None) -> s
     return f"a LoRA adapter with {', '.join(taken)}" if taken else None
 
 
-class Vllm:
+class VLLMEngine:
     """A model made ready to answer so."""
 
-    def __init__(self, served: VLLMEngine, decoder: Decoder):
+    def __init__(self, served: ServedModel, decoder: Decoder):
         self._served = served
         self._decoder = decoder
 
