@@ -6,6 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import house  # noqa: E402
 import reference_pages  # noqa: E402
 
 project = "lora-ns"
@@ -21,5 +22,6 @@ html_show_sphinx = False
 
 
 def setup(app):
-    """The reference is written from the code before the pages are read."""
+    """The reference and the picture of the house are made from the code before the pages are read."""
+    house.write(HERE / "reference")
     reference_pages.write(HERE / "reference")

@@ -8,13 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from house import ROOMS
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
-ROOMS = """
-    errors config benchmarks store data experiment models training evaluation merging reporting workflow provenance cli
-""".split()
-"""In the order of imports: a room uses what stands before it, never what stands after."""
-
 
 def room_of(module: str) -> str:
     return (module + ".").split(".")[1]

@@ -1,1 +1,1 @@
-"""Rows -> prompts -> tokens."""
+"""Rows become prompts, and prompts become tokens."""

@@ -1,1 +1,1 @@
-"""A model is asked, and its answers are scored."""
+"""Benchmarks are run on a model, and its completions are scored."""

@@ -1,1 +1,1 @@
-"""An experiment file -> its runs, without torch."""
+"""An experiment file becomes its runs, without torch."""

@@ -1,1 +1,1 @@
-"""Adapters -> merged models and adapters made of several."""
+"""Adapters become merged models, or one adapter made of several."""

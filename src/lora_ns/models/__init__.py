@@ -1,1 +1,1 @@
-"""Base models and the methods that are put on them."""
+"""Base models, and the PEFT methods that are applied to them."""

@@ -1,1 +1,1 @@
-"""Scores -> what people read: statistics, tables, figures, the HTML report."""
+"""Scores become what people read: statistics, tables, figures, the HTML report."""

@@ -1,1 +1,1 @@
-"""Identity -> names -> files: what an artefact is called, where it lies, and when it counts as there."""
+"""Identity, names and files: what an artefact is called, where it lies, and when it exists."""

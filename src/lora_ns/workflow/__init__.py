@@ -1,1 +1,1 @@
-"""The DAG's questions, answered without torch; and each stage after what it needs."""
+"""The questions of the DAG, and each stage after the stages that it needs."""
