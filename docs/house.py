@@ -17,7 +17,7 @@ ROOMS = """
 """.split()
 """In the order of imports: a room uses what stands before it, never what stands after."""
 
-CELL, LEFT, TOP, MEANING = 34, 170, 96, 560
+CELL, LEFT, TOP, MEANING = 34, 170, 96, 640
 """Pixels: side of a cell, width of the rooms' names, height of the column heads, width of the rooms' purposes."""
 
 
@@ -47,7 +47,7 @@ def purpose(room: str) -> str:
     path = PACKAGE / room / "__init__.py"
     path = path if path.is_file() else PACKAGE / f"{room}.py"
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-    return text.partition("\n")[0]
+    return text.replace("\n", " ").partition(". ")[0].rstrip(".") + "."
 
 
 def draw(counts: Counter[tuple[str, str]]) -> str:
