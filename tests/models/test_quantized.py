@@ -83,15 +83,16 @@ def test_loftq_starts_nearer_to_the_unquantised_base_than_the_quantised_one_is(w
 import sys, torch
 from pathlib import Path
 from lora_ns.config import load_config
-from lora_ns.methods import attach, without_adapter
-from lora_ns.models import load_base, make_deterministic
-from lora_ns.store import Store
+from lora_ns.models.adapter import apply_method, without_adapter
+from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.store.paths import Store
+from lora_ns.store.run import Run
 config = load_config(Path("loftq.yaml"), {"peft": {"r": 16, "lora_dropout": 0.0}})
 plain = config.model_copy(update={"model": config.model.model_copy(update={"quantization": "none"})})
 ids = torch.arange(5, 25)[None]
 make_deterministic(0)
-whole = load_base(plain, Store()).eval()
-model = attach(load_base(config, Store()), config, base_weights=Path(sys.argv[1])).eval()
+whole = load_base(Run(plain, Store())).eval()
+model = apply_method(load_base(Run(config, Store())), config, base_weights=Path(sys.argv[1])).eval()
 with torch.no_grad():
     expected = whole(input_ids=ids).logits
     started = (model(input_ids=ids).logits - expected).abs().mean()

@@ -95,7 +95,7 @@ def test_a_local_file_never_seen_is_a_clear_error(workplace: Path) -> None:
 def test_a_digest_does_not_hang_on_key_order_or_the_process() -> None:
     value = {"b": [1, 2.5, None], "a": {"ü": True}}
     assert digest_of(value) == digest_of(dict(reversed(value.items())))
-    code = f"from lora_ns.store.paths import digest_of; print(digest_of({value!r}))"
+    code = f"from lora_ns.store.digests import digest_of; print(digest_of({value!r}))"
     other = {**os.environ, "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=other, check=True)
     assert done.stdout.strip() == digest_of(value)

@@ -421,7 +421,7 @@ def test_a_kill_leaves_nothing_that_counts_as_done_and_the_rest_is_made(workplac
     store = ready(configs)
     child = os.fork()
     if not child:
-        import lora_ns.training.fused.adamw as adamw
+        import lora_ns.training.multi_adapter.adamw as adamw
 
         step = adamw.MembersAdamW.step
 
