@@ -12,6 +12,7 @@ from house import ROOMS
 
 PACKAGE = Path(__file__).resolve().parents[1] / "src/lora_ns"
 
+
 def room_of(module: str) -> str:
     return (module + ".").split(".")[1]
 

@@ -20,7 +20,7 @@ from lora_ns.config import RunConfig, check
 from lora_ns.evaluation.distributed import spread
 from lora_ns.evaluation.model_pool import BaseModelPool, fingerprint
 from lora_ns.experiment.divergence import keep_divergence
-from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.evaluation_file import EvaluationRequest, write_evaluation_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.pipeline import make_adapter, make_scores
@@ -149,7 +149,7 @@ def test_the_command_line_evaluates_several_configs_and_says_which_failed(workpl
         write_config(Path(f"{method}.yaml"), {**causal_task(tiny_causal), "peft": METHODS[method]})
         paths[method] = Path(f"{method}.yaml")
     store, good = Store(), run_of(tiny_causal, "lora")
-    evaluation = store.write_evaluation_file(evaluation_of(good))
+    evaluation = write_evaluation_file(evaluation_of(good), store)
     words = [word for path in paths.values() for word in ("--config", str(path))]
     done = lora_ns("evaluate", "--evaluation", str(evaluation), *words)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError, DataError, LoraNsError
 from lora_ns.store.artifact import atomic_artifact, is_finished
 from lora_ns.store.digests import digest_of
-from lora_ns.store.evaluation_file import read_evaluation
+from lora_ns.store.evaluation_file import read_checked_evaluation, read_evaluation, write_evaluation_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -110,18 +110,18 @@ def test_a_run_file_is_a_config_with_the_same_digest(workplace: Path) -> None:
 def test_an_evaluation_file_reads_back_equal(workplace: Path) -> None:
     config, store = task(), Store()
     evaluation = Run(config, store).evaluation(config.evaluation.benchmarks[0])
-    assert read_evaluation(store.write_evaluation_file(evaluation)) == evaluation
+    assert read_evaluation(write_evaluation_file(evaluation, store)) == evaluation
 
 
 def test_an_edited_evaluation_file_is_refused(workplace: Path) -> None:
     config, store = task(), Store()
-    path = store.write_evaluation_file(Run(config, store).evaluation(config.evaluation.benchmarks[0]))
-    assert store.read_evaluation(path).name == path.stem
+    path = write_evaluation_file(Run(config, store).evaluation(config.evaluation.benchmarks[0]), store)
+    assert read_checked_evaluation(path, store).name == path.stem
     content = read_mapping(path)
     content["generation"]["max_new_tokens"] += 1
     path.write_text(json.dumps(content))
     with pytest.raises(ConfigError, match="was changed after it was written"):
-        store.read_evaluation(path)
+        read_checked_evaluation(path, store)
 
 
 def test_generation_settings_are_layered_benchmark_task_entry(workplace: Path) -> None:

@@ -16,7 +16,7 @@ from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
 from lora_ns.models.imports import keep_torch_away, prepare_engines
-from lora_ns.store.evaluation_file import EvaluationRequest, read_evaluation
+from lora_ns.store.evaluation_file import EvaluationRequest, read_checked_evaluation, read_evaluation
 from lora_ns.store.model_files import folder_here
 from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
@@ -146,7 +146,7 @@ def evaluate(
 
     asked: dict[str, tuple[EvaluationRequest, list[Run]]] = {}
     for path, run in zip(config, runs, strict=True):
-        requests = [store.read_evaluation(evaluation)] if evaluation else run.evaluations
+        requests = [read_checked_evaluation(evaluation, store)] if evaluation else run.evaluations
         if not requests:
             raise ConfigError(f"{path}: evaluation.benchmarks names nothing to evaluate.")
         for request in requests:

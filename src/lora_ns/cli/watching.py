@@ -21,7 +21,7 @@ from lora_ns.cli.units import seconds_as_text
 from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.store.paths import Store
-from lora_ns.store.progress import Progress
+from lora_ns.store.progress import Progress, logs_of
 from lora_ns.workflow.status import RunStatus, Status, run_named, status_of
 
 app = typer.Typer()
@@ -181,7 +181,7 @@ def logs(
     """What a run's jobs have said, newest last.  Example: lora-ns logs configs/experiments/demo.yaml:paraphrase/lora/0"""
     store = Store()
     name = run_named(run, store)
-    found = sorted(store.logs(name), key=lambda path: path.stat().st_mtime)
+    found = sorted(logs_of(name, store), key=lambda path: path.stat().st_mtime)
     if not found and not follow:
         raise LoraNsError(f"run {name} has no logs: the workflow writes them, and it has not begun with this run here.")
     for path in found:
@@ -195,7 +195,7 @@ def _new_text(store: Store, name: str, read: dict[Path, int]) -> Iterator[tuple[
     """(the log, where it is another than before; what has come to it), for ever."""
     last: Path | None = None
     while True:
-        for path in sorted(store.logs(name), key=lambda path: path.stat().st_mtime):
+        for path in sorted(logs_of(name, store), key=lambda path: path.stat().st_mtime):
             size = path.stat().st_size
             if size == read.get(path, 0):
                 continue

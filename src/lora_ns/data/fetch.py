@@ -42,7 +42,7 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
             warnings=rows.warnings,
             meter=meter,
         )
-    store.remember(dataset)
+    store.local_files.remember(dataset)
     return target
 
 

@@ -12,7 +12,7 @@ from lora_ns.evaluation.batch_size import halving, slots_that_fit
 from lora_ns.evaluation.engines.continuous import ContinuousEngine
 from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.hf_generate import HFGenerateEngine
-from lora_ns.evaluation.engines.vllm import VLLMEngine, ServedModel
+from lora_ns.evaluation.engines.vllm import ServedModel, VLLMEngine
 
 ENGINES = {ContinuousEngine: "continuous", HFGenerateEngine: "generate", VLLMEngine: "vllm"}
 

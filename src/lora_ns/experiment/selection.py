@@ -17,6 +17,7 @@ from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.experiment.study import Study, Trial, chosen_of
 from lora_ns.store import record
 from lora_ns.store.digests import sha256_file
+from lora_ns.store.evaluation_file import write_evaluation_file
 from lora_ns.store.integrity import load_verified_score
 from lora_ns.store.paths import Store
 
@@ -41,7 +42,7 @@ def choose(experiment: Study, store: Store) -> Path:
     for run in experiment.runs_with(chosen_of(trials)):  # which the workflow goes on with once the choice is there
         run.write_file()
         for evaluation in [*run.evaluations, *run.held_out]:
-            store.write_evaluation_file(evaluation)
+            write_evaluation_file(evaluation, store)
     for old in store.tables(experiment.name).glob("record-*.json"):
         old.unlink()  # they may speak of another choice
     replace_text(experiment.choice, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

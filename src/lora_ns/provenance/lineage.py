@@ -12,7 +12,7 @@ from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
 from lora_ns.store.artifact import is_finished
 from lora_ns.store.digests import rows_identity, sha256_file
-from lora_ns.store.evaluation_file import EvaluationRequest, read_evaluation
+from lora_ns.store.evaluation_file import EvaluationRequest, read_checked_evaluation, read_evaluation
 from lora_ns.store.integrity import faults, load_verified, load_verified_score, score_faults
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
@@ -158,7 +158,7 @@ def _evaluation_file(path: Path, store: Store) -> dict[str, Any]:
     found = _file(path)
     if path.is_file():
         try:
-            store.read_evaluation(path)
+            read_checked_evaluation(path, store)
         except InputError as error:
             found["state"] = f"damaged: {error}"
     return found

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_ns.config import DatasetConfig, nearest
+from lora_ns.config import OUTSIDE_DIGEST, DatasetConfig, RunConfig, nearest
 from lora_ns.config.builtin import DATASET_VERSIONS
 from lora_ns.errors import ConfigError
 from lora_ns.store.local_files import files_by_split, sha256
@@ -74,3 +74,33 @@ def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
         known = ", ".join(DATASET_VERSIONS)
         raise ConfigError(f"dataset.name: there is no builtin {name!r}.{nearest(name, DATASET_VERSIONS)} Known: {known}.")
     return {"builtin": name, "version": DATASET_VERSIONS[name], "options": dataset.options}
+
+
+def tokens_identity(config: RunConfig, rows: str, model: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines the tokens: rows, tokenizer, templates and lengths, and the benchmark rows that are held out.
+
+    rows: digest of the rows.  model: what determines the tokenizer.
+    """
+    return {
+        "stage": "tokenize",
+        "protocol": PROTOCOL["tokenize"],
+        "rows": rows,
+        "tokenizer": dict(model),
+        "task_type": config.task_type,
+        "view": reading_settings(config.dataset) | config.dataset.model_dump(include={"max_dropped", "overlap"}),
+        **held_out,
+    }
+
+
+def adapter_identity(config: RunConfig, tokens: str, model: Mapping[str, Any]) -> dict[str, Any]:
+    """What determines an adapter: tokens, base model, method, training settings, seed.  tokens: their digest."""
+    training = {key: value for key, value in config.training.model_dump().items() if key not in OUTSIDE_DIGEST}
+    return {
+        "stage": "train",
+        "protocol": PROTOCOL["train"],
+        "tokens": tokens,
+        "model": {**model, **config.model.model_dump(exclude={"name_or_path", "revision"})},
+        "peft": config.peft.model_dump(),
+        "training": None if config.peft.method == "none" else training,
+        "seed": config.seed,
+    }

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from lora_ns.config import DatasetConfig, GenerationConfig, read_mapping
+from lora_ns.benchmarks import benchmark, check_request
+from lora_ns.config import (
+    BenchmarkEntry,
+    DatasetConfig,
+    GenerationConfig,
+    RunConfig,
+    format_problems,
+    merge,
+    read_mapping,
+    settled,
+    write_yaml,
+)
 from lora_ns.config.kinds import refuse_other_kinds
 from lora_ns.config.messages import lines_of
+from lora_ns.config.naming import slug
+from lora_ns.config.text_files import replace_text
 from lora_ns.errors import ConfigError
+from lora_ns.store.digests import PROTOCOL, digest_of, reading_settings
+from lora_ns.store.paths import Store
 
 
 @dataclass(frozen=True)
@@ -66,3 +81,101 @@ def read_evaluation(path: Path) -> EvaluationRequest:
         except ValidationError as error:
             raise ConfigError([f"{path}: {key}: {line}" for line in lines_of(error, model)]) from None
     return EvaluationRequest(name=path.stem, **content)
+
+
+def evaluation_digest(request: EvaluationRequest, store: Store) -> str:
+    """Covers what is asked and how answers are decoded and scored; not how they are batched."""
+    spec, view = benchmark(request.benchmark), reading_settings(request.dataset)
+    # what an answer looks like matters to examples and to perplexity only
+    shown = request.num_fewshot or spec.kind == "perplexity"
+    payload = {
+        "stage": "evaluate",
+        "protocol": PROTOCOL["evaluate"],
+        "benchmark": [request.benchmark, spec.protocol],
+        "rows": store.rows_digest(request.dataset),
+        "split": request.split,
+        "view": {key: value for key, value in view.items() if shown or key != "response_template"},
+        "generation": request.generation.model_dump() if spec.kind == "generation" else None,
+        "fewshot": [request.num_fewshot, request.fewshot_seed] if request.num_fewshot else None,
+        "limit": request.limit,
+        "settings": request.settings,
+        "unsafe": request.sandbox == "unsafe",
+    }
+    if request.backend == "vllm" and spec.kind == "generation" and request.generation.do_sample:
+        payload["drawn_by"] = "vllm"  # by random numbers of its own
+    return digest_of(payload)
+
+
+def read_checked_evaluation(path: Path, store: Store) -> EvaluationRequest:
+    """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
+    evaluation = read_evaluation(path)
+    digest = evaluation_digest(evaluation, store)
+    if not path.stem.endswith(f"-{digest}"):
+        raise ConfigError(
+            f"{path}: was changed after it was written, or written by another version: its content has the digest "
+            f"{digest}, and a score is named by it. Bring the file back (`git checkout`), or change the config's "
+            "`evaluation:`, which writes another."
+        )
+    return replace(evaluation, digest=digest)
+
+
+def write_evaluation_file(evaluation: EvaluationRequest, store: Store) -> Path:
+    """The evaluation file, written if it is missing or has other content."""
+    store.local_files.remember(evaluation.dataset)
+    path = store.evaluation_file(evaluation.name)
+    replace_text(path, write_yaml(evaluation.to_dict()))
+    return path
+
+
+def resolve_evaluation(config: RunConfig, entry: BenchmarkEntry, store: Store) -> EvaluationRequest:
+    """A benchmark entry of a config with every setting filled in, named by its digest.
+
+    Settings of the entry win over those of `evaluation`, which win over the benchmark's own.
+    Raises ConfigError if the benchmark cannot be run with these settings.
+    """
+    spec = benchmark(entry.name)
+    dataset = _dataset_of(config, entry)
+    instructed = spec.instruction is not None and (dataset.is_chat or dataset.format == "alpaca")
+    own = dict(spec.generation) | ({"stop": list(spec.instruction_stop)} if instructed else {})
+    decoding = merge(merge(own, config.evaluation.generation), entry.generation)
+    generation = GenerationConfig.model_validate(decoding)
+    num_fewshot = entry.num_fewshot
+    if num_fewshot is None:
+        num_fewshot = 0 if instructed else spec.num_fewshot
+    check_request(spec, config.task_type, entry.settings, generation.model_dump(), num_fewshot)
+    if spec.prompt is None and config.task_type == "causal_lm":
+        answered = num_fewshot > 0 or spec.kind == "perplexity"
+        faults = format_problems(dataset, answered=answered)
+        if faults:
+            raise ConfigError([f"evaluation.benchmarks: {entry.name}: {fault}" for fault in faults])
+    request = EvaluationRequest(
+        name="",
+        benchmark=entry.name,
+        dataset=dataset,
+        split=config.evaluation.split,
+        generation=generation,
+        num_fewshot=num_fewshot,
+        fewshot_seed=entry.fewshot_seed,
+        limit=entry.limit,
+        settings=dict(entry.settings),
+        sandbox=config.evaluation.sandbox,
+        batch_size=config.evaluation.batch_size,
+        backend=config.evaluation.backend,
+    )
+    digest = evaluation_digest(request, store)
+    return replace(request, name=f"{slug(entry.name)}-{digest}", digest=digest)
+
+
+def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
+    """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
+    stated = entry.dataset
+    if stated is None:
+        return config.dataset.model_copy(update={"held_out": None})
+    shared = reading_settings(config.dataset) if "name" in stated else config.dataset.model_dump()
+    name = stated.get("name")
+    if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
+        is_file = not DatasetConfig.model_validate({"name": name}).is_hub
+        stated = {**stated, "name": {"test": [name]}} if is_file else stated
+    elif isinstance(name, list):
+        stated = {**stated, "name": {"test": name}}
+    return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-from lora_ns.config import FILE_KINDS, DatasetConfig, file_kind, nearest
-from lora_ns.errors import DataError
+from lora_ns.config import FILE_KINDS, DatasetConfig, ModelConfig, file_kind, nearest
+from lora_ns.config.text_files import replace_text
+from lora_ns.errors import DamagedError, DataError
 
 STEMS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
 """Names under which a folder's files hold a split."""
@@ -94,3 +96,54 @@ def sha256(path: Path, remembered: Mapping[str, str]) -> str:
         return remembered[str(path)]
     status = path.stat()
     return _sha256_at(str(path), status.st_size, status.st_mtime_ns)
+
+
+class LocalFiles:
+    """The checksums of local data files and base models, kept in git: a clone without the files knows their digests."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._checksums: dict[str, str] | None = None
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """Path -> sha256, as last seen."""
+        if self._checksums is None:
+            self._checksums = _read_ledger(self._path) if self._path.is_file() else {}
+        return self._checksums
+
+    def remember(self, dataset: DatasetConfig) -> None:
+        """Stores the checksums of the dataset's local files."""
+        if dataset.is_builtin or dataset.is_hub:
+            return
+        files = files_by_split(dataset, self.checksums)
+        self._add([path for parts in files.values() for _, path in parts])
+
+    def remember_model(self, model: ModelConfig) -> None:
+        """Stores the checksums of a base model in a folder."""
+        self._add(self.of_model(model) or [])
+
+    def of_model(self, model: ModelConfig) -> list[Path] | None:
+        """The files of a base model in a folder; None for a built-in model or one of the hub."""
+        if model.name_or_path.startswith("builtin:"):
+            return None
+        listed = files_in(Path(model.name_or_path).expanduser(), self.checksums)
+        return listed and [path for path in listed if not path.is_dir() and path.suffix != ".md"]
+
+    def _add(self, files: Sequence[Path]) -> None:
+        seen = {str(path): sha256(path, self.checksums) for path in files}
+        if not seen.items() <= self.checksums.items():
+            self._checksums = None  # another stage may have added its own files meanwhile
+            self._checksums = dict(sorted({**self.checksums, **seen}.items()))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_text(self._path, json.dumps(self._checksums, indent=1) + "\n")
+
+
+def _read_ledger(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise DamagedError(f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept.")
+    return found

@@ -7,21 +7,16 @@ record does; it is made in scratch beside its place and moved there whole.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lora_ns.benchmarks import benchmark
-from lora_ns.config import DatasetConfig, ModelConfig, write_yaml
+from lora_ns.config import DatasetConfig, ModelConfig
 from lora_ns.config.builtin import base_model_spec
 from lora_ns.config.naming import slug
-from lora_ns.config.text_files import replace_text
-from lora_ns.errors import ConfigError, DamagedError
-from lora_ns.store.digests import PROTOCOL, digest_of, reading_settings, rows_identity
-from lora_ns.store.evaluation_file import EvaluationRequest, read_evaluation
-from lora_ns.store.local_files import files_by_split, files_in, sha256
+from lora_ns.errors import ConfigError
+from lora_ns.store.digests import PROTOCOL, digest_of, rows_identity
+from lora_ns.store.local_files import LocalFiles, sha256
 
 
 class Store:
@@ -29,36 +24,14 @@ class Store:
 
     def __init__(self, root: Path = Path()):
         self.root = root
-        self._ledger = root / "results/runs/local_files.json"
-        self._remembered: dict[str, str] | None = None
+        self.local_files = LocalFiles(root / "results/runs/local_files.json")
 
     # -- what is read --------------------------------------------------------------------------------------------
 
     @property
     def remembered(self) -> dict[str, str]:
-        """Path -> sha256 of local files (data, base models) as last seen: a clone without them still knows its digests."""
-        if self._remembered is None:
-            self._remembered = _ledger_at(self._ledger) if self._ledger.is_file() else {}
-        return self._remembered
-
-    def remember(self, dataset: DatasetConfig) -> None:
-        """Notes the checksums of the dataset's local files."""
-        if dataset.is_builtin or dataset.is_hub:
-            return
-        files = files_by_split(dataset, self.remembered)
-        self._note([path for parts in files.values() for _, path in parts])
-
-    def remember_model(self, model: ModelConfig) -> None:
-        """Notes the checksums of a base model in a folder."""
-        self._note(self._model_files(model) or [])
-
-    def _note(self, files: Sequence[Path]) -> None:
-        seen = {str(path): sha256(path, self.remembered) for path in files}
-        if not seen.items() <= self.remembered.items():
-            self._remembered = None  # another stage may have noted its own meanwhile
-            self._remembered = dict(sorted({**self.remembered, **seen}.items()))
-            self._ledger.parent.mkdir(parents=True, exist_ok=True)
-            replace_text(self._ledger, json.dumps(self._remembered, indent=1) + "\n")
+        """Path -> sha256 of local files (data, base models), also of files that are not on this machine."""
+        return self.local_files.checksums
 
     def rows(self, dataset: DatasetConfig) -> Path:
         """data/raw/<dataset>-<digest>/"""
@@ -84,18 +57,11 @@ class Store:
         name = model.name_or_path
         if name.startswith("builtin:"):
             return {"builtin": self.base_model(name).name}
-        if (files := self._model_files(model)) is not None:
+        if (files := self.local_files.of_model(model)) is not None:
             return {"files": {path.name: sha256(path, self.remembered) for path in files}}
         if name.startswith((".", "/", "~")):
             raise ConfigError(f"model.name_or_path: there is no folder {name}.")
         return {"hub": name, "revision": model.revision}
-
-    def _model_files(self, model: ModelConfig) -> list[Path] | None:
-        """The files of a base model in a folder; None of a builtin one or a hub's."""
-        if model.name_or_path.startswith("builtin:"):
-            return None
-        listed = files_in(Path(model.name_or_path).expanduser(), self.remembered)
-        return listed and [path for path in listed if not path.is_dir() and path.suffix != ".md"]
 
     # -- what is made --------------------------------------------------------------------------------------------
 
@@ -107,43 +73,9 @@ class Store:
         """results/adapters/<run>/"""
         return self.root / "results/adapters" / run
 
-    def evaluation_digest(self, request: EvaluationRequest) -> str:
-        """Covers what is asked and how answers are decoded and scored; not how they are batched."""
-        spec, view = benchmark(request.benchmark), reading_settings(request.dataset)
-        # what an answer looks like matters to examples and to perplexity only
-        shown = request.num_fewshot or spec.kind == "perplexity"
-        payload = {
-            "stage": "evaluate",
-            "protocol": PROTOCOL["evaluate"],
-            "benchmark": [request.benchmark, spec.protocol],
-            "rows": self.rows_digest(request.dataset),
-            "split": request.split,
-            "view": {key: value for key, value in view.items() if shown or key != "response_template"},
-            "generation": request.generation.model_dump() if spec.kind == "generation" else None,
-            "fewshot": [request.num_fewshot, request.fewshot_seed] if request.num_fewshot else None,
-            "limit": request.limit,
-            "settings": request.settings,
-            "unsafe": request.sandbox == "unsafe",
-        }
-        if request.backend == "vllm" and spec.kind == "generation" and request.generation.do_sample:
-            payload["drawn_by"] = "vllm"  # by random numbers of its own
-        return digest_of(payload)
-
     def evaluation_file(self, evaluation: str) -> Path:
         """results/evaluations/<benchmark>-<digest>.yaml"""
         return self.root / "results/evaluations" / f"{evaluation}.yaml"
-
-    def read_evaluation(self, path: Path) -> EvaluationRequest:
-        """An evaluation file whose content is what its name says.  Raises ConfigError where it was changed."""
-        evaluation = read_evaluation(path)
-        digest = self.evaluation_digest(evaluation)
-        if not path.stem.endswith(f"-{digest}"):
-            raise ConfigError(
-                f"{path}: was changed after it was written, or written by another version: its content has the digest "
-                f"{digest}, and a score is named by it. Bring the file back (`git checkout`), or change the config's "
-                "`evaluation:`, which writes another."
-            )
-        return replace(evaluation, digest=digest)
 
     def score(self, run: str, evaluation: str) -> Path:
         """results/scores/<run>/<benchmark>-<digest>.json"""
@@ -217,10 +149,10 @@ class Store:
 
         None of a model that comes from elsewhere.
         """
-        rows_identity = self.model_identity(model)
-        if "hub" not in rows_identity:
+        identity = self.model_identity(model)
+        if "hub" not in identity:
             return None
-        return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(rows_identity)}.json"
+        return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(identity)}.json"
 
     def progress(self, run: str, stage: str = "train") -> Path:
         """results/scratch/<run>/progress.json of its training, progress-<evaluation>.json of an evaluation."""
@@ -239,39 +171,6 @@ class Store:
         """results/scratch/predicted/speed-<host>-<cores>.json: how fast a machine was found to be."""
         return self.root / "results/scratch/predicted" / f"speed-{slug(host)}-{cores}.json"
 
-    def logs(self, run: str) -> list[Path]:
-        """The logs of a run's training, evaluations and merging that are there, as the workflow writes them; also those
-        of jobs that it shared with others, which name their runs as they begin."""
-        root = self.root / "logs"
-        own = [root / "train" / f"{run}.log", *(root / "evaluate" / run).glob("*.log")]
-        own += (root / "merge").glob(f"{run}-*.log")
-        shared = {*(root / "train").glob("*.log"), *(root / "evaluate").glob("*/*.log")} - {*own}
-        return [path for path in own if path.is_file()] + [path for path in shared if _mentions(path, run)]
-
     def sandbox_report(self, host: str, digest: str) -> Path:
         """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
         return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"
-
-    # -- requests ------------------------------------------------------------------------------------------------
-
-    def write_evaluation_file(self, evaluation: EvaluationRequest) -> Path:
-        """The evaluation file, written where it is missing or says something else."""
-        self.remember(evaluation.dataset)
-        path = self.evaluation_file(evaluation.name)
-        replace_text(path, write_yaml(evaluation.to_dict()))
-        return path
-
-
-def _mentions(log: Path, run: str) -> bool:
-    with log.open(encoding="utf-8", errors="replace") as file:
-        return run in file.read(1 << 16)
-
-
-def _ledger_at(path: Path) -> dict[str, str]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise DamagedError(f"{path} is damaged: bring it back (`git checkout {path}`), or remove it where nothing is kept.")
-    return found

@@ -102,3 +102,18 @@ def _write(path: Path, text: str) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
+
+
+def logs_of(run: str, store: Store) -> list[Path]:
+    """The logs of a run's training, evaluations and merging that are there, as the workflow writes them; also those
+    of jobs that it shared with others, which name their runs as they begin."""
+    root = store.root / "logs"
+    own = [root / "train" / f"{run}.log", *(root / "evaluate" / run).glob("*.log")]
+    own += (root / "merge").glob(f"{run}-*.log")
+    shared = {*(root / "train").glob("*.log"), *(root / "evaluate").glob("*/*.log")} - {*own}
+    return [path for path in own if path.is_file()] + [path for path in shared if _mentions(path, run)]
+
+
+def _mentions(log: Path, run: str) -> bool:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return run in file.read(1 << 16)

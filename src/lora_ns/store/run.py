@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_ns.benchmarks import benchmark, check_request
-from lora_ns.config import (
-    OUTSIDE_DIGEST,
-    BenchmarkEntry,
-    DatasetConfig,
-    GenerationConfig,
-    RunConfig,
-    format_problems,
-    merge,
-    nearest,
-    settled,
-    write_yaml,
-)
+from lora_ns.benchmarks import benchmark
+from lora_ns.config import BenchmarkEntry, DatasetConfig, RunConfig, write_yaml
 from lora_ns.config.naming import slug
 from lora_ns.config.text_files import replace_text
+from lora_ns.config.yaml_io import nearest
 from lora_ns.errors import ConfigError
 from lora_ns.store.artifact import is_finished
-from lora_ns.store.digests import PROTOCOL, digest_of, reading_settings
-from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.digests import PROTOCOL, adapter_identity, digest_of, reading_settings, tokens_identity
+from lora_ns.store.evaluation_file import EvaluationRequest, resolve_evaluation
 from lora_ns.store.paths import Store
 
 
@@ -42,18 +32,8 @@ class Run:
 
     @cached_property
     def tokens_digest(self) -> str:
-        config = self.config
-        return digest_of(
-            {
-                "stage": "tokenize",
-                "protocol": PROTOCOL["tokenize"],
-                "rows": self.store.rows_digest(config.dataset),
-                "tokenizer": self.model_identity,
-                "task_type": config.task_type,
-                "view": reading_settings(config.dataset) | config.dataset.model_dump(include={"max_dropped", "overlap"}),
-                **self._held_out_identity(),
-            }
-        )
+        rows = self.store.rows_digest(self.config.dataset)
+        return digest_of(tokens_identity(self.config, rows, self.model_identity, self._held_out_identity()))
 
     @cached_property
     def tokens(self) -> Path:
@@ -132,19 +112,7 @@ class Run:
     @cached_property
     def digest(self) -> str:
         """Covers all that determines the adapter."""
-        config = self.config
-        training = {key: value for key, value in config.training.model_dump().items() if key not in OUTSIDE_DIGEST}
-        return digest_of(
-            {
-                "stage": "train",
-                "protocol": PROTOCOL["train"],
-                "tokens": self.tokens_digest,
-                "model": {**self.model_identity, **config.model.model_dump(exclude={"name_or_path", "revision"})},
-                "peft": config.peft.model_dump(),
-                "training": None if config.peft.method == "none" else training,
-                "seed": config.seed,
-            }
-        )
+        return digest_of(adapter_identity(self.config, self.tokens_digest, self.model_identity))
 
     @cached_property
     def name(self) -> str:
@@ -191,8 +159,8 @@ class Run:
     def write_file(self) -> Path:
         """The run file, written where it is missing or says something else."""
         for dataset in self.training_data:
-            self.store.remember(dataset)
-        self.store.remember_model(self.config.model)
+            self.store.local_files.remember(dataset)
+        self.store.local_files.remember_model(self.config.model)
         replace_text(self.file, write_yaml(self.config.model_dump(exclude={"evaluation", "merge"})))
         return self.file
 
@@ -204,41 +172,11 @@ class Run:
         return [self.evaluation(entry) for entry in self.config.evaluation.benchmarks]
 
     def evaluation(self, entry: BenchmarkEntry) -> EvaluationRequest:
-        """A benchmark entry of the config as one complete request, named by its digest.
+        """A benchmark entry of the config as a complete request, named by its digest.
 
-        Raises ConfigError where the benchmark cannot be asked so.
+        Raises ConfigError if the benchmark cannot be run with these settings.
         """
-        config, spec = self.config, benchmark(entry.name)
-        dataset = _dataset_of(config, entry)
-        instructed = spec.instruction is not None and (dataset.is_chat or dataset.format == "alpaca")
-        own = dict(spec.generation) | ({"stop": list(spec.instruction_stop)} if instructed else {})
-        decoding = merge(merge(own, config.evaluation.generation), entry.generation)
-        generation = GenerationConfig.model_validate(decoding)
-        num_fewshot = entry.num_fewshot
-        if num_fewshot is None:
-            num_fewshot = 0 if instructed else spec.num_fewshot
-        check_request(spec, config.task_type, entry.settings, generation.model_dump(), num_fewshot)
-        if spec.prompt is None and config.task_type == "causal_lm":
-            answered = num_fewshot > 0 or spec.kind == "perplexity"
-            faults = format_problems(dataset, answered=answered)
-            if faults:
-                raise ConfigError([f"evaluation.benchmarks: {entry.name}: {fault}" for fault in faults])
-        request = EvaluationRequest(
-            name="",
-            benchmark=entry.name,
-            dataset=dataset,
-            split=config.evaluation.split,
-            generation=generation,
-            num_fewshot=num_fewshot,
-            fewshot_seed=entry.fewshot_seed,
-            limit=entry.limit,
-            settings=dict(entry.settings),
-            sandbox=config.evaluation.sandbox,
-            batch_size=config.evaluation.batch_size,
-            backend=config.evaluation.backend,
-        )
-        digest = self.store.evaluation_digest(request)
-        return replace(request, name=f"{slug(entry.name)}-{digest}", digest=digest)
+        return resolve_evaluation(self.config, entry, self.store)
 
     @property
     def score_names(self) -> list[str]:
@@ -262,21 +200,6 @@ class Run:
         """The run with other benchmarks."""
         asked = self.config.evaluation.model_copy(update={"benchmarks": list(entries), **changes})
         return Run(self.config.model_copy(update={"evaluation": asked}), self.store)
-
-
-def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
-    """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
-    stated = entry.dataset
-    if stated is None:
-        return config.dataset.model_copy(update={"held_out": None})
-    shared = reading_settings(config.dataset) if "name" in stated else config.dataset.model_dump()
-    name = stated.get("name")
-    if isinstance(name, str) and not (name.startswith("builtin:") or Path(name).expanduser().is_dir()):
-        is_file = not DatasetConfig.model_validate({"name": name}).is_hub
-        stated = {**stated, "name": {"test": [name]}} if is_file else stated
-    elif isinstance(name, list):
-        stated = {**stated, "name": {"test": name}}
-    return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))
 
 
 def find_run(word: str, store: Store) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_ns.config.method_constraints import why_not_merged
 from lora_ns.experiment.study import Study, load_experiment
-from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.evaluation_file import EvaluationRequest, write_evaluation_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.jobs import Job, training_jobs
@@ -54,7 +54,7 @@ class DagIndex:
         for run in self.runs.values():
             run.write_file()
         for evaluation in self.evaluations.values():
-            self.store.write_evaluation_file(evaluation)
+            write_evaluation_file(evaluation, self.store)
         if not any(LOCKS.glob("*")):
             shutil.rmtree(self.store.job_marker(""), ignore_errors=True)
 

@@ -15,7 +15,7 @@ from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.errors import Interrupted, LoraNsError, TrainingError
 from lora_ns.store import record
 from lora_ns.store.artifact import atomic_artifact, is_finished, read_record
-from lora_ns.store.evaluation_file import EvaluationRequest
+from lora_ns.store.evaluation_file import EvaluationRequest, write_evaluation_file
 from lora_ns.store.failures import failure_of, record_failure
 from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
@@ -204,7 +204,7 @@ def make_scores(
         store = trained[0].store
         with first_goes_first():
             fetch(evaluation.dataset, store)
-            store.write_evaluation_file(evaluation)
+            write_evaluation_file(evaluation, store)
         found |= evaluate_runs(trained, evaluation, quiet=quiet, rescore=rescore, bases=bases)
     return found
 

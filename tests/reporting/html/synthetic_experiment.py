@@ -13,6 +13,7 @@ from synthetic_scores import classification_score, generation_score, history
 from lora_ns.config.text_files import replace_text
 from lora_ns.experiment.study import load_experiment
 from lora_ns.store import record
+from lora_ns.store.evaluation_file import write_evaluation_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -62,7 +63,7 @@ def write_results(experiment: Path, num_examples: int = 40, with_predictions: bo
     for run in load_experiment(experiment, store).runs:
         Run(run.config, store).write_file()
         for evaluation in run.evaluations:
-            store.write_evaluation_file(evaluation)
+            write_evaluation_file(evaluation, store)
         score = _score(run, num_examples)
         replace_text(run.scores[0], json.dumps(record.sealed(score)))
         if with_predictions:

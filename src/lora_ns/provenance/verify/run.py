@@ -29,6 +29,7 @@ from lora_ns.provenance.compare_parts import (
 )
 from lora_ns.store.artifact import is_finished
 from lora_ns.store.environment import code_state, package_versions
+from lora_ns.store.evaluation_file import read_checked_evaluation
 from lora_ns.store.history import thinned_history
 from lora_ns.store.integrity import faults, load_verified, score_faults
 from lora_ns.store.paths import Store
@@ -192,7 +193,7 @@ def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path,
         found[known.tokens] = "tokens"
     for path in map(store.evaluation_file, evaluations):
         if path.is_file():
-            found[store.rows(store.read_evaluation(path).dataset)] = "rows"
+            found[store.rows(read_checked_evaluation(path, store).dataset)] = "rows"
     return found
 
 
@@ -222,7 +223,7 @@ def _compare_adapters(kept: Original, adapter: Path, tolerance: float) -> list[P
 
 def _compare_evaluations(again: Run, name: str, kept: dict[str, Any], store: Store, tolerance: float) -> list[Part]:
     """Score and predictions of one evaluation."""
-    evaluation = store.read_evaluation(store.evaluation_file(name))
+    evaluation = read_checked_evaluation(store.evaluation_file(name), store)
     path = make_score(again, evaluation, quiet=True)
     made = json.loads(path.read_text(encoding="utf-8"))
     predictions = store.predictions(kept["run"], name)
