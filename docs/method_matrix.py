@@ -14,17 +14,10 @@ from typing import Any
 
 from lora_ns.config import RunConfig, check, known_methods
 from lora_ns.errors import ConfigError, LoraNsError
-from lora_ns.models.adapter import (
-    REFUSALS,
-    apply_method,
-    initial_factors,
-    load_adapter,
-    load_trained,
-    reason_of,
-    save_trained,
-    without_adapter,
-)
+from lora_ns.models.adapter import REFUSALS, apply_method, initial_factors, load_adapter, load_trained, without_adapter
 from lora_ns.models.base_model import load_base, make_deterministic
+from lora_ns.models.peft_config import reason_of
+from lora_ns.models.save_adapter import save_trained
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 

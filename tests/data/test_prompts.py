@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from lora_ns.config import DatasetConfig
+from lora_ns.data.labels import label_of
 from lora_ns.data.prompts import (
     ALPACA,
     NoConversation,
     conversation_of,
     instructed,
-    label_of,
     normalised,
     prompt_of,
     question_of,

@@ -19,8 +19,8 @@ from lora_ns.config.recommendations import departures, far_off
 from lora_ns.config.trackers import missing_trackers
 from lora_ns.errors import ConfigError, InputError, LoraNsError
 from lora_ns.experiment.study import load_experiment
-from lora_ns.models.adapter import check_peft_config
 from lora_ns.models.imports import prepare_engines
+from lora_ns.models.peft_config import check_peft_config
 from lora_ns.store.evaluation_file import read_evaluation
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run

@@ -16,15 +16,13 @@ from typing import Any
 
 from lora_ns.config import DatasetConfig
 from lora_ns.data.chat_template import Chat, chat_of
+from lora_ns.data.labels import has_label, label_of, number_of
 from lora_ns.data.prompts import (
     NoConversation,
     Prompt,
     Row,
     conversation_of,
-    has_label,
-    label_of,
     learnt_turns,
-    number_of,
     prompt_of,
     response_of,
     text_of,

@@ -233,57 +233,6 @@ def texts_of(row: Row, dataset: DatasetConfig) -> list[str]:
     return ["" if is_missing(row[name]) else str(row[name]) for name in dataset.text_columns or []]
 
 
-def has_label(row: Row, dataset: DatasetConfig) -> bool:
-    """Whether the row's label is there at all (lines of GLUE's TSV files may end too early)."""
-    value = row[dataset.label_column]
-    return not is_missing(value) and value != ""
-
-
-def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
-    """The row's class as a number.  Raises DataError naming the row where it is none of the classes.
-
-    A class is found by its name first.  Its number counts only where no class is named like a number or a truth value:
-    of labels [1, 0] and [true, false] the row's 1 or true would else be the class named 0 or false.
-    """
-    labels = dataset.labels or []
-    value = row[dataset.label_column]
-    whole = _whole(value)
-    spellings = [str(value)] + [str(value).lower()] * isinstance(value, bool) + [str(whole)] * (whole is not None)
-    for name in spellings:
-        if name in labels:
-            return labels.index(name)
-    by_name_only = any(_whole(label) is not None for label in labels)
-    if whole is not None and 0 <= whole < len(labels) and not by_name_only:
-        return whole
-    hidden = " (-1 marks the hidden labels of a public test set: choose a labelled split)" if whole == -1 else ""
-    hint = nearest(value.strip(), labels) if isinstance(value, str) else ""
-    known = ", ".join(name if by_name_only else f"{i} {name}" for i, name in enumerate(labels))
-    raise DataError(f"row {number}: {dataset.label_column} is {value!r}{hidden}, which is none of dataset.labels: {known}.{hint}")
-
-
-def _whole(value: Any) -> int | None:
-    """The whole number that a label is or reads as, 1 and 0 for true and false; None where it is none."""
-    if isinstance(value, str):
-        if value.lower() in ("true", "false"):
-            return int(value.lower() == "true")
-        return int(float(value)) if re.fullmatch(r"-?\d{1,15}(\.0*)?", value, re.ASCII) else None
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    return int(value) if isinstance(value, int) else None
-
-
-def number_of(row: Row, dataset: DatasetConfig, number: int) -> float:
-    """The number that regression predicts.  Raises DataError naming the row where it is none."""
-    value = row[dataset.label_column]
-    try:
-        found = float(value)
-    except (TypeError, ValueError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise DataError(f"row {number}: {dataset.label_column} is {value!r}, which is no number to predict.")
-    return found
-
-
 # -- the same question twice -------------------------------------------------------------------------------------------
 
 _PUNCTUATION = re.compile(r"""[;!?"'`´“”‘’…]|[.,:](?!\d)|[,:](?<!\d[,:])""")

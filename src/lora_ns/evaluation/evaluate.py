@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.benchmarks.sandbox.health import outcome_of, warnings_of
-from lora_ns.config import DatasetConfig, RunConfig
+from lora_ns.config import RunConfig
 from lora_ns.config.text_files import replace_text
 from lora_ns.data.contamination import seen_in_training, warning_of
 from lora_ns.errors import EvaluationError, Interrupted
@@ -23,6 +23,7 @@ from lora_ns.evaluation.model_pool import BaseModelPool
 from lora_ns.evaluation.predict import predict, probe_logits, room_warnings
 from lora_ns.evaluation.prediction_cache import cached_predictions
 from lora_ns.evaluation.sandbox_report import sandbox_report
+from lora_ns.evaluation.score_content import cost_of, score_content, unpinned
 from lora_ns.evaluation.scoring import EvalResult, score_predictions
 from lora_ns.models.adapter import without_adapter
 from lora_ns.models.base_model import best_device, load_base, make_deterministic
@@ -38,8 +39,6 @@ from lora_ns.store.progress import report_progress
 from lora_ns.store.run import Run
 
 CANARY_ROWS = 4
-TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")
-"""What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
 
 
 def evaluate_runs(
@@ -128,7 +127,7 @@ def _write_score(
     predictions = run.predictions(evaluation)
     lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in outcome.lines)
     replace_text(predictions, "".join(lines))
-    content = _score(config, eval_set, outcome, trained)
+    content = score_content(config, eval_set, outcome, trained)
     content["trained"]["history"] = thinned_history(run.adapter)
     content |= record.describe(
         "evaluate",
@@ -141,7 +140,7 @@ def _write_score(
         outputs={"predictions": {"sha256": sha256_file(predictions)}},
         warnings=[
             *trained["warnings"],
-            *_unpinned(config.dataset, evaluation.dataset),
+            *unpinned(config.dataset, evaluation.dataset),
             *([f"{eval_set.without_text} rows without text were left out"] if eval_set.without_text else []),
             *(facts["prompt_warnings"] or []),
             *warning_of(facts["overlap"], evaluation.benchmark),
@@ -151,7 +150,7 @@ def _write_score(
     )
     if isolation is not None:
         content["circumstances"]["sandbox"] = {"versions": isolation["versions"], **isolation["golds"]["seconds"]}
-    content["cost"] = _cost(trained, facts.get("asked") or content["circumstances"], run.adapter)
+    content["cost"] = cost_of(trained, facts.get("asked") or content["circumstances"], run.adapter)
     replace_text(run.score(evaluation), json.dumps(record.sealed(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -237,56 +236,6 @@ def _overlap(eval_set: EvalSet, run: Run) -> dict[str, Any] | None:
             "dataset.overlap is `fail`."
         )
     return found
-
-
-def _unpinned(*datasets: DatasetConfig) -> list[str]:
-    return [
-        f"the revision of data set {data.name} is not pinned (dataset.revision)"
-        for data in datasets
-        if data.is_hub and data.revision is None
-    ]
-
-
-def _score(config: RunConfig, eval_set: EvalSet, outcome: EvalResult, trained: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "task": config.task_name,
-        "task_type": config.task_type,
-        "model": config.model.name_or_path,
-        "method": config.method,
-        "peft_method": config.peft.method,
-        "seed": config.seed,
-        "run": trained["run"],
-        "benchmark": eval_set.spec.name,
-        "evaluation": eval_set.evaluation.name,
-        "main_metric": eval_set.spec.main_metric,
-        "metrics": outcome.metrics,
-        "num_examples": len(eval_set.rows),
-        "examples": outcome.examples,
-        "unsafe_sandbox": eval_set.evaluation.sandbox == "unsafe",
-        "trained": {key: trained[key] for key in TRAINED},
-    }
-
-
-def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -> dict[str, Any]:
-    """What the run took, each part apart; null for what was not measured.  asked: figures of the answering."""
-    train = trained["circumstances"]
-    weights = [facts["bytes"] for name, facts in trained["outputs"].items() if name.endswith(".safetensors")]
-
-    def figure(of: Mapping[str, Any], kind: str, part: str) -> Any:
-        return of.get(kind, {}).get(part)
-
-    return {
-        "trainable_parameters": trained["parameters"]["trainable"],
-        "total_parameters": trained["parameters"]["total"],
-        "adapter_bytes": sum(weights),
-        "train_seconds": figure(train, "seconds", "training"),
-        "train_tokens": (trained["training"] or {}).get("tokens_seen"),
-        "train_peak_memory_bytes": figure(train, "peak_gpu_memory_bytes", "training")
-        or figure(train, "peak_memory_bytes", "training"),
-        "evaluate_seconds": figure(asked, "seconds", "evaluating"),
-        "evaluate_peak_memory_bytes": figure(asked, "peak_gpu_memory_bytes", "evaluating")
-        or figure(asked, "peak_memory_bytes", "evaluating"),
-    }
 
 
 @contextmanager

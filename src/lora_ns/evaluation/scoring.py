@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_ns.benchmarks import Benchmark, ExampleResult
-from lora_ns.data.prompts import label_of, number_of
+from lora_ns.data.labels import label_of, number_of
 from lora_ns.errors import EvaluationError
 from lora_ns.evaluation.eval_set import EvalSet
 

@@ -14,7 +14,8 @@ from typing import Any
 from lora_ns.benchmarks import metric_names
 from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError, TrainingError
-from lora_ns.experiment.study import Study, Trial, chosen_of
+from lora_ns.experiment.study import Study, chosen_of
+from lora_ns.experiment.task_method import Trial
 from lora_ns.store import record
 from lora_ns.store.digests import sha256_file
 from lora_ns.store.evaluation_file import write_evaluation_file

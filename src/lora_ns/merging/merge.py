@@ -17,9 +17,10 @@ from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import ConfigError, LoraNsError
 from lora_ns.merging import combine_adapters, logit_parity
 from lora_ns.merging.model_card import model_card
-from lora_ns.models.adapter import load_adapter, load_trained, reason_of, without_adapter
+from lora_ns.models.adapter import load_adapter, load_trained, without_adapter
 from lora_ns.models.base_model import load_base, make_deterministic
 from lora_ns.models.machine import check_machine
+from lora_ns.models.peft_config import reason_of
 from lora_ns.store import record
 from lora_ns.store.artifact import atomic_artifact, is_finished, read_record
 from lora_ns.store.digests import sha256_file

@@ -9,7 +9,7 @@ from lora_ns.config import ModelConfig, RunConfig
 from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import ConfigError, DataError
 from lora_ns.models.imports import keep_imports
-from lora_ns.store.model_files import _hub_files, location, not_loaded
+from lora_ns.store.model_files import hub_files, location, not_loaded
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -127,7 +127,7 @@ def weights_folder(model: ModelConfig, store: Store) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(place, revision=model.revision, allow_patterns=_hub_files(model), local_files_only=True)
+        found = snapshot_download(place, revision=model.revision, allow_patterns=hub_files(model), local_files_only=True)
         return Path(found)
     except LocalEntryNotFoundError as error:
         raise DataError(f"the weights of {place} are not on this disk: {error}") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -179,3 +181,28 @@ def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
     elif isinstance(name, list):
         stated = {**stated, "name": {"test": name}}
     return settled(DatasetConfig.model_validate({**shared, **stated, "held_out": None}))
+
+
+def held_out_requests(config: RunConfig, store: Store) -> list[EvaluationRequest]:
+    """The benchmarks with rows of their own that `dataset.held_out` names."""
+    named = [
+        BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings) for one in config.dataset.held_out or []
+    ]
+    if not named:
+        return []
+    own = store.rows_digest(config.dataset)
+    requests = [resolve_evaluation(config, entry, store) for entry in named]
+    return [request for request in requests if store.rows_digest(request.dataset) != own]
+
+
+def held_out_identity(requests: Sequence[EvaluationRequest], store: Store) -> dict[str, Any]:
+    """What of the held-out benchmarks determines the tokens: their version, rows, and how the rows are read."""
+    found = set()
+    for request in requests:
+        identity = {
+            "benchmark": [request.benchmark, benchmark(request.benchmark).protocol],
+            "rows": store.rows_digest(request.dataset),
+            "view": reading_settings(request.dataset),
+        }
+        found.add(json.dumps(identity, sort_keys=True))
+    return {"held_out": sorted(found)}

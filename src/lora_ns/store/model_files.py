@@ -51,12 +51,12 @@ def download(model: ModelConfig) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model.name_or_path, revision=model.revision, allow_patterns=_hub_files(model)))
+        return Path(snapshot_download(model.name_or_path, revision=model.revision, allow_patterns=hub_files(model)))
     except (OSError, ValueError) as error:
         raise not_loaded("model", model, error) from error
 
 
-def _hub_files(model: ModelConfig) -> list[str]:
+def hub_files(model: ModelConfig) -> list[str]:
     """What is read of a model on the hub: never weights in a form that could run code."""
     files = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt"]
     return [*files, "*.py"] if model.trust_remote_code else files

@@ -65,15 +65,15 @@ ANSWER_SECONDS = 60
 
 def is_at_work(job: str) -> bool | None:
     """Whether a job has begun and has not ended; None where there is no SLURM to ask."""
-    state = _ask(*_squeue(job), absent="Invalid job id")
+    state = ask_slurm(*squeue_command(job), absent="Invalid job id")
     return None if state is None else state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
 
 
-def _squeue(job: str) -> list[str]:
+def squeue_command(job: str) -> list[str]:
     return ["squeue", "--noheader", "--format=%T", f"--job={job}"]
 
 
-def _ask(*words: str, absent: str | None = None) -> str | None:
+def ask_slurm(*words: str, absent: str | None = None) -> str | None:
     """What one of SLURM's tools says; None where it is not there, or fails.  absent: the complaint that means `nothing`."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_SECONDS, check=False)

@@ -26,8 +26,6 @@ class Store:
         self.root = root
         self.local_files = LocalFiles(root / "results/runs/local_files.json")
 
-    # -- what is read --------------------------------------------------------------------------------------------
-
     @property
     def remembered(self) -> dict[str, str]:
         """Path -> sha256 of local files (data, base models), also of files that are not on this machine."""
@@ -62,8 +60,6 @@ class Store:
         if name.startswith((".", "/", "~")):
             raise ConfigError(f"model.name_or_path: there is no folder {name}.")
         return {"hub": name, "revision": model.revision}
-
-    # -- what is made --------------------------------------------------------------------------------------------
 
     def run_file(self, run: str) -> Path:
         """results/runs/<run>.yaml"""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lora_ns.benchmarks import benchmark
 from lora_ns.config import BenchmarkEntry, DatasetConfig, RunConfig, write_yaml
 from lora_ns.config.naming import slug
 from lora_ns.config.text_files import replace_text
 from lora_ns.config.yaml_io import nearest
 from lora_ns.errors import ConfigError
 from lora_ns.store.artifact import is_finished
-from lora_ns.store.digests import PROTOCOL, adapter_identity, digest_of, reading_settings, tokens_identity
-from lora_ns.store.evaluation_file import EvaluationRequest, resolve_evaluation
+from lora_ns.store.digests import PROTOCOL, adapter_identity, digest_of, tokens_identity
+from lora_ns.store.evaluation_file import EvaluationRequest, held_out_identity, held_out_requests, resolve_evaluation
 from lora_ns.store.paths import Store
 
 
@@ -28,12 +26,17 @@ class Run:
     config: RunConfig
     store: Store
 
-    # -- tokens ----------------------------------------------------------------------------------------------------------
-
     @cached_property
     def tokens_digest(self) -> str:
         rows = self.store.rows_digest(self.config.dataset)
-        return digest_of(tokens_identity(self.config, rows, self.model_identity, self._held_out_identity()))
+        return digest_of(
+            tokens_identity(
+                self.config,
+                rows,
+                self.model_identity,
+                held_out_identity(self.held_out, self.store) if self.config.dataset.overlap != "report" else {},
+            )
+        )
 
     @cached_property
     def tokens(self) -> Path:
@@ -48,16 +51,8 @@ class Run:
 
     @cached_property
     def held_out(self) -> list[EvaluationRequest]:
-        """The benchmarks with rows of their own that have a say in what is trained on (dataset.overlap: drop or fail)."""
-        named = [
-            BenchmarkEntry(name=one.benchmark, dataset=one.dataset, settings=one.settings)
-            for one in self.config.dataset.held_out or []
-        ]
-        if not named:
-            return []
-        own = self.store.rows_digest(self.config.dataset)
-        asked = map(self.evaluation, named)
-        return [evaluation for evaluation in asked if self.store.rows_digest(evaluation.dataset) != own]
+        """The benchmarks whose rows are kept out of training (dataset.overlap: drop or fail)."""
+        return held_out_requests(self.config, self.store)
 
     @property
     def training_data(self) -> list[DatasetConfig]:
@@ -69,21 +64,6 @@ class Run:
         """The records of rows and base model that tokens are made from."""
         folders = dict.fromkeys(self.store.rows(dataset) for dataset in self.training_data)
         return [*(folder / "record.json" for folder in folders), *self.base_records]
-
-    def _held_out_identity(self) -> dict[str, Any]:
-        if self.config.dataset.overlap == "report":
-            return {}
-        found = set()
-        for evaluation in self.held_out:
-            identity = {
-                "benchmark": [evaluation.benchmark, benchmark(evaluation.benchmark).protocol],
-                "rows": self.store.rows_digest(evaluation.dataset),
-                "view": reading_settings(evaluation.dataset),
-            }
-            found.add(json.dumps(identity, sort_keys=True))
-        return {"held_out": sorted(found)}
-
-    # -- base model ------------------------------------------------------------------------------------------------------
 
     @cached_property
     def model_identity(self) -> dict[str, Any]:
@@ -106,8 +86,6 @@ class Run:
         """What says that the base model is here; nothing of one in a folder."""
         found = self.base_folder / "record.json" if self.base_folder is not None else self.download
         return [] if found is None else [found]
-
-    # -- adapter ---------------------------------------------------------------------------------------------------------
 
     @cached_property
     def digest(self) -> str:
@@ -163,8 +141,6 @@ class Run:
         self.store.local_files.remember_model(self.config.model)
         replace_text(self.file, write_yaml(self.config.model_dump(exclude={"evaluation", "merge"})))
         return self.file
-
-    # -- scores ----------------------------------------------------------------------------------------------------------
 
     @cached_property
     def evaluations(self) -> list[EvaluationRequest]:

@@ -17,9 +17,10 @@ from typing import Any
 from lora_ns.config import RunConfig
 from lora_ns.data.batch_sampler import Rows, order_digest
 from lora_ns.errors import TrainingError
-from lora_ns.models.adapter import apply_method, count_parameters, save_trained
+from lora_ns.models.adapter import apply_method, count_parameters
 from lora_ns.models.base_model import load_base, make_deterministic
 from lora_ns.models.machine import check_machine
+from lora_ns.models.save_adapter import save_trained
 from lora_ns.store import record
 from lora_ns.store.artifact import atomic_artifact, is_finished
 from lora_ns.store.processes import Processes

@@ -31,11 +31,63 @@ from lora_ns.training.signals import Interruption
 HISTORY = "history.jsonl"
 
 
-class RunTrainer(Trainer):
-    """One run's training over its batches.
+class CheckpointingTrainer(Trainer):
+    """transformers' Trainer with checkpoints that are written whole, sealed, and verified before they are used."""
 
-    history: one line a step, kept with every checkpoint.
-    """
+    scratch: Path
+    """Folder of the checkpoints."""
+    history: list[dict[str, Any]]
+    """One line a step, stored with every checkpoint."""
+
+    def plain_model(self) -> Any:
+        """The model without what several processes wrap it in."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether checkpoints are kept at all."""
+        return adaptive_rank.can_resume(self.plain_model())
+
+    def resume_point(self) -> str | None:
+        """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
+        folder = checkpoints.newest(self.scratch) if self.is_world_process_zero() else None
+        folder = _of_rank_zero(folder, self.args.world_size)
+        if folder is None:
+            return None
+        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
+        self.history[:] = [json.loads(line) for line in lines]
+        return str(folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if adaptive_rank.is_kept_here(self.plain_model()):
+            adaptive_rank.restore(self.plain_model(), Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(checkpoints.saving_place(self.scratch))
+
+    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
+        if not self.can_resume:
+            return  # begun anew instead of gone on with in another way
+        made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
+        with checkpoints.writing(self.scratch):
+            if self.is_world_process_zero():
+                shutil.rmtree(made.parent, ignore_errors=True)
+                made.mkdir(parents=True)
+            self.accelerator.wait_for_everyone()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()
+            if self.is_world_process_zero():
+                lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
+                (made / HISTORY).write_text("".join(lines), encoding="utf-8")
+                adaptive_rank.save(self.plain_model(), made)
+                checkpoints.seal(made, self.scratch)
+        self.accelerator.wait_for_everyone()
+
+
+class RunTrainer(CheckpointingTrainer):
+    """One run's training over its batches."""
 
     loss_is_scaled_for_ga = True
 
@@ -52,7 +104,7 @@ class RunTrainer(Trainer):
     ):
         self.scratch = Path(str(arguments.output_dir))
         self.batches = batches
-        self.history: list[dict[str, Any]] = []
+        self.history = []
         self.report: Report = silent
         """Is told of each step."""
         self._losses = loss
@@ -162,54 +214,6 @@ class RunTrainer(Trainer):
     def ways(self) -> dict[str, str]:
         """How the loss is computed (fused, compact or whole) and rows are read (flat or padded)."""
         return {"loss": self._losses.kind, "rows": self._losses.rows}
-
-    def plain_model(self) -> Any:
-        """The model without what several processes wrap it in."""
-        return self.accelerator.unwrap_model(self.model)
-
-    # -- checkpoints -----------------------------------------------------------------------------------------------------
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether checkpoints are kept at all."""
-        return adaptive_rank.can_resume(self.plain_model())
-
-    def resume_point(self) -> str | None:
-        """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
-        folder = checkpoints.newest(self.scratch) if self.is_world_process_zero() else None
-        folder = _of_rank_zero(folder, self.args.world_size)
-        if folder is None:
-            return None
-        lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
-        self.history[:] = [json.loads(line) for line in lines]
-        return str(folder)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if adaptive_rank.is_kept_here(self.plain_model()):
-            adaptive_rank.restore(self.plain_model(), Path(resume_from_checkpoint))
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _get_output_dir(self, trial: Any = None) -> str:
-        return str(checkpoints.saving_place(self.scratch))
-
-    def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
-        if not self.can_resume:
-            return  # begun anew instead of gone on with in another way
-        made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
-        with checkpoints.writing(self.scratch):
-            if self.is_world_process_zero():
-                shutil.rmtree(made.parent, ignore_errors=True)
-                made.mkdir(parents=True)
-            self.accelerator.wait_for_everyone()
-            super()._save_checkpoint(model, trial)
-            self.accelerator.wait_for_everyone()
-            if self.is_world_process_zero():
-                lines = [json.dumps(line, allow_nan=False) + "\n" for line in self.history]
-                (made / HISTORY).write_text("".join(lines), encoding="utf-8")
-                adaptive_rank.save(self.plain_model(), made)
-                checkpoints.seal(made, self.scratch)
-        self.accelerator.wait_for_everyone()
 
 
 def _of_rank_zero(value: Any, processes: int) -> Any:

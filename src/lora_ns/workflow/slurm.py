@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from lora_ns.errors import LoraNsError
-from lora_ns.store.owner import _ask, _squeue
+from lora_ns.store.owner import ask_slurm, squeue_command
 
 TRIES, PAUSE_SECONDS = 3, 2
 """A controller under load may not answer at once."""
@@ -26,7 +26,7 @@ def requeue() -> bool:
     Not where the job is being cancelled (or ended by SLURM, which then requeues by itself what it may).
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if job is None or _insist(*_squeue(job)) != "RUNNING":
+    if job is None or _insist(*squeue_command(job)) != "RUNNING":
         return False
     return _insist("scontrol", "requeue", job) is not None
 
@@ -40,7 +40,7 @@ def cancel_leftovers() -> list[str]:
     left = _leftovers()
     if not left:
         return []
-    _ask("scancel", *left)
+    ask_slurm("scancel", *left)
     end = time.monotonic() + ENDING_SECONDS
     while remaining := _leftovers():
         if time.monotonic() > end:
@@ -51,7 +51,7 @@ def cancel_leftovers() -> list[str]:
 
 def _leftovers() -> list[str]:
     """Jobs of a workflow in this folder that are queued or running, oldest first; none where there is no SLURM."""
-    said = _ask("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%j|%Z")
+    said = ask_slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%j|%Z")
     jobs = (line.split("|", 2) for line in (said or "").splitlines())
     here = str(Path.cwd())
     found = {job for job, name, folder in jobs if folder == here and _OF_A_WORKFLOW.search(name)}
@@ -59,10 +59,10 @@ def _leftovers() -> list[str]:
 
 
 def _insist(*words: str) -> str | None:
-    """`_ask`, several times where there is no answer."""
-    said = _ask(*words)
+    """`ask_slurm`, several times where there is no answer."""
+    said = ask_slurm(*words)
     for _ in range(TRIES - 1):
         if said is None:
             time.sleep(PAUSE_SECONDS)
-            said = _ask(*words)
+            said = ask_slurm(*words)
     return said

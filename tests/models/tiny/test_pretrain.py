@@ -9,7 +9,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from lora_ns.data.sources import builtin
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.models.tiny import corpus
-from lora_ns.models.tiny.pretrain import Muon, loss_of, pretrain, pretrain_spec
+from lora_ns.models.tiny.muon import Muon
+from lora_ns.models.tiny.pretrain import loss_of, pretrain, pretrain_spec
 
 NAMES = sorted(corpus.BASE_MODELS)
 CORPORA = {"tiny-llama": corpus.pages, "tiny-bert": corpus.briefs}

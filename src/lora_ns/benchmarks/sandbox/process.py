@@ -140,9 +140,9 @@ class IsolatedProcess:
         poller.register(self._replies_fd, select.POLLIN)
         poller.register(self._output_fd, select.POLLIN)
         while True:
-            frame = self._whole_reply()
+            frame = _take_frame(self._replies)
             if frame is not None:
-                return self._read(frame)
+                return _read(frame)
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise Stopped("timeout", "the time limit was reached")
@@ -153,7 +153,7 @@ class IsolatedProcess:
                         poller.unregister(descriptor)
                 elif not self._receive(descriptor):
                     if descriptor == self._replies_fd:
-                        raise self._end()
+                        raise _cause_of_end(self._process)
                     poller.unregister(descriptor)
 
     def _send(self, outgoing: memoryview) -> memoryview:
@@ -162,7 +162,7 @@ class IsolatedProcess:
         except BlockingIOError:
             return outgoing
         except BrokenPipeError:
-            raise self._end() from None
+            raise _cause_of_end(self._process) from None
 
     def _receive(self, descriptor: int) -> bool:
         """Reads what is there; False at the end of the stream.  Raises Stopped beyond the limits."""
@@ -180,35 +180,6 @@ class IsolatedProcess:
             if self._printed_bytes > self._limits.output_bytes:
                 raise Stopped("output_too_long", f"the program printed more than {self._limits.output_bytes} bytes")
         return bool(data)
-
-    def _whole_reply(self) -> bytes | None:
-        if len(self._replies) < 4:
-            return None
-        end = 4 + int.from_bytes(self._replies[:4], "big")
-        if len(self._replies) < end:
-            return None
-        frame = bytes(self._replies[4:end])
-        del self._replies[:end]
-        return frame
-
-    def _read(self, frame: bytes) -> tuple[str, Any]:
-        try:
-            return message_of(frame)
-        except Unreadable as error:
-            raise Stopped("exception", str(error)) from None
-
-    def _end(self) -> Stopped:
-        """What the process died of."""
-        try:
-            code = self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            return Stopped("exception", "the program closed the judge's channel")
-        number = -code if code < 0 else code - 128 if code > 128 else 0  # bubblewrap and shells add 128
-        if number == signal.SIGXCPU:
-            return Stopped("timeout", "the limit of CPU time was reached")
-        if number in signal.valid_signals():
-            return Stopped("killed", f"died by {signal.Signals(number).name}")
-        return Stopped("exception", f"the program ended with exit status {code} before its checks were done")
 
     def kill(self) -> None:
         """Ends the process and all that it may have started, and waits for that."""
@@ -238,3 +209,36 @@ class IsolatedProcess:
 def _framed(message: Any) -> bytes:
     data = marshal.dumps(message)
     return len(data).to_bytes(4, "big") + data
+
+
+def _take_frame(received: bytearray) -> bytes | None:
+    """The first whole message, taken off the buffer; None if there is none yet."""
+    if len(received) < 4:
+        return None
+    end = 4 + int.from_bytes(received[:4], "big")
+    if len(received) < end:
+        return None
+    frame = bytes(received[4:end])
+    del received[:end]
+    return frame
+
+
+def _read(frame: bytes) -> tuple[str, Any]:
+    try:
+        return message_of(frame)
+    except Unreadable as error:
+        raise Stopped("exception", str(error)) from None
+
+
+def _cause_of_end(process: subprocess.Popen[bytes]) -> Stopped:
+    """What the process died of."""
+    try:
+        code = process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        return Stopped("exception", "the program closed the judge's channel")
+    number = -code if code < 0 else code - 128 if code > 128 else 0  # bubblewrap and shells add 128
+    if number == signal.SIGXCPU:
+        return Stopped("timeout", "the limit of CPU time was reached")
+    if number in signal.valid_signals():
+        return Stopped("killed", f"died by {signal.Signals(number).name}")
+    return Stopped("exception", f"the program ended with exit status {code} before its checks were done")

@@ -1,5 +1,7 @@
 """A config of axolotl as ours.
 
+The module is long because every key of theirs is named once.
+
 theirs   {base_model: m, adapter: qlora, datasets: [{path: d, type: alpaca}], micro_batch_size: 2, …}
 ours     {model: {name_or_path: m, quantization: 4bit}, dataset: {name: d, format: alpaca}, training: {…}, …}
 """

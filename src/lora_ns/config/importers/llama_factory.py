@@ -1,5 +1,7 @@
 """A config of LLaMA-Factory as ours; its data sets by their entries in dataset_info.json.
 
+The module is long because every key of theirs is named once.
+
 theirs   {model_name_or_path: m, stage: sft, finetuning_type: lora, dataset: mine, template: qwen, cutoff_len: 2048, …}
          dataset_info.json: {mine: {file_name: mine.json, formatting: sharegpt}}
 ours     {model: {name_or_path: m}, dataset: {name: data/mine.json, format: sharegpt, chat_template: tokenizer}, …}

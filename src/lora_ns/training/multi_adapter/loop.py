@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -164,14 +163,7 @@ class MultiAdapterLoop:
             "step": self.step,
             "optimizer": self.optimizer.state(),
             "streams": self.layout.streams,
-            "members": {
-                member.number: {
-                    "parameters": [p.detach() for p, _ in member.decays],
-                    "history": json.dumps(member.history),
-                    "failure": None if member.failure is None else str(member.failure),
-                }
-                for member in self.members.values()
-            },
+            "members": {member.number: member.state() for member in self.members.values()},
         }
         with checkpoints.writing(self.scratch):
             shutil.rmtree(made.parent, ignore_errors=True)
@@ -189,15 +181,9 @@ class MultiAdapterLoop:
             return None
         self.step = state["step"]
         for number, kept in state["members"].items():
-            member = self.members[number]
-            member.history[:] = json.loads(kept["history"])
-            if kept["failure"] is not None:
-                member.failure = TrainingError(kept["failure"])
+            self.members[number].restore(kept)
+            if self.members[number].failure is not None:
                 self.optimizer.drop(number)
-                continue
-            with torch.no_grad():
-                for (parameter, _), value in zip(member.decays, kept["parameters"], strict=True):
-                    parameter.copy_(value)
         self.optimizer.restore(state["optimizer"])
         self.layout.restore({number: _on_cpu(stream) for number, stream in state["streams"].items()})
         return folder.name

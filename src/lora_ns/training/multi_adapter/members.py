@@ -19,7 +19,7 @@ from lora_ns.data.batch_sampler import Rows, Share
 from lora_ns.data.collator import Collate
 from lora_ns.data.token_dataset import TokenRows
 from lora_ns.errors import TrainingError
-from lora_ns.models.adapter import save_trained, write_weights
+from lora_ns.models.save_adapter import save_trained, write_weights
 from lora_ns.store.progress import Report, silent
 from lora_ns.store.run import Run
 from lora_ns.training.batch_size import count_steps
@@ -53,6 +53,24 @@ class Member:
     failure: TrainingError | None = None
     report: Report = silent
     """Is told of each step."""
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint of the group holds of this member."""
+        return {
+            "parameters": [parameter.detach() for parameter, _ in self.decays],
+            "history": json.dumps(self.history),
+            "failure": None if self.failure is None else str(self.failure),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up the state of a checkpoint.  A member that had failed stays so."""
+        self.history[:] = json.loads(state["history"])
+        if state["failure"] is not None:
+            self.failure = TrainingError(state["failure"])
+            return
+        with torch.no_grad():
+            for (parameter, _), value in zip(self.decays, state["parameters"], strict=True):
+                parameter.copy_(value)
 
     def save(self, started: Path, folder: Path) -> None:
         """The trained adapter into the folder.  started: its files as they were at the start."""

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from lora_ns.config.builtin import base_model_spec
 from lora_ns.errors import ConfigError
-from lora_ns.models.adapter import reason_of
 from lora_ns.models.base_model import head_of
+from lora_ns.models.peft_config import reason_of
 from lora_ns.store.artifact import is_finished
 from lora_ns.store.model_files import location
 from lora_ns.store.run import Run

@@ -10,15 +10,13 @@ import pyarrow as pa
 from lora_ns.benchmarks import Benchmark, benchmark
 from lora_ns.benchmarks.generic import reference
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, RunConfig, nearest, template_columns
+from lora_ns.data.labels import has_label, label_of, number_of
 from lora_ns.data.prompts import (
     NoConversation,
     Row,
     check_columns,
     conversation_of,
-    has_label,
     is_missing,
-    label_of,
-    number_of,
     prompt_of,
     response_of,
     text_of,
