@@ -133,10 +133,10 @@ def test_other_combinations_keep_the_share_that_density_says(two_runs: Any, tiny
 def test_ties_at_full_density_keeps_the_sign_that_weighs_more() -> None:
     """Yadav et al. 2023, section 3: elect the sign of each entry, then average those that have it."""
     from lora_ns.config import MergeConfig
-    from lora_ns.merging.combine_adapters import _combined
+    from lora_ns.merging.combine_adapters import combine_updates
 
     updates = [torch.tensor([3.0, -1.0, 2.0]), torch.tensor([-1.0, -3.0, 2.0])]
-    found = _combined(updates, torch.tensor([1.0, 1.0]), MergeConfig(combination="ties", density=1.0))
+    found = combine_updates(updates, torch.tensor([1.0, 1.0]), MergeConfig(combination="ties", density=1.0))
     torch.testing.assert_close(found, torch.tensor([3.0, -2.0, 2.0]))
 
 

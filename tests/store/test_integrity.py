@@ -123,7 +123,7 @@ def test_the_record_names_the_commit_that_the_work_began_at(tmp_path: Path, monk
     (tmp_path / ".git").mkdir()
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "src/lora_ns/store/environment.py"))
     head = "at the start"
-    monkeypatch.setattr(environment, "_git", lambda *words: head)
+    monkeypatch.setattr(environment, "git_output", lambda *words: head)
     code_state.cache_clear()
     try:
         meter = Meter()

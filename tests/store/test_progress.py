@@ -108,7 +108,7 @@ def test_a_file_that_says_nothing_is_none(tmp_path: Path, text: str) -> None:
 def test_training_and_evaluation_say_every_step(workplace: Path, tiny_causal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[dict[str, object]] = []
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(progress, "_write", lambda path, text: said.append({"file": path.name, **json.loads(text)}))
+    monkeypatch.setattr(progress, "write_progress", lambda path, text: said.append({"file": path.name, **json.loads(text)}))
     config = check({**causal_task(tiny_causal), "evaluation": {**EVALUATION, "batch_size": 4}}, "task")
     store = Store()
     evaluation = Run(config, store).evaluation(config.evaluation.benchmarks[0])

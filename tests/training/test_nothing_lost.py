@@ -209,15 +209,15 @@ def test_a_signal_that_comes_while_a_run_is_saved_stops_before_the_next(
 
     configs = [task(tiny_causal, training={"optim": "adafactor"}, seed=seed) for seed in (0, 1)]  # not at once
     store, done = ready(configs[0]), []
-    save = train_module._save
+    save = train_module.save_adapter
 
     def told_while_saving(run: Any, folder: Path, processes: Any) -> None:
         save(run, folder, processes)
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(train_module, "_save", told_while_saving)
+    monkeypatch.setattr(train_module, "save_adapter", told_while_saving)
     with pytest.raises(Interrupted, match="stopped by SIGTERM: what was trained is kept"):
-        runner.train_all([[Run(config, store) for config in configs]], lambda _, outcome: done.append(outcome), quiet=True)
+        runner.train_all([[Run(config, store)] for config in configs], lambda _, outcome: done.append(outcome), quiet=True)
     assert done == [store.adapter(Run(configs[0], store).name)] and is_finished(done[0])
     assert not is_finished(store.adapter(Run(configs[1], store).name))
 

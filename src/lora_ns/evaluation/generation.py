@@ -63,7 +63,7 @@ class Generator:
         samples = self.decoder.config.num_samples
         pairs = list(zip(prompt_ids, keys, strict=True))
         answers = [[TokenSequence(ids, f"{key} {number}") for number in range(samples)] for ids, key in pairs]
-        self._run([answer for of_prompt in answers for answer in of_prompt], _counting(samples, progress))
+        self._run([answer for of_prompt in answers for answer in of_prompt], count_examples(samples, progress))
         return [[self.decoder.text(answer) for answer in of_prompt] for of_prompt in answers]
 
     def _run(self, answers: Sequence[TokenSequence], done: Callable[[TokenSequence], None]) -> None:
@@ -108,7 +108,7 @@ class Generator:
         return "a single answer" if len(answers) == 1 or self._streamer is not None else None
 
 
-def _counting(samples: int, progress: Progress) -> Callable[[TokenSequence], None]:
+def count_examples(samples: int, progress: Progress) -> Callable[[TokenSequence], None]:
     """Tells the progress of each example once its last sample is there."""
     seen: Counter[str] = Counter()
 

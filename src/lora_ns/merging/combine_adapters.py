@@ -83,7 +83,7 @@ def fold(model: Any, weights: Sequence[float], settings: MergeConfig, seed: int)
             updates = [_unscaled_delta(layer, name) for name in names]
             chosen = torch.tensor([weights[int(name)] for name in names], dtype=updates[0].dtype, device=updates[0].device)
             base = layer.get_base_layer()
-            base.weight.data += _combined(updates, chosen, settings).to(base.weight)
+            base.weight.data += combine_updates(updates, chosen, settings).to(base.weight)
     torch.random.set_rng_state(generator_state)
     return model.unload()
 
@@ -107,7 +107,7 @@ def _unscaled_delta(layer: Any, name: str) -> Any:
     return layer.get_delta_weight(name)
 
 
-def _combined(updates: list[Any], weights: Any, settings: MergeConfig) -> Any:
+def combine_updates(updates: list[Any], weights: Any, settings: MergeConfig) -> Any:
     from peft.utils import merge_utils
 
     density = settings.density or DEFAULT_DENSITY

@@ -26,13 +26,13 @@ def code_state() -> dict[str, Any]:
     lock = root / "requirements.lock"
     state: dict[str, Any] = {"commit": None, "dirty": None, "lock_sha256": sha256_file(lock) if lock.is_file() else None}
     if (root / ".git").exists():
-        state["commit"] = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", "src", "workflow", "Snakefile", "requirements.lock")
+        state["commit"] = git_output(root, "rev-parse", "HEAD")
+        changed = git_output(root, "status", "--porcelain", "--", "src", "workflow", "Snakefile", "requirements.lock")
         state["dirty"] = None if changed is None else bool(changed)
     return state
 
 
-def _git(root: Path, *words: str) -> str | None:
+def git_output(root: Path, *words: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -141,10 +141,7 @@ class Store:
         return self.root / "results/scratch/together" / job
 
     def download(self, model: ModelConfig) -> Path | None:
-        """results/scratch/hub/<model>-<digest>.json: that the files of a model on the hub are on this machine.
-
-        None of a model that comes from elsewhere.
-        """
+        """results/scratch/hub/<model>-<digest>.json: present once a hub model is on this machine; None for other models."""
         identity = self.model_identity(model)
         if "hub" not in identity:
             return None

@@ -85,7 +85,7 @@ def report_progress(store: Store, run: str, stage: str, steps: int, start: int =
         written = now
         said = Progress(**owner, stage=stage, step=step, steps=steps, loss=loss, time=now, begun=begun, started_at=start)
         with suppress(OSError):
-            _write(path, json.dumps(asdict(said)) + "\n")
+            write_progress(path, json.dumps(asdict(said)) + "\n")
 
     report(start)
     try:
@@ -96,7 +96,7 @@ def report_progress(store: Store, run: str, stage: str, steps: int, start: int =
             path.parent.rmdir()  # where nothing else, a checkpoint, lies in it
 
 
-def _write(path: Path, text: str) -> None:
+def write_progress(path: Path, text: str) -> None:
     """Whole or not at all, but without waiting for the disk: what is lost in a crash is of no use after it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")

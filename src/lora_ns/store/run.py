@@ -51,7 +51,6 @@ class Run:
 
     @cached_property
     def held_out(self) -> list[EvaluationRequest]:
-        """The benchmarks whose rows are kept out of training (dataset.overlap: drop or fail)."""
         return held_out_requests(self.config, self.store)
 
     @property
@@ -117,12 +116,10 @@ class Run:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the adapter is there."""
         return is_finished(self.adapter)
 
     @property
     def scratch(self) -> Path:
-        """results/scratch/<run>/"""
         return self.store.scratch(self.name)
 
     @cached_property
@@ -148,10 +145,7 @@ class Run:
         return [self.evaluation(entry) for entry in self.config.evaluation.benchmarks]
 
     def evaluation(self, entry: BenchmarkEntry) -> EvaluationRequest:
-        """A benchmark entry of the config as a complete request, named by its digest.
-
-        Raises ConfigError if the benchmark cannot be run with these settings.
-        """
+        """A benchmark entry as a complete request.  Raises ConfigError if it cannot be run with these settings."""
         return resolve_evaluation(self.config, entry, self.store)
 
     @property

@@ -124,7 +124,7 @@ def _train_into(
         kept = f"step {state.global_step} of {state.max_steps} is kept as a checkpoint"
         raise interruption.raised(kept if ready.trainer.can_resume else "AdaMSS with use_asa begins anew; nothing is kept")
     with meter.part("saving"):
-        _save(ready, folder, processes)
+        save_adapter(ready, folder, processes)
     order = list(ready.batches.steps(state.global_step))
     resumed = None if checkpoint is None else Path(checkpoint).name
     size, accumulation = ready.batches.share.size, ready.trainer.args.gradient_accumulation_steps
@@ -139,7 +139,7 @@ def _fit(ready: PreparedRun, run: Run, checkpoint: str | None) -> None:
         ready.trainer.fit(checkpoint)
 
 
-def _save(ready: PreparedRun, folder: Path, processes: Processes) -> None:
+def save_adapter(ready: PreparedRun, folder: Path, processes: Processes) -> None:
     """The trained weights and the history; every process takes part where each holds a part of the weights."""
     weights = ready.trainer.whole_weights()
     if not processes.is_first:

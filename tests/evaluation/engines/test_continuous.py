@@ -272,6 +272,8 @@ def test_the_longest_prompt_is_asked_first(tokenizer: Any, monkeypatch: pytest.M
     model, asked = made(llama), prompts()
     done: list[int] = []
     generator = Generator(model, tokenizer, GenerationConfig(max_new_tokens=1), size=2)
-    monkeypatch.setattr("lora_ns.evaluation.generation._counting", lambda samples, progress: lambda a: done.append(len(a.prompt)))
+    monkeypatch.setattr(
+        "lora_ns.evaluation.generation.count_examples", lambda samples, progress: lambda a: done.append(len(a.prompt))
+    )
     generator.texts(asked, [str(number) for number in range(11)])
     assert sorted(done, reverse=True)[:2] == sorted(done[:2], reverse=True)

@@ -6,19 +6,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from lora_ns.config.builtin import BASE_MODELS
 from lora_ns.data.sources import builtin
 from lora_ns.errors import ConfigError, TrainingError
 from lora_ns.models.tiny import corpus
 from lora_ns.models.tiny.muon import Muon
 from lora_ns.models.tiny.pretrain import loss_of, pretrain, pretrain_spec
 
-NAMES = sorted(corpus.BASE_MODELS)
+NAMES = sorted(BASE_MODELS)
 CORPORA = {"tiny-llama": corpus.pages, "tiny-bert": corpus.briefs}
 
 
 def small(name, **training):
     """The specification with far fewer steps and documents."""
-    spec = copy.deepcopy(corpus.BASE_MODELS[name])
+    spec = copy.deepcopy(BASE_MODELS[name])
     spec["tokenizer_documents"] = 600
     spec["architecture"] |= {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     spec["training"] |= {"steps": 4, "warmup_steps": 2, "batch_size": 4, **training}
@@ -44,7 +45,7 @@ def test_corpus_is_that_recorded_for_this_version(name):
     """Whoever changes the texts bumps the model's version, then this record."""
     documents = list(itertools.islice(CORPORA[name](0), 500))
     digest = hashlib.sha256(repr(documents).encode()).hexdigest()[:16]
-    assert (corpus.BASE_MODELS[name]["version"], digest) == RECORDED[name]
+    assert (BASE_MODELS[name]["version"], digest) == RECORDED[name]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +89,7 @@ def test_pretraining_leaves_random_state_and_threads_alone(tmp_path):
 def test_facts_tell_what_was_done(made):
     facts = made[1]["tiny-llama"]
     assert facts["steps"] == 4
-    assert facts["tokens"] == 4 * 4 * corpus.BASE_MODELS["tiny-llama"]["training"]["sequence_length"]
+    assert facts["tokens"] == 4 * 4 * BASE_MODELS["tiny-llama"]["training"]["sequence_length"]
     assert 0 < facts["loss"] < 10
     assert facts["seconds"] > 0
     model = AutoModelForCausalLM.from_pretrained(made[0]["tiny-llama"])

@@ -247,7 +247,7 @@ def test_what_only_a_run_alone_needs_is_not_imported() -> None:
     words = [
         "import sys, torch, lora_ns.training.arguments, lora_ns.training.multi_adapter.loop",
         "from lora_ns.training.multi_adapter import members",
-        "members._decays(torch.nn.Linear(2, 2), 0.0)",
+        "members.parameters_with_decay(torch.nn.Linear(2, 2), 0.0)",
         "print('transformers.trainer' in sys.modules)",
     ]
     done = subprocess.run([sys.executable, "-c", "; ".join(words)], capture_output=True, text=True, check=True)

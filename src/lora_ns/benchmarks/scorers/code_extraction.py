@@ -69,7 +69,7 @@ def defines(code: str, name: str) -> bool:
 
 def parses(code: str) -> bool:
     """Whether the text is a Python program; empty text is none."""
-    return bool(code.strip()) and _fault_line(code) is None
+    return bool(code.strip()) and fault_line(code) is None
 
 
 def _this_answer(completion: str) -> str:
@@ -174,7 +174,7 @@ def _end_of_program(lines: list[str], start: int, tries: int) -> tuple[int, int]
     """(the line (exclusive) up to which the lines from `start` on are a program, `start` where none is; tries it took)."""
     end, tried = len(lines), 0
     while end > start and tried < tries:
-        fault = _fault_line("\n".join(lines[start:end]))
+        fault = fault_line("\n".join(lines[start:end]))
         tried += 1
         if fault is None:
             return end, tried
@@ -197,7 +197,7 @@ def _body(prompt: str, code: str) -> str:
     return code
 
 
-def _fault_line(code: str) -> int | None:
+def fault_line(code: str) -> int | None:
     """The line, from 1, at which the text stops being a program; None for a program."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a model's invalid escape is its own affair

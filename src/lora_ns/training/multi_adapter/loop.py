@@ -90,8 +90,6 @@ class MultiAdapterLoop:
         """Members that have not failed."""
         return [member for member in self.members.values() if member.failure is None]
 
-    # -- one step --------------------------------------------------------------------------------------------------------
-
     def _take_step(self) -> None:
         living = self.living
         shares = [self._shares(member) for member in living]
@@ -153,8 +151,6 @@ class MultiAdapterLoop:
             member.history.append({**figures, **judged})
             member.report(self.step, loss)
 
-    # -- checkpoints -----------------------------------------------------------------------------------------------------
-
     def save(self) -> None:
         """A checkpoint of all members."""
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.step}"
@@ -181,8 +177,7 @@ class MultiAdapterLoop:
             return None
         self.step = state["step"]
         for number, kept in state["members"].items():
-            self.members[number].restore(kept)
-            if self.members[number].failure is not None:
+            if self.members[number].restore(kept) is not None:
                 self.optimizer.drop(number)
         self.optimizer.restore(state["optimizer"])
         self.layout.restore({number: _on_cpu(stream) for number, stream in state["streams"].items()})

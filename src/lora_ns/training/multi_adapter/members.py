@@ -62,15 +62,16 @@ class Member:
             "failure": None if self.failure is None else str(self.failure),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Takes up the state of a checkpoint.  A member that had failed stays so."""
+    def restore(self, state: dict[str, Any]) -> TrainingError | None:
+        """Takes up the state of a checkpoint.  Returns the failure of a member that had failed."""
         self.history[:] = json.loads(state["history"])
         if state["failure"] is not None:
             self.failure = TrainingError(state["failure"])
-            return
+            return self.failure
         with torch.no_grad():
             for (parameter, _), value in zip(self.decays, state["parameters"], strict=True):
                 parameter.copy_(value)
+        return None
 
     def save(self, started: Path, folder: Path) -> None:
         """The trained adapter into the folder.  started: its files as they were at the start."""
@@ -108,7 +109,7 @@ def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, ar
         order=list(run_batches(config, rows, Share(config.training.global_batch_size)).steps(steps)),
         parts=parts,
         heads=heads,
-        decays=_decays(model, config.training.weight_decay),
+        decays=parameters_with_decay(model, config.training.weight_decay),
         saved_as=_names(model),
         setup=replace(setup, model=None),
     )
@@ -163,7 +164,7 @@ def _heads(model: Any) -> dict[str, torch.nn.Module]:
     }
 
 
-def _decays(model: Any, decay: float) -> list[tuple[torch.nn.Parameter, float]]:
+def parameters_with_decay(model: Any, decay: float) -> list[tuple[torch.nn.Parameter, float]]:
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not decay:
         return [(p, 0.0) for _, p in trained]
