@@ -68,12 +68,12 @@ def test_figures_hold_the_numbers_of_the_tables_and_the_scores(copy: Path) -> No
 
 def test_where_answers_do_not_fit_every_run_shows_the_same_rows_and_all_verdicts_stay(copy: Path) -> None:
     few, all_of_them = details(runs(), text_bytes=100), details(runs())
-    for name, eval_set in few.exams.items():
-        assert len(eval_set["shown"]) == 20 == len(eval_set["prompts"]) and len(all_of_them.exams[name]["shown"]) == 40
+    for name, eval_set in few.eval_sets.items():
+        assert len(eval_set["shown"]) == 20 == len(eval_set["prompts"]) and len(all_of_them.eval_sets[name]["shown"]) == 40
     for small, large in zip(few.runs, all_of_them.runs, strict=True):
         (answered,), (complete,) = small["exams"], large["exams"]
         assert answered["right"] == complete["right"] and len(answered["right"]) == 40
-        shown = few.exams[answered["evaluation"]]["shown"]
+        shown = few.eval_sets[answered["evaluation"]]["shown"]
         assert answered["answers"] == [complete["answers"][row] for row in shown]
 
 

@@ -237,7 +237,7 @@ def test_a_thousand_runs_stay_quick(browser: Any, copy: Path) -> None:
     runs = read_runs(experiment, Store())
     few, opened = details(runs), overview(experiment, runs, Path("results/tables/e"))
     lines = [{**opened["runs"][i % 18], "name": f"run-{i}", "seed": i // 18} for i in range(1000)]
-    many = Details(few.exams, [few.runs[i % 18] for i in range(1000)])
+    many = Details(few.eval_sets, [few.runs[i % 18] for i in range(1000)])
     path = copy / "thousand.html"
     path.write_text(page({**opened, "runs": lines}, many), encoding="utf-8")
     assert path.stat().st_size < 12e6
