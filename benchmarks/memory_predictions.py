@@ -34,7 +34,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E4
 
 from lora_ns.config import RunConfig, check  # noqa: E402
 from lora_ns.store.artifact import read_record  # noqa: E402
-from lora_ns.store.paths import Store
+from lora_ns.store.paths import Store  # noqa: E402
 from lora_ns.training.train import train  # noqa: E402
 from lora_ns.workflow.pipeline import make_tokens  # noqa: E402
 from lora_ns.workflow.planning import memory  # noqa: E402

@@ -2,7 +2,7 @@
 
 one process                  python -m lora_ns
 several, on one machine      accelerate launch … -m lora_ns
-several machines             srun, and on each of them lora_ns.workflow.node_launcher, which is accelerate launch with its own rank
+several machines             srun, which starts lora_ns.workflow.node_launcher (accelerate launch with its own rank) on each
 """
 
 from __future__ import annotations
