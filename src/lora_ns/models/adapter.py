@@ -1,4 +1,4 @@
-"""The method on the base model: attached for training, saved, and put back on for evaluation."""
+"""PEFT adapters: attach one to the base model for training, save it, and load it for evaluation."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from lora_ns.store.integrity import load_verified
 from lora_ns.store.run import Run
 
 TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
-"""Our task types -> PEFT's."""
+"""Config task type -> PEFT task type."""
 
 REFUSALS = (
-    re.error,  # a pattern of target_modules that is none
+    re.error,  # target_modules is not a valid regular expression
     SafetensorError,
     ValueError,
     TypeError,
@@ -39,7 +39,7 @@ REFUSALS = (
     RuntimeError,
     AssertionError,
 )
-"""What PEFT raises where method and model do not go together."""
+"""Exceptions that PEFT raises if the method does not fit the model."""
 
 
 def apply_method(
@@ -50,12 +50,12 @@ def apply_method(
     base_weights: Path | None = None,
     steps: int | None = None,
 ) -> Any:
-    """The model with what the method trains, and nothing else, trainable.
+    """Return the model with only the method's parameters trainable.
 
-    calibration: rows that a data-driven initialisation looks at.  base_weights: folder of the base's unquantised weights,
-    which LoftQ compares with.  steps: optimiser steps of the run, which AdaLoRA's schedule is laid over.
-    Random initialisation is drawn from torch's current state: seed before.
-    Raises ConfigError with PEFT's own reason where method and model do not go together.
+    calibration: rows for a data-driven initialisation.  base_weights: folder of the base model's unquantised weights, for
+    LoftQ.  steps: optimiser steps of the run, for AdaLoRA's schedule.
+    Random initialisation uses torch's current random state, so set the seed first.
+    Raises ConfigError with PEFT's reason if the method does not fit the model.
     """
     method = config.peft.method
     if method == "none":
@@ -85,16 +85,16 @@ def apply_method(
 
 
 def build_peft_config(config: RunConfig, *, steps: int | None = None) -> Any:
-    """The PEFT config object of the `peft` section.  Raises ConfigError with PEFT's own reason."""
+    """Return the PEFT config object for the `peft` section.  Raises ConfigError with PEFT's reason."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
     config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(config.peft.method.upper())]
     method, fields = config.peft.method, config.peft.fields
     if method == "adalora" and fields.get("total_step") is None and steps is not None:
-        # its schedule, laid over the run: a tenth of the steps at full rank, the last third at the final ranks
+        # AdaLoRA's schedule: full rank for the first tenth of the steps, final ranks for the last third
         fields = {"tinit": steps // 10, "tfinal": max(1, steps // 3), **fields, "total_step": steps}
     if method == "xlora" and fields.get("adapters"):
-        # PEFT numbers the experts as it loads them, and later looks for them under these numbers
+        # PEFT numbers the experts when it loads them, and later looks them up by number
         fields["adapters"] = {str(number): path for number, path in enumerate(dict(fields["adapters"]).values())}
     try:
         return config_class(task_type=TASK_TYPES[config.task_type], **fields)
@@ -103,9 +103,9 @@ def build_peft_config(config: RunConfig, *, steps: int | None = None) -> Any:
 
 
 def check_peft_config(config: RunConfig) -> None:
-    """Raises ConfigError where `build_peft_config` would.
+    """Raises ConfigError if `build_peft_config` would.
 
-    PEFT's class is asked once; what it said is kept in the user's cache, so that the next call does not import PEFT.
+    The verdict is saved in the user's cache folder, so the next call does not import PEFT.
     """
     path = cache_folder() / f"peft-{version('peft')}-verdicts.json"
     key = digest_of({"task_type": config.task_type, "peft": config.peft.model_dump()})
@@ -116,7 +116,7 @@ def check_peft_config(config: RunConfig) -> None:
     if key not in known:
         known[key] = None
         try:
-            build_peft_config(config, steps=1000)  # whatever the run has, the schedule laid over them is a possible one
+            build_peft_config(config, steps=1000)  # AdaLoRA's schedule is valid for any number of steps
         except ConfigError as error:
             known[key] = str(error)
         keep(path, known)
@@ -125,18 +125,18 @@ def check_peft_config(config: RunConfig) -> None:
 
 
 def _fit_to_base(peft_config: Any, model: Any) -> None:
-    """What PEFT asks of the caller to know of the base model."""
+    """Set what X-LoRA needs from the base model's config, which PEFT leaves to its caller."""
     if str(peft_config.peft_type.value) == "XLORA":
-        model.config.use_cache = False  # the mix changes with every token, so earlier keys and values do not hold
+        model.config.use_cache = False  # the expert weights change with every token, which makes the KV cache invalid
         peft_config.hidden_size = model.config.hidden_size
 
 
 def _prepared(model: Any) -> Any:
-    """The PEFT model with the corners rounded off that its method has; the same after attaching and after loading."""
+    """Return the PEFT model with workarounds for IA3, MPT and Poly.  Called after attaching and after loading."""
     for peft_config in model.peft_config.values():
         feedforward, targets = (getattr(peft_config, key, None) for key in ("feedforward_modules", "target_modules"))
         if isinstance(feedforward, set) and isinstance(targets, set):
-            peft_config.feedforward_modules = feedforward & targets  # IA3 saves more, which its own loading refuses
+            peft_config.feedforward_modules = feedforward & targets  # IA3 saves more modules than it can load
     for module in model.modules():
         if _wants_task_ids(module):
             module.register_forward_pre_hook(_first_task, with_kwargs=True)
@@ -144,7 +144,7 @@ def _prepared(model: Any) -> Any:
 
 
 def _wants_task_ids(module: Any) -> bool:
-    """Whether the module mixes by task: a run is one task, its number 0."""
+    """Whether the module needs task ids.  A run has one task, with the id 0."""
     from peft.tuners.multitask_prompt_tuning.model import MultitaskPromptEmbedding
     from peft.tuners.poly.layer import PolyLayer
 
@@ -152,7 +152,7 @@ def _wants_task_ids(module: Any) -> bool:
 
 
 def _first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """task_ids 0 for every row of the batch, where none are given."""
+    """Return the arguments with task_ids.  If none are given, each row of the batch gets id 0."""
     import torch
 
     given = args[1] if len(args) > 1 else kwargs.get("task_ids")
@@ -161,11 +161,11 @@ def _first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return args[:1], {**kwargs, "task_ids": given}
 
 
-# -- on disk -----------------------------------------------------------------------------------------------------------
+# -- save and load -----------------------------------------------------------------------------------------------------
 
 
 def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
-    """A and B as they stand before training, where they were taken out of the base's weights; else None."""
+    """Return copies of the initial A and B if the initialisation subtracts them from the base weights, else None."""
     if not takes_out_of_base(config.peft.fields.get("init_lora_weights")):
         return None
     from peft import get_peft_model_state_dict
@@ -174,13 +174,13 @@ def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
 
 
 def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None, weights: dict[str, Any] | None = None) -> None:
-    """The trained weights as safetensors, without the empty model card that PEFT adds.
+    """Save the trained weights as safetensors, without PEFT's empty model card.
 
-    weights: of all the model, where the model itself holds a part of them only.
+    weights: the full state dict, if the model in memory holds only a part of it.
 
-    initial: what `initial_factors` gave.  Then W_rest + s·B·A = W + s·(B·A − B₀·A₀), so the adapter is saved with twice
-    the rank, as [A; A₀] and [B, −B₀]: it fits the base as it is, on any machine, where PEFT would have to take the same
-    part out again, which needs the same random numbers or the same data.
+    initial: the result of `initial_factors`.  If given, the adapter is saved with twice the rank, as [A; A₀] and [B, −B₀],
+    since W_rest + s·B·A = W + s·(B·A − B₀·A₀).  It then fits the unchanged base model on any machine.  PEFT's own format
+    would repeat the initialisation at loading, which needs the same random numbers or the same data.
     """
     model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     (folder / "README.md").unlink(missing_ok=True)
@@ -191,7 +191,7 @@ def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None
 
 
 def write_weights(folder: Path, weights: dict[str, Any], initial: dict[str, Any] | None = None) -> None:
-    """Other values for an adapter that `save_trained` has saved.  weights: name in its file -> tensor.  initial: as there."""
+    """Overwrite the weights of an adapter saved by `save_trained`.  weights: name in the file -> tensor.  initial: as there."""
     from safetensors.torch import save_file
 
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -200,7 +200,7 @@ def write_weights(folder: Path, weights: dict[str, Any], initial: dict[str, Any]
 
 
 def _put_in_order(model: Any, folder: Path) -> None:
-    """PEFT writes sets, such as the modules, in an order that is another one in every process."""
+    """Sort the sets in adapter_config.json: PEFT writes them in an order that differs between processes."""
     path = folder / "adapter_config.json"
     if not path.is_file():
         return
@@ -211,7 +211,7 @@ def _put_in_order(model: Any, folder: Path) -> None:
 
 
 def _check_saved(model: Any, folder: Path) -> None:
-    """Raises TrainingError where PEFT's file holds nothing of what was trained."""
+    """Raises TrainingError if PEFT saved no tensors.  Adds X-LoRA's classifier if it is missing."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
@@ -221,7 +221,7 @@ def _check_saved(model: Any, folder: Path) -> None:
     with safe_open(path, "pt") as file:
         if list(file.keys()):
             return
-    # PEFT takes the mixer's layer 0 for a part of expert 0, and leaves it out
+    # PEFT mistakes layer 0 of X-LoRA's classifier for a part of expert 0 and does not save it
     mixer = {name: tensor for name, tensor in model.state_dict().items() if "internal_xlora_classifier" in name}
     if not mixer:
         raise TrainingError(f"PEFT {model.active_peft_config.peft_type.value} saved nothing of what was trained.")
@@ -241,7 +241,7 @@ def _save_as_difference(folder: Path, initial: dict[str, Any]) -> None:
             weights[name] = torch.cat([tensor, -initial[name].to(tensor)], dim=1)
     save_file(weights, path, metadata={"format": "pt"})
     settings = json.loads((folder / "adapter_config.json").read_text())
-    growth = 2**0.5 if settings["use_rslora"] else 2  # keeps alpha / r, or alpha / sqrt(r), as it was
+    growth = 2**0.5 if settings["use_rslora"] else 2  # the scale alpha / r, or alpha / sqrt(r), must not change
     settings |= {
         "init_lora_weights": True,
         "r": settings["r"] * 2,
@@ -255,7 +255,7 @@ def _save_as_difference(folder: Path, initial: dict[str, Any]) -> None:
 
 
 def load_trained(run: Run, adapter: Path) -> Any:
-    """The trained model: base and adapter, or all weights.  Raises DataError for an adapter that cannot be read."""
+    """Return the trained model: base model and adapter, or all weights.  Raises DataError for an unreadable adapter."""
     method = run.config.peft.method
     if method == "none":
         return load_base(run)
@@ -266,13 +266,13 @@ def load_trained(run: Run, adapter: Path) -> Any:
 
 
 def _refuse_damaged(adapter: Path) -> None:
-    """An adapter of somebody else's has no record to be checked against."""
+    """Raises DamagedError if the adapter differs from its record.  An adapter from elsewhere has no record."""
     if is_finished(adapter):
         load_verified(adapter)
 
 
 def load_adapter(base: Any, adapter: Path, base_name: str, *, name: str = "default") -> Any:
-    """The PEFT adapter in a folder on its base model, under a name.  Raises DataError where they do not go together."""
+    """Return the base model with the PEFT adapter loaded under `name`.  Raises DataError if the adapter does not fit."""
     from peft import PeftConfig, PeftModel
 
     with _reading(adapter, base_name):
@@ -282,7 +282,7 @@ def load_adapter(base: Any, adapter: Path, base_name: str, *, name: str = "defau
 
 
 def put_beside(model: Any, adapter: Path, base_name: str, *, name: str) -> None:
-    """The PEFT adapter in a folder put beside those that a model has.  Raises DataError where they do not go together."""
+    """Load one more PEFT adapter into a PEFT model, under `name`.  Raises DataError if the adapter does not fit."""
     with _reading(adapter, base_name):
         model.load_adapter(str(adapter), adapter_name=name)
 
@@ -291,7 +291,7 @@ def put_beside(model: Any, adapter: Path, base_name: str, *, name: str) -> None:
 def _reading(adapter: Path, base_name: str) -> Iterator[None]:
     _refuse_damaged(adapter)
     try:
-        with warnings.catch_warnings():  # AdaLoRA keeps its ranks where LoRA's loading looks for names of layers
+        with warnings.catch_warnings():  # AdaLoRA's rank_pattern holds ranks, LoRA's loader expects layer names
             warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
             yield
     except (OSError, *REFUSALS) as error:
@@ -299,16 +299,16 @@ def _reading(adapter: Path, base_name: str) -> Iterator[None]:
 
 
 def unload_adapter(model: Any) -> None:
-    """Takes a PEFT adapter off again, so that its base stands alone."""
+    """Remove the PEFT adapter from its base model."""
     base = model.get_base_model()
     if not model.active_peft_config.is_prompt_learning:
         model.unload()
-    vars(base).pop("prepare_inputs_for_generation", None)  # PEFT's generate leaves a copy of the base's own there
+    vars(base).pop("prepare_inputs_for_generation", None)  # PEFT's generate leaves a copy there
 
 
 @contextmanager
 def without_adapter(model: Any) -> Iterator[Any]:
-    """The model as its base alone, with the head it had before training; a model that is no PEFT model stays as it is."""
+    """Yield the model with adapter and trained head disabled.  A model without PEFT is yielded unchanged."""
     if not hasattr(model, "disable_adapter"):
         yield model
     elif model.active_peft_config.is_prompt_learning:
@@ -321,7 +321,7 @@ def without_adapter(model: Any) -> Iterator[Any]:
 
 @contextmanager
 def _without_prompt(model: Any) -> Iterator[None]:
-    """PEFT's own way fails for classifiers: it asks for what only generation has."""
+    """Disable prompt and trained heads.  PEFT's disable_adapter() fails for classifiers: it needs generation methods."""
     from peft.utils import ModulesToSaveWrapper
 
     heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
@@ -337,7 +337,7 @@ def _without_prompt(model: Any) -> Iterator[None]:
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, total) parameters; of quantised weights the unpacked number."""
+    """Return (trainable, total) parameters.  Quantised weights count as unpacked."""
     if hasattr(model, "get_nb_trainable_parameters"):
         trainable, total = model.get_nb_trainable_parameters()
         return int(trainable), int(total)
@@ -346,6 +346,6 @@ def count_parameters(model: Any) -> tuple[int, int]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an error says, or its name where it says nothing."""
+    """The first line of an error's message, or its class name if the message is empty."""
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
