@@ -1,1 +1,1 @@
-"""Rows become prompts, and prompts become tokens."""
+"""Turn rows into prompts, and prompts into tokens."""

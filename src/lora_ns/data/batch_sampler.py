@@ -1,10 +1,10 @@
-"""Which rows are learned from when: the order of a run's global batches, the same however many processes share them.
+"""The order of a run's global batches, which does not depend on the number of processes.
 
-    epoch    all rows once, in an order that seed and epoch decide
-    batch    global_batch_size rows, one optimiser step; rows of like length together, so that little is padding
-    share    the rows of a batch that one process takes at once
+    epoch    all rows once, in an order that depends on seed and epoch
+    batch    global_batch_size rows, one optimiser step; rows of similar length together, to save padding
+    share    the rows of a batch in one forward pass of one process
 
-A batch is made before it is shared out, so a laptop and sixteen GPUs take the same steps.
+A batch is formed before it is split among processes, so a laptop and sixteen GPUs take the same optimiser steps.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 POOL_BATCHES = 50
-"""Rows of like length are looked for among so many batches' worth of shuffled rows: enough to save nearly all padding,
-few enough that a batch stays a mixture."""
+"""Shuffled rows are sorted by length within pools of this many batches.  This saves nearly all padding and still mixes
+the rows of a batch."""
 
 Rows = NDArray[np.int64]
 
 
 def epoch_batches(lengths: NDArray[np.integer], batch_size: int, *, seed: int, epoch: int, strategy: str) -> list[Rows]:
-    """The global batches of one epoch: row numbers, longest first within each; a smaller one for what is left over, last.
+    """The global batches of one epoch as row numbers, longest row first in each.  The last batch may be smaller.
 
     lengths: tokens of each row.  strategy: group_by_length, random or sequential (transformers' train_sampling_strategy).
     """
@@ -32,7 +32,7 @@ def epoch_batches(lengths: NDArray[np.integer], batch_size: int, *, seed: int, e
     order = np.arange(count)
     if strategy == "sequential":
         return [_longest_first(order[i : i + batch_size], lengths) for i in range(0, count, batch_size)]
-    rng = np.random.RandomState([seed, epoch])  # the one generator of numpy whose numbers never change with its version
+    rng = np.random.RandomState([seed, epoch])  # numpy's only generator with a frozen stream
     order = rng.permutation(count)
     if strategy == "random":
         return [_longest_first(order[i : i + batch_size], lengths) for i in range(0, count, batch_size)]
@@ -52,29 +52,29 @@ def _longest_first(rows: Rows, lengths: NDArray[np.integer]) -> Rows:
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of each batch is a process's own.  size: rows at once; every process takes as many shares of a batch."""
+    """The part of each batch that one process takes.  size: rows per forward pass.  Every process takes equally many shares."""
 
     size: int
     processes: int = 1
     rank: int = 0
 
     def of(self, batch: Rows) -> Iterator[Rows]:
-        """The process's shares of a batch, one a forward pass; the last may be short or empty where rows run out."""
+        """Yield the process's shares of a batch, one per forward pass.  The last may be short or empty."""
         at_once = self.size * self.processes
         for start in range(0, len(batch), at_once):
             yield batch[start : start + at_once][self.rank :: self.processes]
 
 
 def count_shares(rows: int, batch_size: int, at_once: int) -> int:
-    """In how many shares an epoch's rows are taken, where each batch is by itself."""
+    """The number of shares in an epoch.  No share spans two batches."""
     whole, rest = divmod(rows, batch_size)
     return whole * -(-batch_size // at_once) + -(-rest // at_once)
 
 
 class RunBatches:
-    """A batch sampler for torch's DataLoader: the shares of one process, epoch by epoch.
+    """A batch sampler for torch's DataLoader: yields the shares of one process.
 
-    `epoch` says which epoch the next iteration is of.
+    `epoch` is the epoch of the next iteration.
     """
 
     def __init__(self, lengths: NDArray[np.integer], batch_size: int, share: Share, *, seed: int, strategy: str, epoch: int = 0):
@@ -94,7 +94,7 @@ class RunBatches:
         return count_shares(len(self.lengths), self.batch_size, self.share.size * self.share.processes)
 
     def steps(self, count: int) -> Iterator[Rows]:
-        """The first `count` global batches of the run."""
+        """Yield the first `count` global batches of the run."""
         epoch = 0
         while count > 0:
             batches = self.of_epoch(epoch)[:count]
@@ -102,12 +102,12 @@ class RunBatches:
             count, epoch = count - len(batches), epoch + 1
 
     def longest(self) -> list[int]:
-        """The share that needs the most memory: the longest rows of all."""
+        """The largest possible share: the longest rows of the data set."""
         return np.argsort(-self.lengths, kind="stable")[: self.share.size].tolist()
 
 
 def order_digest(batches: Sequence[Rows] | Iterator[Rows]) -> str:
-    """sha256 of the row numbers in their order, each batch closed by -1: equal for runs that took the same steps."""
+    """The sha256 of the batches' sorted row numbers, with -1 after each batch.  Runs with the same steps share it."""
     digest = hashlib.sha256()
     for batch in batches:
         digest.update(np.append(np.sort(batch), -1).astype("<i8").tobytes())

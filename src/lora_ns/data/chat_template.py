@@ -1,11 +1,11 @@
-"""Conversations as text, by a chat template, and which part of that text is the assistant's.
+"""Render conversations with a chat template, and find the assistant's parts of the text.
 
 messages   user: "2+3?"   assistant: "5"   user: "And 4?"   assistant: "9"
 text       <|im_start|>user\\n2+3?<|im_end|>\\n<|im_start|>assistant\\n5<|im_end|>\\n<|im_start|>user …
-answers                                                           ^^^^^^^^^^^ the words and their end mark
+answers                                                           ^^^^^^^^^^^ the answer and its end mark
 
-What an answer is follows from what generation will see: it starts where the template's generation prompt ends, and ends
-with the mark that ends a turn.  A template's own `{% generation %}` marks are kept to where it has them.
+An answer starts where the template's generation prompt ends, as in generation.  It ends with the mark that ends a turn.
+If a template has its own `{% generation %}` marks, these are used.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ TULU = """\
 {% endfor %}
 {% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}
 """
-"""For tokenizers without a template: roles in plain text, an answer ends in the tokenizer's own end of sequence
-(the form of Wang et al. 2023, arXiv 2306.04751)."""
+"""A template for tokenizers without one: roles in plain text, an answer ends in the tokenizer's end-of-sequence token
+(format of Wang et al. 2023, arXiv 2306.04751)."""
 
 Span = tuple[int, int]
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _TODAY = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
-"""How transformers' templates write today's date, in a form that they name."""
+"""Matches the call that writes today's date in transformers' chat templates, with its format."""
 _PROBE = "The answer between two marks."
 
 
 class Chat:
-    """A tokenizer's way to write conversations down."""
+    """A tokenizer with its chat template."""
 
     def __init__(self, tokenizer: Any, chat_template: str, options: Mapping[str, Any] | None = None):
         """chat_template: `tokenizer`, `tulu` or a template.  options: `dataset.chat_template_options`.
 
-        Raises ConfigError where the tokenizer has no template, or it writes the date and is told none.
+        Raises ConfigError if the tokenizer has no template, or if the template writes the date and the options set none.
         """
         self.tokenizer = tokenizer
         self.template = TULU if chat_template == "tulu" else chat_template
@@ -63,7 +63,7 @@ class Chat:
         if options and "date" in options:
             day = date.fromisoformat(options["date"])
             self._told["date_string"] = day.strftime("%d %b %Y")
-            # as text, for transformers hands no function on to a template
+            # replaced in the source, because transformers passes no functions to a template
             self.template = _TODAY.sub(lambda found: repr(day.strftime(found[2])), self.template)
         if _TODAY.search(self.template):
             raise ConfigError(
@@ -72,9 +72,9 @@ class Chat:
             )
 
     def text(self, messages: list[Message], *, ask: bool = False) -> str:
-        """The conversation as text.  ask: with the opening of an answer after it, where generation starts.
+        """The conversation as text.  ask: add the generation prompt.
 
-        Raises NoConversation where the template refuses it.
+        Raises NoConversation if the template refuses the conversation, ConfigError for a syntax error in the template.
         """
         import jinja2
 
@@ -89,7 +89,7 @@ class Chat:
 
     @cached_property
     def end_mark(self) -> str:
-        """What ends an answer: a token such as `<|im_end|>`, else whatever text the template puts there; may be empty."""
+        """The mark that ends an answer: a token such as `<|im_end|>`, else the template's text there.  May be empty."""
         text = self.text([{"role": "user", "content": "A"}, {"role": "assistant", "content": _PROBE}])
         tail = text.rpartition(_PROBE)[2].strip()
         known = {token.content for token in self.tokenizer.added_tokens_decoder.values()}
@@ -98,19 +98,19 @@ class Chat:
         return max(opening, key=len, default=tail)
 
     def stops(self) -> tuple[list[int], list[str]]:
-        """(token ids, texts) that end an answer, beside the end of sequence."""
+        """Return (token ids, texts) that end an answer, in addition to the end-of-sequence token."""
         if not self.end_mark:
             return [], []
         ids = self.tokenizer(self.end_mark, add_special_tokens=False)["input_ids"]
         return (ids, []) if len(ids) == 1 else ([], [self.end_mark])
 
     def answers(self, messages: list[Message], learnt: Sequence[bool] | None = None) -> list[tuple[str, list[Span]]]:
-        """Texts to train on, each with the places of its answers; the last answer ends the text.
+        """Return the training texts, each with the character spans of its answers.  A text ends with its last answer.
 
-        learnt: whether each turn of the assistant's is to be learnt (None: all); one that is not is part of the prompt.
-        One text, unless the template writes earlier turns differently once a conversation goes on (Qwen 3 leaves out
-        earlier thoughts): then one text an answer, each as generation will see it.
-        Raises NoConversation where the template does not let an answer be told from its prompt.
+        learnt: whether each assistant turn carries loss (None: all).  A turn without loss is part of the prompt.
+        There is one text, unless the template renders earlier turns differently later on (Qwen 3 drops earlier thoughts).
+        Then there is one text per answer, each as in generation.
+        Raises NoConversation if the answers cannot be separated from their prompts.
         """
         text = self.text(messages)
         places = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
@@ -129,14 +129,14 @@ class Chat:
         return [(turn, [span]) for turn, span in compress(turns, chosen)]
 
     def _turn(self, text: str, prompt: str) -> tuple[str, Span]:
-        """A conversation that ends in an answer, cut behind the mark that ends it, and the answer's place."""
+        """Return the text cut after the last answer's end mark, and that answer's span.  prompt: the text before it."""
         end = text.rfind(self.end_mark) + len(self.end_mark) if self.end_mark else len(text.rstrip())
         if not text.startswith(prompt) or end <= len(prompt):
             raise NoConversation("the chat template opens an answer differently for generation than in a conversation")
         return text[:end], (len(prompt), end)
 
     def _marked(self, messages: list[Message], text: str, prompts: list[str]) -> list[Span]:
-        """The template's own marks, without what the generation prompt says already, with the mark that ends a turn."""
+        """The answer spans by the template's `{% generation %}` marks, without generation prompt, with the end mark."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         rendered: Any = render_jinja_template(
@@ -166,7 +166,7 @@ class Chat:
 
 
 def chat_of(dataset: DatasetConfig, tokenizer: Any) -> Chat | None:
-    """How a data set's conversations are written down; None where the model is not spoken to in turns."""
+    """The chat template of a data set.  None if it has none."""
     if dataset.chat_template is None:
         return None
     return Chat(tokenizer, dataset.chat_template, dataset.chat_template_options)

@@ -1,4 +1,4 @@
-"""Rows to a batch: padded on the right, labels where there is loss."""
+"""Collate rows into a batch: right padding, and labels at the positions that carry loss."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ Batch = dict[str, Any]
 Collate = Callable[[Sequence[dict[str, Any]]], Batch]
 
 IGNORED = -100
-"""A label that no loss is computed for, as transformers has it."""
+"""Label without loss, as in transformers."""
 
 
 def collate_of(config: RunConfig, tokenizer: Any) -> Collate:
-    """What makes a batch of the task's rows; of no rows, a batch of one that carries no loss."""
+    """Return the task's collate function.  For no rows it gives a batch of one row without loss."""
     if config.task_type == "causal_lm":
         return _responses(tokenizer.pad_token_id)
     return _labelled(tokenizer, regression=config.task_type == "regression")
 
 
 def _responses(pad_token_id: int) -> Collate:
-    """Rows of input_ids and supervised spans -> input_ids, attention_mask, labels [B, T] and what `with_targets` adds."""
+    """Return the causal_lm collate function.  It gives input_ids, attention_mask, labels [B, T], and `with_targets`' keys."""
     import torch
 
     def collate(rows: Sequence[dict[str, Any]]) -> Batch:
@@ -45,9 +45,9 @@ def _responses(pad_token_id: int) -> Collate:
 
 
 def with_targets(batch: Batch) -> Batch:
-    """The batch with the N supervised positions worked out once, for everything that follows.
+    """Return the batch with its N supervised positions.
 
-    logits_to_keep [B, T]: whether the token after a position carries loss (transformers' argument of that name).
+    logits_to_keep [B, T]: whether the token after a position carries loss (an argument of transformers' models).
     targets [N]: those tokens, row by row.
     """
     import torch
@@ -58,7 +58,10 @@ def with_targets(batch: Batch) -> Batch:
 
 
 def _labelled(tokenizer: Any, *, regression: bool) -> Collate:
-    """Rows of input_ids, token_type_ids and label -> these padded to [B, T], attention_mask [B, T], labels [B]."""
+    """Return the classification or regression collate function.
+
+    It gives input_ids, attention_mask [B, T], labels [B], and token_type_ids [B, T] if the tokenizer has them.
+    """
     import torch
 
     pads = {"input_ids": tokenizer.pad_token_id, "token_type_ids": getattr(tokenizer, "pad_token_type_id", 0)}

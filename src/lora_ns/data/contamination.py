@@ -1,6 +1,6 @@
-"""Rows held back for testing among the training rows: found by what they ask, normalised, in whatever data sets they lie.
+"""Contamination checks: find test and validation rows among the training rows by their normalised question.
 
-A question is kept as eight bytes of its hash, so that a score can be checked against training rows that are long gone.
+A question is saved as an 8-byte hash, so a score can still be checked after the training rows are deleted.
 """
 
 from __future__ import annotations
@@ -25,50 +25,50 @@ from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
 QUESTIONS = "questions.npy"
-"""In the tokens' folder: the hashes [N] (uint64, sorted, unique) of what the training rows ask."""
+"""File in the tokens folder with the hashes [N] (uint64, sorted, unique) of the training questions."""
 HELD_BACK = ("validation", "test")
 LISTED_ROWS = 1000
 BATCH_ROWS = 1000
 
 
 def hash_of(question: str) -> int:
-    """Eight bytes of the normalised question; 0 for an empty one, which equals no other."""
+    """The 8-byte hash of the normalised question.  0 for an empty one, which never matches."""
     text = normalised(question)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) or 1 if text else 0
 
 
 def hashes_of(rows: Sequence[Row], dataset: DatasetConfig, task_type: str) -> NDArray[np.uint64]:
-    """[N], one a row."""
+    """The question hashes [N] of N rows."""
     return np.array([hash_of(question_of(row, dataset, task_type)) for row in rows], dtype=np.uint64)
 
 
 def forms_of(row: Row, spec: Benchmark, dataset: DatasetConfig, task_type: str) -> list[str]:
-    """What a benchmark's row asks, in every form in which a training row may ask it: bare, and as the benchmark puts it."""
+    """The question of a benchmark row in every form that training rows may hold: bare and in the benchmark's prompts."""
     forms = list(spec.asked(row)) if spec.asked else []
     forms += [put(row) for put in (spec.prompt, spec.instruction) if put is not None]
     return forms or [question_of(row, dataset, task_type)]
 
 
 def places_of(questions: NDArray[np.uint64], known: NDArray[np.uint64]) -> list[int]:
-    """Where `questions` holds something that `known` holds too."""
+    """The indices of the `questions` that also occur in `known`."""
     return np.flatnonzero(np.isin(questions, known) & (questions != 0)).tolist()
 
 
 @dataclass
 class Overlap:
-    """The training rows that ask what a row held back for testing asks."""
+    """The training rows with the same question as a held-back row (validation or test)."""
 
     held_back: dict[str, NDArray[np.uint64]]
-    """`<split>`, or `<benchmark> <split>` -> hashes of its questions."""
+    """`<split>` or `<benchmark> <split>` -> hashes of its questions."""
     policy: str
     train_rows: dict[str, list[int]] = field(default_factory=dict)
-    """The same -> numbers of the training rows that ask the same as one of its rows."""
+    """Key of `held_back` -> numbers of the training rows that share a question."""
 
     @classmethod
     def of(cls, run: Run) -> Overlap:
-        """The task's own validation and test rows, as far as there are any that the config can read; and those of its
-        benchmarks with data sets of their own, where they decide what is trained on (policies `drop` and `fail`).
+        """Return the check for a run, against the task's own validation and test rows that the config can read.
 
+        Under the policies `drop` and `fail`, the run's benchmarks with data sets of their own are included.
         Raises DataError for benchmark rows that cannot be read.
         """
         held_back = _own_questions(run)
@@ -78,7 +78,7 @@ class Overlap:
         return cls(held_back, run.config.dataset.overlap, {name: [] for name in held_back})
 
     def left_out(self, questions: NDArray[np.uint64], first: int) -> set[int]:
-        """Notes the training rows of a batch; returns the places of those that are to be left out.  first: its number."""
+        """Count a batch's contaminated rows.  Returns the indices of rows to leave out.  first: the first row's number."""
         found: set[int] = set()
         for name, known in self.held_back.items():
             places = places_of(questions, known)
@@ -87,14 +87,14 @@ class Overlap:
         return found if self.policy == "drop" else set()
 
     def to_dict(self) -> dict[str, Any]:
-        """For the record: count, and numbers of the first rows."""
+        """Return count and first row numbers for the record."""
         return {
             name: {"train_rows": len(numbers), "numbers": numbers[:LISTED_ROWS], "policy": self.policy}
             for name, numbers in self.train_rows.items()
         }
 
     def warnings(self) -> list[str]:
-        """What the record and the tables should say of it."""
+        """The warnings for the record and the tables."""
         done = "were left out of training" if self.policy == "drop" else "are trained on"
         return [
             f"{len(numbers)} training rows ask what a {name} row asks and {done} (dataset.overlap)"
@@ -103,7 +103,7 @@ class Overlap:
         ]
 
     def fail_if_asked(self, dataset: str) -> None:
-        """Raises DataError for the policy `fail`."""
+        """Raises DataError if rows are contaminated and the policy is `fail`."""
         for name, numbers in self.train_rows.items():
             if self.policy == "fail" and numbers:
                 shown = ", ".join(map(str, numbers[:10]))
@@ -114,20 +114,20 @@ class Overlap:
 
 
 def _own_questions(run: Run) -> dict[str, NDArray[np.uint64]]:
-    """Split -> hashes of what its rows ask."""
+    """Return split -> hashes of its questions, for the run's own data set."""
     config, folder, found = run.config, run.rows, dict[str, NDArray[np.uint64]]()
     for split in _splits(folder):
         parts = sources.batches(folder, split, config.dataset.columns, BATCH_ROWS)
         try:
             hashed = [hashes_of(part.to_pylist(), config.dataset, config.task_type) for part in parts]
             found[split] = np.concatenate(hashed)
-        except KeyError:  # a test split of other columns; evaluation says so where it is asked for
+        except KeyError:  # a test split with other columns, which an evaluation on it reports
             continue
     return found
 
 
 def _questions_of_benchmark(evaluation: EvaluationRequest, task_type: str, store: Store) -> dict[str, NDArray[np.uint64]]:
-    """`<benchmark> <split>` -> hashes of what its rows ask, each in all its forms."""
+    """Return `<benchmark> <split>` -> hashes of its questions in all their forms."""
     spec, dataset, found = benchmark(evaluation.benchmark), evaluation.dataset, {}
     folder = store.rows(dataset)
     load_verified(folder)
@@ -137,7 +137,7 @@ def _questions_of_benchmark(evaluation: EvaluationRequest, task_type: str, store
             shown = dataset.model_copy(update={"response_template": None})
             check_columns(shown, task_type, table.column_names, f"{dataset.name} ({split})")
         rows = table.to_pylist()
-        chosen = spec.select if spec.select and split == "test" else list  # it picks out the test set
+        chosen = spec.select if spec.select and split == "test" else list  # `select` applies to the test split only
         try:
             forms = [form for row in chosen(rows) for form in forms_of(row, spec, dataset, task_type)]
         except KeyError as missing:
@@ -154,9 +154,9 @@ def _splits(folder: Path) -> list[str]:
 
 
 def seen_in_training(questions: Sequence[Sequence[str]], tokens: Path, ids: Sequence[str]) -> dict[str, Any] | None:
-    """Which benchmark rows ask what a training row asked: count and ids; None where the tokens are not here any more.
+    """Return count and ids of the benchmark rows whose question was in the training rows.  None if the tokens are gone.
 
-    questions: each row's, in all the forms in which a training row may ask it.
+    questions: for each row, its question in all forms that training rows may hold.
     """
     path = tokens / QUESTIONS
     if not path.is_file():
@@ -168,7 +168,7 @@ def seen_in_training(questions: Sequence[Sequence[str]], tokens: Path, ids: Sequ
 
 
 def warning_of(found: Mapping[str, Any] | None, benchmark: str) -> list[str]:
-    """What a score says of rows seen in training."""
+    """The warning of a score whose rows were seen in training."""
     if not found or not found["rows"]:
         return []
     return [f"{found['rows']} rows of {benchmark} ask what a training row asked"]

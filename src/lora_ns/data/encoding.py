@@ -1,11 +1,11 @@
-"""Rows and prompts as token ids, with the places that carry loss.
+"""Encode rows and prompts as token ids, with the positions that carry loss.
 
 prompt  "Question: 2+3?\\nAnswer:"      response " 5"
 input_ids  [bos] Question : 2 + 3 ? \\n Answer : ␣5 [eos]
 spans                                             ^^ ^^^^^   supervised: the response and its end
 
-A prompt's ids in training are those that generation starts from: text is tokenised as a whole and cut apart only where a
-token would bridge prompt and response.
+A prompt has the same ids in training as in generation.  Prompt and response are tokenised together.  They are tokenised
+separately only if a token would span both.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from lora_ns.errors import DataError
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example to learn from.
+    """One training example.
 
-    columns: input_ids and spans [start, end, …] of what is supervised; or input_ids, token_type_ids and label.
+    columns: input_ids and the supervised spans [start, end, …]; or input_ids, token_type_ids and label.
     """
 
     columns: dict[str, Any]
     supervised: int
     truncated: bool = False
     apart: bool = False
-    """Whether prompt and response were tokenised apart, as a token would have bridged them."""
+    """Whether prompt and response were tokenised separately, because a token would have spanned both."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A row that holds nothing to learn from."""
+    """A row that gives no training example."""
 
     reason: str
 
 
 Result = list[Encoded] | Dropped
-"""What became of one row: examples (one, but for long texts and some chat templates), or why there is none."""
+"""The examples of one row (more than one for long texts and some chat templates), or why there are none."""
 
 
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None) -> list[list[int]]:
-    """Token ids as generation starts from them: opening special tokens, no closing one."""
+    """Return the prompts' token ids for generation: with opening special tokens, without a closing one."""
     texts, spoken = texts_to_ask(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
     encoded = _ids(texts, tokenizer, special=not spoken)  # a chat template writes its own special tokens
     if spoken:
@@ -67,17 +67,17 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None 
 
 
 def _ids(texts: Sequence[str], tokenizer: Any, *, special: bool) -> list[list[int]]:
-    """Token ids of each text.  special: with the tokens that the tokenizer puts around a text."""
+    """Return the token ids of each text.  special: add the tokenizer's special tokens."""
     if not tokenizer.is_fast:
         return tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
     core = tokenizer.backend_tokenizer
-    core.no_truncation()  # its file may ask for both, as sentence encoders' do
+    core.no_truncation()  # tokenizer.json may switch both on, as for sentence encoders
     core.no_padding()
     return [found.ids for found in core.encode_batch_fast(list(texts), add_special_tokens=special)]
 
 
 def texts_to_ask(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
-    """The prompts as text, conversations with the opening of the next answer.  Raises DataError for one refused."""
+    """Return the prompts as text; a conversation ends in the generation prompt.  Raises DataError if a template fails."""
     texts = []
     for number, prompt in enumerate(prompts):
         if not isinstance(prompt, str):
@@ -93,7 +93,7 @@ def texts_to_ask(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
 def encode_continuations(
     prompts: Sequence[Prompt], answers: Sequence[str], tokenizer: Any, chat: Chat | None = None
 ) -> list[tuple[list[int], list[int]]]:
-    """(input_ids, [start, end] of the answer) of each prompt with an answer after it, without an end of sequence."""
+    """Return (input_ids, [start, end] of the answer) for each prompt and answer, without an end-of-sequence token."""
     joint = [prompt + answer for prompt, answer in zip(texts_to_ask(prompts, chat), answers, strict=True)]
     prompt_ids = encode_prompts(prompts, tokenizer, chat)
     spoken = any(not isinstance(prompt, str) for prompt in prompts)
@@ -106,14 +106,14 @@ def encode_continuations(
 
 
 def _joined(prompt: list[int], joint: list[int], answer: str, tokenizer: Any) -> tuple[list[int], bool]:
-    """(prompt and answer, whether apart): the joint's own tokens where the prompt's are their beginning."""
+    """Return (ids of prompt and answer, whether tokenised separately).  joint: ids of both tokenised together."""
     if joint[: len(prompt)] == prompt:
         return joint, False
     return [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"]], True
 
 
 def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
-    """Each row of a causal task, in order."""
+    """Yield the result of each row of a causal_lm task, in order."""
     chat = chat_of(dataset, tokenizer)
     if dataset.format == "text":
         return _encode_texts(rows, dataset, tokenizer)
@@ -138,7 +138,7 @@ def _encode_responses(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: An
 
 
 def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
-    """All of a text carries loss; a long one becomes several examples of max_length tokens, so that nothing is lost."""
+    """Yield examples in which every token carries loss.  A long text is split into examples of max_length tokens."""
     texts = [text_of(row, dataset) for row in rows]
     for text, opened in zip(texts, encode_prompts(texts, tokenizer), strict=True):
         if not text.strip():
@@ -160,7 +160,7 @@ def _encode_conversations(rows: Sequence[Row], dataset: DatasetConfig, chat: Cha
 
 
 def _encode_answers(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> tuple[list[int], list[tuple[int, int]], bool]:
-    """(ids, token spans, whether the text had to be tokenised in pieces) of a text and its supervised characters."""
+    """Return (ids, token spans, whether tokenised in pieces).  spans: supervised character spans of the text."""
     cuts = [place for span in spans for place in span]
     encoded = tokenizer(text, add_special_tokens=False)
     whole, found = encoded["input_ids"], [_token_at(encoded, cut, text) for cut in cuts]
@@ -180,7 +180,7 @@ def _encode_answers(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> 
 
 
 def _token_at(encoded: Any, cut: int, text: str) -> int | None:
-    """The token that starts at a character; None where a token bridges it, or the tokenizer cannot tell."""
+    """The index of the token that starts at character `cut`.  None if a token spans it, or for a slow tokenizer."""
     if cut == len(text):
         return len(encoded["input_ids"])
     if not encoded.is_fast:
@@ -190,7 +190,7 @@ def _token_at(encoded: Any, cut: int, text: str) -> int | None:
 
 
 def _within(examples: Sequence[tuple[list[int], list[tuple[int, int]], bool]], max_length: int) -> Result:
-    """The examples cut to max_length; those that have an answer there."""
+    """Truncate the examples to max_length.  Examples without a supervised token left are dropped."""
     kept = []
     for ids, spans, apart in examples:
         inside = [(start, min(end, max_length)) for start, end in spans if start < max_length]
@@ -203,7 +203,7 @@ def _within(examples: Sequence[tuple[list[int], list[tuple[int, int]], bool]], m
 
 
 def encode_labelled(rows: Sequence[Row], first: int, dataset: DatasetConfig, task_type: str, tokenizer: Any) -> Iterator[Result]:
-    """Texts of each row as input_ids (and token_type_ids), with its class or number.  first: the first row's number."""
+    """Yield input_ids, token_type_ids (if the tokenizer has them) and label of each row.  first: the first row's number."""
     texts = [texts_of(row, dataset) for row in rows]
     pairs = [[text[column] for text in texts] for column in range(len(texts[0]))]
     whole = tokenizer(*pairs, truncation=False, verbose=False)
@@ -224,7 +224,7 @@ def encode_labelled(rows: Sequence[Row], first: int, dataset: DatasetConfig, tas
 
 
 def _shorten(columns: dict[str, list[Any]], pairs: list[list[str]], max_length: int, tokenizer: Any) -> None:
-    """Puts in place what the tokenizer leaves of the texts that are too long."""
+    """Replace examples that are too long by the tokenizer's truncation, in place."""
     long = [place for place, ids in enumerate(columns["input_ids"]) if len(ids) > max_length]
     if not long:
         return

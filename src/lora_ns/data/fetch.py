@@ -1,6 +1,6 @@
-"""Rows: from where the config says, to parquet.  READS hub, files or a generator   WRITES data/raw/<dataset>-<digest>
+"""Fetch a data set's rows as parquet.  READS hub, files or a generator   WRITES data/raw/<dataset>-<digest>
 
-And a model of the hub, to this machine's cache, so that whoever trains needs no network.
+Also downloads hub models to this machine's cache, so that training needs no network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lora_ns.store.paths import Store
 
 
 def fetch(dataset: DatasetConfig, store: Store) -> Path:
-    """Makes the rows artefact where it is missing; returns its folder.  Raises DataError."""
+    """Make the rows artefact if it is missing.  Returns its folder.  Raises DataError."""
     target = store.rows(dataset)
     if is_finished(target):
         return target
@@ -47,7 +47,7 @@ def fetch(dataset: DatasetConfig, store: Store) -> Path:
 
 
 def fetch_model(model: ModelConfig, store: Store) -> Path:
-    """Brings a hub model's files to this machine, and notes where they lie; returns the note.  Raises ConfigError."""
+    """Download a hub model's files and write a note with their folder.  Returns the note's path.  Raises ConfigError."""
     from lora_ns.store.model_files import download
 
     note = store.download(model)

@@ -22,7 +22,7 @@ from lora_ns.errors import DataError
 Row = Mapping[str, Any]
 Message = dict[str, str]
 Prompt = str | list[Message]
-"""Text that the model goes on writing, or a conversation whose next turn is the assistant's."""
+"""Text to continue, or a conversation that the assistant answers next."""
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -37,15 +37,15 @@ ALPACA_WITH_INPUT = (
 
 
 _TURNS_OF = {"sharegpt": ("conversations", "from", "value"), "messages": ("messages", "role", "content")}
-"""Format -> the column of the turns, and what a turn calls who speaks and what is said."""
+"""Format -> (column with the turns, key of the role, key of the content)."""
 
 
 class NoConversation(ValueError):
-    """A row that is no conversation to learn from; the message is the reason."""
+    """The row holds no usable conversation.  The message is the reason."""
 
 
 def check_columns(dataset: DatasetConfig, task_type: str, columns: Sequence[str], where: str) -> None:
-    """Raises DataError for a column that the config names or the format needs and the data lacks."""
+    """Raises DataError if the data lacks a column that the config names or the format needs."""
     for name, key in _wanted_columns(dataset, task_type).items():
         if name not in columns:
             raise DataError(
@@ -55,7 +55,7 @@ def check_columns(dataset: DatasetConfig, task_type: str, columns: Sequence[str]
 
 
 def _wanted_columns(dataset: DatasetConfig, task_type: str) -> dict[str, str]:
-    """Column -> the setting that asks for it."""
+    """Return column -> the setting that needs it."""
     if task_type != "causal_lm":
         wanted = dict.fromkeys(dataset.text_columns or [], "dataset.text_columns")
         return wanted | {dataset.label_column: "dataset.label_column"}
@@ -79,7 +79,7 @@ def _format_hint(dataset: DatasetConfig, columns: Sequence[str]) -> str:
 
 
 def prompt_of(row: Row, dataset: DatasetConfig) -> Prompt:
-    """What the row asks.  Raises NoConversation for a chat row without an answer to ask for."""
+    """The prompt of a row.  Raises NoConversation for a chat row without an answer."""
     if dataset.format in CHAT_FORMATS:
         return conversation_of(row, dataset)[:-1]
     if dataset.format == "text":
@@ -91,7 +91,7 @@ def prompt_of(row: Row, dataset: DatasetConfig) -> Prompt:
 
 
 def instructed(instruction: str, dataset: DatasetConfig, context: str = "") -> Prompt:
-    """An instruction in the wording that the model was trained on: a turn of the user's, alpaca's frame, or as it is."""
+    """Return an instruction in the training format: a user turn, the Alpaca prompt, or the plain text."""
     if dataset.is_chat:
         return _one_turn(f"{instruction}\n\n{context}" if context.strip() else instruction)
     if dataset.format == "alpaca":
@@ -101,7 +101,7 @@ def instructed(instruction: str, dataset: DatasetConfig, context: str = "") -> P
 
 
 def response_of(row: Row, dataset: DatasetConfig) -> str | None:
-    """The answer; None where a column that it names is empty."""
+    """The completion of a row.  None if a column that it needs is empty."""
     if dataset.format in CHAT_FORMATS:
         return conversation_of(row, dataset)[-1]["content"]
     if dataset.format == "alpaca":
@@ -114,7 +114,7 @@ def response_of(row: Row, dataset: DatasetConfig) -> str | None:
 
 
 def with_examples(prompt: Prompt, examples: Sequence[tuple[Prompt, str]]) -> Prompt:
-    """The prompt after solved examples: earlier turns of a conversation, or text with a blank line between."""
+    """Return the prompt after few-shot examples: as earlier turns, or as text separated by blank lines."""
     if isinstance(prompt, str):
         return "".join(f"{asked}{answer}\n\n" for asked, answer in examples) + prompt
     turns: list[Message] = []
@@ -129,17 +129,16 @@ def _one_turn(text: str) -> list[Message]:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a row holds nothing there: null, or the NaN that stands for it among numbers."""
+    """Whether a value is missing: null, or NaN in a column of numbers."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def render(template: str, row: Row) -> str:
-    """The template with the row's values in place; an empty value is empty text.  A trailing line end is dropped.
+    """Return the template filled with the row's values.  A missing value becomes empty text.
 
-    Raises DataError where a value cannot be written as the template wants it.
-
-    YAML's block style (`|`) ends a template in a line end that nobody means; a prompt ending in one would be split from
-    its answer by tokenizers that join line end and word.
+    One trailing line end is dropped: YAML's block style (`|`) adds it.  Tokenizers that join a line end and the next word
+    would make one token of it and the start of the completion.
+    Raises DataError if a value does not fit the template's format.
     """
     text = template[:-1] if template.endswith("\n") and not template.endswith("\n\n") else template
     values = {name: "" if is_missing(row.get(name)) else row[name] for name in template_columns(template)}
@@ -152,7 +151,7 @@ def render(template: str, row: Row) -> str:
 
 
 def text_of(row: Row, dataset: DatasetConfig) -> str:
-    """The text of format `text`."""
+    """The text of a row in the format `text`."""
     value = row[(dataset.text_columns or ["text"])[0]]
     return "" if value is None else str(value)
 
@@ -161,7 +160,7 @@ def text_of(row: Row, dataset: DatasetConfig) -> str:
 
 
 def conversation_of(row: Row, dataset: DatasetConfig) -> list[Message]:
-    """The row's turns up to the last of the assistant's.  Raises NoConversation with the reason."""
+    """The turns of a row up to the last assistant turn.  Raises NoConversation with the reason."""
     if dataset.format not in CHAT_FORMATS:
         asked, answer = prompt_of(row, dataset), response_of(row, dataset)
         if answer is None or not answer.strip():
@@ -189,9 +188,9 @@ def conversation_of(row: Row, dataset: DatasetConfig) -> list[Message]:
 
 
 def learnt_turns(row: Row, dataset: DatasetConfig) -> list[bool]:
-    """Whether each of the assistant's turns of `conversation_of` carries loss: all but those of OpenAI's `weight: 0`.
+    """Return for each assistant turn of `conversation_of` whether it carries loss.  OpenAI's `weight: 0` excludes a turn.
 
-    Raises NoConversation for a weight that is neither 0 nor 1, and where no turn carries loss.
+    Raises NoConversation for a weight other than 0 and 1, and if no turn carries loss.
     """
     if dataset.format not in CHAT_FORMATS:
         return [True]
@@ -229,7 +228,7 @@ def _text_of_part(part: Any) -> str:
 
 
 def texts_of(row: Row, dataset: DatasetConfig) -> list[str]:
-    """The one or two texts that a classifier reads."""
+    """The input texts of a classification or regression row: one or two."""
     return ["" if is_missing(row[name]) else str(row[name]) for name in dataset.text_columns or []]
 
 
@@ -239,16 +238,16 @@ _PUNCTUATION = re.compile(r"""[;!?"'`´“”‘’…]|[.,:](?!\d)|[,:](?<!\d[,
 
 
 def normalised(text: str) -> str:
-    """What two texts are compared by: lower case, no punctuation, single spaces; in any script.
+    """Return the text for comparison: NFKC, lower case, no punctuation, single spaces.  Any script.
 
-    What makes one number of its digits stays: 1.5 + 2 is not 15 + 2.
+    Separators inside a number stay, so that 1.5 + 2 differs from 15 + 2.
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     return " ".join(_PUNCTUATION.sub("", text).split())
 
 
 def question_of(row: Row, dataset: DatasetConfig, task_type: str) -> str:
-    """What a row asks, without any template's wording, so that rows of different sets can be compared."""
+    """The question of a row without template text, so that rows of different data sets can be compared."""
     if task_type != "causal_lm":
         return "\n".join(texts_of(row, dataset))
     if dataset.format == "text":

@@ -1,4 +1,4 @@
-"""The tokens of a run as rows to learn from, read from the memory-mapped Arrow file, never copied whole."""
+"""A run's tokenised rows, read from a memory-mapped Arrow file without loading it whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 
 class TokenRows(Sequence[dict[str, Any]]):
-    """Rows of an Arrow stream file as dictionaries: lists as arrays [T], numbers as they are.
+    """Rows of an Arrow stream file as dictionaries: lists become arrays [T], numbers stay plain.
 
     lengths: tokens of each row [rows].
     """

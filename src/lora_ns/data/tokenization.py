@@ -1,7 +1,7 @@
-"""Tokens: rows as numbers, with the places that carry loss.  READS rows, tokenizer   WRITES data/tokens/<task>-<model>-<digest>
+"""Tokenise rows, with the positions that carry loss.  READS rows, tokenizer   WRITES data/tokens/<task>-<model>-<digest>
 
-The folder holds train.arrow (and validation.arrow), the questions of the training rows as hashes (questions.npy, by which
-test rows are recognised), and the record with a ledger of what became of every row.
+The folder holds train.arrow, validation.arrow if there is such a split, and hashes of the training questions
+(questions.npy, for contamination checks).  The record counts what happened to the rows.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from lora_ns.store.run import Run
 
 BATCH_ROWS = 1000
 NAMED_ROWS = 10
-"""Lost rows that the record names; an error shows the first SHOWN_ROWS."""
+"""Dropped rows listed in the record.  An error lists the first SHOWN_ROWS."""
 SHOWN_ROWS = 3
 
 
 @dataclass
 class Ledger:
-    """What became of the rows of one split."""
+    """Counts of what happened to the rows of one split."""
 
     rows_in: int = 0
     rows_out: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
     left_out: int = 0
-    """Rows that were left out because a test row asks the same (dataset.overlap: drop); not counted as lost."""
+    """Rows left out as contamination: a test row has the same question (dataset.overlap: drop).  Not counted as dropped."""
     truncated: int = 0
     joined_apart: int = 0
-    """Rows whose response was tokenised by itself, as a token would have bridged prompt and response."""
+    """Rows whose response was tokenised separately, because a token would have spanned prompt and response."""
     tokens: int = 0
     supervised_tokens: int = 0
     longest: int = 0
@@ -67,7 +67,7 @@ class Ledger:
         self.longest = max(self.longest, length)
 
     def to_dict(self) -> dict[str, Any]:
-        """For the record."""
+        """Return the counts for the record."""
         return {
             "rows_in": self.rows_in,
             "rows_out": self.rows_out,
@@ -85,10 +85,10 @@ class Ledger:
 
 
 def tokenize(run: Run) -> Path:
-    """Makes the tokens artefact where it is missing; returns its folder.
+    """Make the tokens artefact if it is missing.  Returns its folder.
 
-    Raises DataError where columns do not fit, more rows than dataset.max_dropped are lost, or training rows ask what test
-    rows ask and dataset.overlap is `fail`.
+    Raises DataError if columns do not fit, if more than dataset.max_dropped of the rows are dropped, or if training rows
+    contain questions of test rows and dataset.overlap is `fail`.
     """
     config, target, rows = run.config, run.tokens, run.rows
     if is_finished(target):
@@ -124,7 +124,7 @@ def tokenize(run: Run) -> Path:
 
 
 def _held_out(run: Run) -> dict[str, str]:
-    """`held out <number>` -> rows of a benchmark that have a say in what is trained on."""
+    """Return `held out <number>` -> name of a benchmark's rows artefact that the training rows were checked against."""
     names = dict.fromkeys(run.store.rows(evaluation.dataset).name for evaluation in run.held_out)
     return {f"held out {number}": name for number, name in enumerate(names, 1)}
 
@@ -161,7 +161,7 @@ def _tokenize_split(rows: Path, split: str, config: RunConfig, tokenizer: Any, f
 
 
 def _kept(results: Iterator[Result], left_out: set[int], ledger: Ledger) -> Iterator[dict[str, Any]]:
-    """The examples of a batch, noting in the ledger what became of each row.  left_out: places in the batch."""
+    """Yield the examples of a batch and count its rows in the ledger.  left_out: row indices in the batch."""
     for place, result in enumerate(results):
         if place in left_out:
             ledger.left_out += 1
@@ -174,7 +174,7 @@ def _kept(results: Iterator[Result], left_out: set[int], ledger: Ledger) -> Iter
 
 
 def _record_batch(examples: list[dict[str, Any]]) -> pa.RecordBatch:
-    """Examples of the same columns: lists of ids as int32 (token_type_ids as int8), a class as int64, a number as float32."""
+    """Return the examples as a record batch: ids int32, token_type_ids int8, class labels int64, numbers float32."""
     columns = {name: [example[name] for example in examples] for name in examples[0]}
     return pa.record_batch({name: _column(name, values) for name, values in columns.items()})
 

@@ -1,4 +1,4 @@
-"""A base model's tokenizer, and whether it can say that an answer is over."""
+"""Load a base model's tokenizer, and check its padding and end-of-sequence tokens."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = None) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason.
+    """Return the model's tokenizer, with a padding token.  Raises ConfigError with the loader's reason.
 
-    place: the folder that it is loaded from, where that is known.
+    place: a folder to load it from instead of the base model's.
     """
     from transformers import AutoTokenizer
 
@@ -29,7 +29,7 @@ def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = Non
     except (OSError, ValueError) as error:
         raise not_loaded("tokenizer", model, error) from error
     if tokenizer.pad_token_id is None:
-        # labels are masked by position, never by token, so a shared id does no harm
+        # a shared id is safe, because labels are masked by position, not by token
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise ConfigError(
@@ -40,7 +40,7 @@ def load_tokenizer(model: ModelConfig, store: Store, *, place: Path | None = Non
 
 
 def check_end(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
-    """Raises ConfigError where the model could not learn when to stop, as its tokenizer has no end of a sequence."""
+    """Raises ConfigError for a tokenizer without an end-of-sequence token, as the model could not learn to stop."""
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no end of a sequence, so an answer would never "

@@ -1,1 +1,1 @@
-"""An experiment file becomes its runs, without torch."""
+"""Resolve an experiment file into its runs, without importing torch."""

@@ -1,7 +1,7 @@
-"""Trials that diverge.  A setting whose loss is not finite has failed the search, not the workflow: that is its result.
+"""Diverged trials.  A trial whose loss is not finite has divergence as its result, and the workflow goes on.
 
-Its adapter is a record that says so, and holds nothing else; its score holds no value.  Whoever wants to use such an
-adapter is refused with the reason (`store.read_record`).
+Its adapter folder holds only a record with the reason.  Its score has no value.  Reading such an adapter raises
+TrainingError with the reason (`store.artifact.read_record`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lora_ns.store.run import Run
 
 
 def keep_divergence(run: Run, reason: str) -> Path:
-    """The record of a run that diverged, in the adapter's place; returns its folder."""
+    """Write the record of a diverged run in place of its adapter.  Returns its folder."""
     with atomic_artifact(run.adapter) as (_, notes):
         notes |= record.describe(
             "train",
@@ -33,9 +33,9 @@ def keep_divergence(run: Run, reason: str) -> Path:
 
 
 def score_divergence(run: Run, evaluation: EvaluationRequest) -> Path | None:
-    """The score of a trial that diverged, which holds no value; None where it is there, and for every other run.
+    """Write a diverged trial's score without a value.  Returns its path.  None if it exists or the run did not diverge.
 
-    Raises TrainingError for a run that diverged and is asked test rows.
+    Raises TrainingError if a diverged run is evaluated on another split than validation.
     """
     config, path = run.config, run.score(evaluation)
     if path.is_file():

@@ -1,6 +1,6 @@
-"""The grid of a search: which settings each method tries, and whether the search is a fair one.
+"""The grid of a hyperparameter search: each method's settings, and whether the search is fair.
 
-The choice itself is made by `lora_ns.experiment.selection` from scores on the validation split.
+`lora_ns.experiment.selection` makes the choice from scores on the validation split.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Setting = dict[str, Any]
 
 
 def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[Setting]:
-    """Every combination of the grid's values, the last key's changing fastest."""
+    """Every combination of the grid's values; the last key changes fastest."""
     return [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
 
 
 def unequal_budgets(budgets: Mapping[str, int]) -> list[str]:
-    """The fault of a search that gives some methods more tries than others.  budgets: method -> number of settings."""
+    """The fault of a search in which methods have different budgets.  budgets: method -> number of settings."""
     if len(set(budgets.values())) < 2:
         return []
     said = ", ".join(f"{method} {count}" for method, count in budgets.items())
@@ -31,9 +31,9 @@ def unequal_budgets(budgets: Mapping[str, int]) -> list[str]:
 
 
 def without_validation_rows(data: DatasetConfig, remembered: Mapping[str, str]) -> str | None:
-    """Why there are no rows to choose settings on; None where there are.  Reads no row.
+    """Why there are no validation rows to choose settings on.  None if there are.  Reads no rows.
 
-    remembered: as for `sources.identity`.
+    remembered: as for `rows_identity`.
     """
     hint = "Set dataset.validation_size to hold rows out of train."
     if data.validation_split is not None and data.validation_split == data.eval_split:

@@ -1,6 +1,6 @@
-"""The choice of settings from the trials.  READS results/scores of the trials   WRITES results/tuning/<experiment>
+"""Choose settings by the trials' scores.  READS results/scores of the trials   WRITES results/tuning/<experiment>
 
-Every trial was asked the validation split; no score on test rows is read here.
+Trials are evaluated on the validation split.  No test score is read here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from lora_ns.store.paths import Store
 
 
 def choose(experiment: Study, store: Store) -> Path:
-    """Writes which setting each method takes on each task: the best mean over the trials' seeds, the first of equals.
+    """Write the chosen setting of each method on each task: best mean over the seeds, the first in a tie.  Returns the path.
 
-    Raises LoraNsError where trials lack their score, TrainingError where no setting of a method could be trained.
+    Raises LoraNsError if a trial has no score, TrainingError if no setting of a method could be trained.
     """
     assert experiment.choice is not None
     lacking = [trial.run.name for trial in experiment.trials if not trial.score.is_file()]
@@ -40,18 +40,18 @@ def choose(experiment: Study, store: Store) -> Path:
         "trials": trials,
         "inputs": {f"{t.run.score_names[0]}.json": sha256_file(t.score) for t in experiment.trials},
     }
-    for run in experiment.runs_with(chosen_of(trials)):  # which the workflow goes on with once the choice is there
+    for run in experiment.runs_with(chosen_of(trials)):  # the workflow continues with these runs
         run.write_file()
         for evaluation in [*run.evaluations, *run.held_out]:
             write_evaluation_file(evaluation, store)
     for old in store.tables(experiment.name).glob("record-*.json"):
-        old.unlink()  # they may speak of another choice
+        old.unlink()  # they may belong to another choice
     replace_text(experiment.choice, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return experiment.choice
 
 
 def _by_method(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """The trials of each task and method, in their order."""
+    """The trials grouped by task and method, in order."""
     groups: dict[tuple[str, str], list[Trial]] = {}
     for trial in trials:
         groups.setdefault((trial.task, trial.method), []).append(trial)
@@ -59,13 +59,13 @@ def _by_method(trials: Sequence[Trial]) -> list[list[Trial]]:
 
 
 def _chosen(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """One line for each setting of one method on one task, the best marked."""
+    """Return one entry per setting of one method on one task, the best marked as chosen.  Raises TrainingError."""
     lines = [_line([t for t in trials if t.setting == setting]) for setting in _settings(trials)]
     usable = [line for line in lines if line["value"] is not None]
     if not usable:
         raise TrainingError(f"{trials[0].task}: none of the settings of {trials[0].method} could be trained.")
     sign = -1 if metric_names.lower_is_better(usable[0]["metric"]) else 1
-    best = max(usable, key=lambda line: sign * line["value"])  # the first of equals
+    best = max(usable, key=lambda line: sign * line["value"])  # the first in a tie
     best["chosen"] = True
     return lines
 
@@ -79,7 +79,7 @@ def _settings(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def _line(trials: Sequence[Trial]) -> dict[str, Any]:
-    """What one setting came to: a seed without a value (its training diverged) rules the setting out."""
+    """Return the result of one setting over its seeds.  One diverged seed leaves the setting without a value."""
     contents = [load_verified_score(trial.score) for trial in trials]
     metric = contents[0]["main_metric"]
     values = {str(c["seed"]): c["metrics"].get(metric) for c in contents}

@@ -27,7 +27,7 @@ from lora_ns.store.run import Run
 
 @dataclass(frozen=True)
 class Study:
-    """An experiment, resolved: every run complete and checked."""
+    """A resolved experiment: every run is complete and checked."""
 
     name: str
     title: str
@@ -43,33 +43,33 @@ class Study:
     cells: list[TaskMethod]
     trials: list[Trial]
     planned_runs: list[Run]
-    """Every run that is compared, where settings are searched for with the first setting in place of the chosen one."""
+    """Every compared run.  A tuned method has its first setting in place of the chosen one."""
     runs: list[Run]
-    """Every run that is compared; while the choice is open, only those of methods that are not searched for."""
+    """Every compared run.  Before the choice is made, only those of methods that are not tuned."""
     bases: list[Run]
-    """Where forgetting is measured: each task's base model, asked the general text only."""
+    """Each task's base model, evaluated on the general text only, to measure forgetting."""
     file: str
-    """Its file, as a path from the root; hangs on no machine."""
+    """The experiment file's path relative to the root, so it is the same on every machine."""
 
     def to_dict(self) -> dict[str, Any]:
-        """What the tables need to know of it."""
+        """Return the facts that the tables need."""
         keys = ("name", "title", "caption", "label", "baseline", "tasks", "methods", "seeds")
         return {key: getattr(self, key) for key in keys}
 
     @cached_property
     def choice(self) -> Path | None:
-        """Where the choice of settings is written; None where nothing is searched for."""
+        """The path of the choice file.  None without a search."""
         tried = [[t.task, t.method, t.setting, *t.run.score_names] for t in self.trials]
         return self.store.choice(self.name, tried) if tried else None
 
     @property
     def needs_selection(self) -> bool:
-        """Whether the choice is still to be made."""
+        """Whether the choice has yet to be made."""
         return self.choice is not None and not self.choice.is_file()
 
     @cached_property
     def tables_record(self) -> Path:
-        """The record of the finished tables; its name says all that they are made from."""
+        """The path of the finished tables' record.  Its digest covers all their inputs."""
         asked = [*self.planned_runs, *(trial.run for trial in self.trials), *self.bases]
         return self.store.tables_record(self.to_dict(), [name for run in asked for name in run.score_names])
 
@@ -80,18 +80,18 @@ class Study:
 
     @property
     def fixed(self) -> list[Run]:
-        """The runs that are compared whatever settings are chosen."""
+        """The compared runs that do not depend on the choice."""
         searched = {(trial.task, trial.method) for trial in self.trials}
         return [run for run in self.planned_runs if (run.config.task_name, run.config.method) not in searched]
 
     def with_selection(self) -> Study:
-        """The experiment with the chosen settings' runs, where the choice is made; else as it is."""
+        """Return the experiment with the runs of the chosen settings.  Unchanged if no choice is made."""
         if self.choice is None or self.needs_selection:
             return self
         return replace(self, runs=self.runs_with(chosen_of(read_trials(self.choice))))
 
     def runs_with(self, chosen: Mapping[tuple[str, str], Setting]) -> list[Run]:
-        """Every run that is compared, by the setting that is chosen for each task and method."""
+        """Every compared run.  chosen: (task, method) -> chosen setting."""
         runs = []
         for cell in self.cells:
             task, method = str(cell.raw["task_name"]), str(cell.raw["method_name"])
@@ -109,12 +109,12 @@ def read_trials(choice: Path) -> list[dict[str, Any]]:
 
 
 def chosen_of(trials: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Setting]:
-    """(task, method) -> the chosen setting, of a choice file's trials."""
+    """Return (task, method) -> chosen setting, from a choice file's trials."""
     return {(t["task"], t["method"]): t["setting"] for t in trials if t["chosen"]}
 
 
 def load_experiment(path: Path, store: Store | None = None) -> Study:
-    """The experiment at `path` with all its runs.  Raises ConfigError with every fault of every file at once."""
+    """Return the experiment at `path` with all its runs.  Raises ConfigError that lists every fault in every file."""
     store = store or Store()
     given = read_experiment_file(path)
     problems: list[str] = []
@@ -173,7 +173,7 @@ def load_experiment(path: Path, store: Store | None = None) -> Study:
 
 
 def _said_once(problems: Sequence[str], cells: Sequence[TaskMethod]) -> list[str]:
-    """The problems, each once; one that a task has with every method is the task's own."""
+    """Return the problems without repeats.  A problem that a task has with every method is reported once, for the task."""
     tasks = [cell.where.partition(" with ")[0] for cell in cells]
     found = list(dict.fromkeys(problems))
     faults = Counter((where.partition(" with ")[0], fault) for where, _, fault in (one.partition(": ") for one in found))
@@ -187,7 +187,7 @@ def _said_once(problems: Sequence[str], cells: Sequence[TaskMethod]) -> list[str
 
 
 def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[str]) -> list[tuple[Any, dict[str, Any]]]:
-    """Each entry with its file's content; a file is looked for from here, then from beside the experiment."""
+    """Return each entry with its file's content.  Paths are relative to the working directory, then to the experiment."""
     found = []
     for entry in entries:
         file = Path(entry.config)
@@ -206,7 +206,7 @@ def _read_all(entries: Sequence[Entry], path: Path, read: Any, problems: list[st
 def _cell(
     given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], method: tuple[MethodEntry, Mapping[str, Any]], store: Store
 ) -> TaskMethod:
-    """Task, method, the experiment's overrides, the entries' own, later ones winning."""
+    """Return the merged config of a task and a method.  Experiment, task, method and per-task overrides follow, last wins."""
     (task_entry, raw_task), (method_entry, raw_method) = task, method
     raw = with_method(raw_task, {**raw_method, "method_name": _method_name(*method)})
     per_task = method_entry.per_task.get(str(raw_task.get("task_name")), {})
@@ -218,7 +218,7 @@ def _cell(
 
 
 def _bases(given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], store: Store) -> list[Run]:
-    """The task's base model asked the general text; nothing where it does not generate."""
+    """Return the run that evaluates the task's base model on the general text.  Empty unless the task is causal_lm."""
     base = (MethodEntry(config="none"), {"method_name": "none", "peft": {"method": "none"}})
     run = _cell(given, task, base, store).run(given.seeds[0])
     text = given.general_text
@@ -227,7 +227,7 @@ def _bases(given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], store: 
 
 @contextmanager
 def _gathering(problems: list[str], where: str) -> Iterator[None]:
-    """Faults of the user's input are added to the others, so that all come at once."""
+    """Add input errors to `problems`, so that all are reported at once."""
     try:
         yield
     except ConfigError as error:
@@ -237,7 +237,7 @@ def _gathering(problems: list[str], where: str) -> Iterator[None]:
 
 
 def _is_base(raw: Mapping[str, Any]) -> bool:
-    """The base model as it is has no settings to search for."""
+    """Whether the config is the untrained base model, which has no settings to tune."""
     peft = raw["peft"]
     return isinstance(peft, Mapping) and peft.get("method") == "none"
 

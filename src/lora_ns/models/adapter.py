@@ -33,7 +33,7 @@ REFUSALS = (
     RuntimeError,
     AssertionError,
 )
-"""What PEFT raises where method and model do not go together."""
+"""Exceptions that PEFT raises if the method does not fit the model."""
 
 
 def apply_method(
@@ -44,12 +44,12 @@ def apply_method(
     base_weights: Path | None = None,
     steps: int | None = None,
 ) -> Any:
-    """The model with what the method trains, and nothing else, trainable.
+    """Return the model with only the method's parameters trainable.
 
-    calibration: rows that a data-driven initialisation looks at.  base_weights: folder of the base's unquantised weights,
-    which LoftQ compares with.  steps: optimiser steps of the run, which AdaLoRA's schedule is laid over.
-    Random initialisation is drawn from torch's current state: seed before.
-    Raises ConfigError with PEFT's own reason where method and model do not go together.
+    calibration: rows for a data-driven initialisation.  base_weights: folder of the base model's unquantised weights, for
+    LoftQ.  steps: optimiser steps of the run, for AdaLoRA's schedule.
+    Random initialisation uses torch's current random state, so set the seed first.
+    Raises ConfigError with PEFT's reason if the method does not fit the model.
     """
     method = config.peft.method
     if method == "none":
@@ -79,14 +79,14 @@ def apply_method(
 
 
 def _fit_to_base(peft_config: Any, model: Any) -> None:
-    """What PEFT asks of the caller to know of the base model."""
+    """Set what X-LoRA needs from the base model's config, which PEFT leaves to its caller."""
     if str(peft_config.peft_type.value) == "XLORA":
         model.config.use_cache = False  # the mix changes with every token, so earlier keys and values do not hold
         peft_config.hidden_size = model.config.hidden_size
 
 
 def _prepared(model: Any) -> Any:
-    """The PEFT model with the corners rounded off that its method has; the same after attaching and after loading."""
+    """Return the PEFT model with workarounds for IA3, MPT and Poly.  Called after attaching and after loading."""
     for peft_config in model.peft_config.values():
         feedforward, targets = (getattr(peft_config, key, None) for key in ("feedforward_modules", "target_modules"))
         if isinstance(feedforward, set) and isinstance(targets, set):
@@ -98,7 +98,7 @@ def _prepared(model: Any) -> Any:
 
 
 def _wants_task_ids(module: Any) -> bool:
-    """Whether the module mixes by task: a run is one task, its number 0."""
+    """Whether the module needs task ids.  A run has one task, with the id 0."""
     from peft.tuners.multitask_prompt_tuning.model import MultitaskPromptEmbedding
     from peft.tuners.poly.layer import PolyLayer
 
@@ -106,7 +106,7 @@ def _wants_task_ids(module: Any) -> bool:
 
 
 def _first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """task_ids 0 for every row of the batch, where none are given."""
+    """Return the arguments with task_ids.  If none are given, each row of the batch gets id 0."""
     import torch
 
     given = args[1] if len(args) > 1 else kwargs.get("task_ids")
@@ -119,7 +119,7 @@ def _first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
 
 
 def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
-    """A and B as they stand before training, where they were taken out of the base's weights; else None."""
+    """Return copies of the initial A and B if the initialisation subtracts them from the base weights, else None."""
     if not takes_out_of_base(config.peft.fields.get("init_lora_weights")):
         return None
     from peft import get_peft_model_state_dict
@@ -128,7 +128,7 @@ def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
 
 
 def load_trained(run: Run, adapter: Path) -> Any:
-    """The trained model: base and adapter, or all weights.  Raises DataError for an adapter that cannot be read."""
+    """Return the trained model: base model and adapter, or all weights.  Raises DataError for an unreadable adapter."""
     method = run.config.peft.method
     if method == "none":
         return load_base(run)
@@ -139,13 +139,13 @@ def load_trained(run: Run, adapter: Path) -> Any:
 
 
 def _refuse_damaged(adapter: Path) -> None:
-    """An adapter of somebody else's has no record to be checked against."""
+    """Raises DamagedError if the adapter differs from its record.  An adapter from elsewhere has no record."""
     if is_finished(adapter):
         load_verified(adapter)
 
 
 def load_adapter(base: Any, adapter: Path, base_name: str, *, name: str = "default") -> Any:
-    """The PEFT adapter in a folder on its base model, under a name.  Raises DataError where they do not go together."""
+    """Return the base model with the PEFT adapter loaded under `name`.  Raises DataError if the adapter does not fit."""
     from peft import PeftConfig, PeftModel
 
     with _reading(adapter, base_name):
@@ -155,7 +155,7 @@ def load_adapter(base: Any, adapter: Path, base_name: str, *, name: str = "defau
 
 
 def put_beside(model: Any, adapter: Path, base_name: str, *, name: str) -> None:
-    """The PEFT adapter in a folder put beside those that a model has.  Raises DataError where they do not go together."""
+    """Load one more PEFT adapter into a PEFT model, under `name`.  Raises DataError if the adapter does not fit."""
     with _reading(adapter, base_name):
         model.load_adapter(str(adapter), adapter_name=name)
 
@@ -172,7 +172,7 @@ def _reading(adapter: Path, base_name: str) -> Iterator[None]:
 
 
 def unload_adapter(model: Any) -> None:
-    """Takes a PEFT adapter off again, so that its base stands alone."""
+    """Remove the PEFT adapter from its base model."""
     base = model.get_base_model()
     if not model.active_peft_config.is_prompt_learning:
         model.unload()
@@ -181,7 +181,7 @@ def unload_adapter(model: Any) -> None:
 
 @contextmanager
 def without_adapter(model: Any) -> Iterator[Any]:
-    """The model as its base alone, with the head it had before training; a model that is no PEFT model stays as it is."""
+    """Yield the model with adapter and trained head disabled.  A model without PEFT is yielded unchanged."""
     if not hasattr(model, "disable_adapter"):
         yield model
     elif model.active_peft_config.is_prompt_learning:
@@ -194,7 +194,7 @@ def without_adapter(model: Any) -> Iterator[Any]:
 
 @contextmanager
 def _without_prompt(model: Any) -> Iterator[None]:
-    """PEFT's own way fails for classifiers: it asks for what only generation has."""
+    """Disable prompt and trained heads.  PEFT's disable_adapter() fails for classifiers: it needs generation methods."""
     from peft.utils import ModulesToSaveWrapper
 
     heads = [module for module in model.modules() if isinstance(module, ModulesToSaveWrapper)]
@@ -210,7 +210,7 @@ def _without_prompt(model: Any) -> Iterator[None]:
 
 
 def count_parameters(model: Any) -> tuple[int, int]:
-    """(trainable, total) parameters; of quantised weights the unpacked number."""
+    """Return (trainable, total) parameters.  Quantised weights count as unpacked."""
     if hasattr(model, "get_nb_trainable_parameters"):
         trainable, total = model.get_nb_trainable_parameters()
         return int(trainable), int(total)

@@ -1,4 +1,4 @@
-"""What methods that move rank between layers while they train (AdaLoRA, AdaMSS) need beside the loss of the rows."""
+"""Support for methods that reallocate rank between layers during training (AdaLoRA, AdaMSS)."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 from transformers import TrainerCallback
 
 STATE = "ranks.pt"
-"""In a checkpoint: what the moving hangs on, beside the weights."""
+"""File in a checkpoint with the rank allocator's state and the full-rank weights."""
 _IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
 class MovesRank(TrainerCallback):
-    """Lets the method move rank after each step, while the gradients are still there."""
+    """Reallocates rank after each optimiser step, before the gradients are cleared."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         model.base_model.update_and_allocate(state.global_step + 1)
 
 
 def moves_rank(model: Any) -> bool:
-    """Whether the model's method does."""
+    """Whether the model's method reallocates rank."""
     return hasattr(getattr(model, "base_model", None), "update_and_allocate")
 
 
 def orthogonality(model: Any) -> Any | None:
-    """AdaLoRA's own part of the loss, which keeps P and Q orthogonal; None for other methods.
+    """AdaLoRA's orthogonality loss for P and Q.  None for other methods.
 
-    The weighted mean of |PᵀP - I| over the matrices, as PEFT has it (Zhang et al. 2023, AdaLoRA, section 3.1; there the
-    squared norm), which would add it only where the model's own loss is asked for.
+    The weighted mean of |PᵀP - I| over the matrices, as in PEFT (Zhang et al. 2023, AdaLoRA, section 3.1, has the squared
+    norm).  PEFT adds it only to the loss that the model itself computes.
     """
     if not _is_adalora(model):
         return None
@@ -44,7 +44,7 @@ def orthogonality(model: Any) -> Any | None:
 
 
 def save(model: Any, folder: Path) -> None:
-    """Keeps in a checkpoint the adapter at its full ranks, which PEFT's own file cuts, and what the next moving hangs on."""
+    """Save AdaLoRA's full-rank weights, which PEFT's file truncates, and the rank allocator's state in a checkpoint."""
     if _is_adalora(model):
         allocator = model.base_model.rankallocator
         importance = {name: getattr(allocator, name) for name in _IMPORTANCE}
@@ -54,7 +54,7 @@ def save(model: Any, folder: Path) -> None:
 
 
 def restore(model: Any, folder: Path) -> None:
-    """Takes it up again, weights and all."""
+    """Load the weights and the rank allocator's state from a checkpoint."""
     kept = torch.load(folder / STATE, weights_only=True, map_location="cpu")
     allocator = model.base_model.rankallocator
     for name, values in kept["importance"].items():
@@ -64,12 +64,12 @@ def restore(model: Any, folder: Path) -> None:
 
 
 def is_kept_here(model: Any) -> bool:
-    """Whether a checkpoint's weights are those of `save`, not PEFT's own."""
+    """Whether a checkpoint's weights are in the file of `save` instead of PEFT's."""
     return _is_adalora(model)
 
 
 def can_resume(model: Any) -> bool:
-    """Whether a checkpoint holds all that is needed; not so where AdaMSS masks subspaces."""
+    """Whether training can resume from a checkpoint.  It cannot if AdaMSS masks subspaces (use_asa)."""
     return not any(getattr(stated, "use_asa", False) for stated in getattr(model, "peft_config", {}).values())
 
 

@@ -1,4 +1,4 @@
-"""Base models and their tokenizers, from the hub, a local folder, or the project's own."""
+"""Load base models: from the hub, from a local folder, or builtin ones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
-    """The base model with the head of the task, in the configured precision.
+    """Return the base model with the task's head, in the configured precision.
 
-    place: another folder to load from, for weights that were all trained, as they are there (never quantised).  A new
-    classification head is drawn from torch's current random state: seed before.  Raises ConfigError with the loader's
-    reason.
+    place: another folder to load from, for fully fine-tuned weights, which are loaded unquantised.
+    A new classification head is drawn from torch's current random state, so set the seed first.
+    Raises ConfigError with the loader's reason.
     """
     import torch
     from safetensors import SafetensorError
@@ -58,7 +58,7 @@ def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
 
 
 def head_of(config: RunConfig) -> dict[str, Any]:
-    """What the head predicts: one number, or one of the classes."""
+    """Return the model arguments for the task's head: regression or classification."""
     if config.task_type == "regression":
         return {"num_labels": 1, "problem_type": "regression"}
     labels = config.dataset.labels or []
@@ -70,9 +70,9 @@ def head_of(config: RunConfig) -> dict[str, Any]:
 
 
 def refuse_encoder(loaded: Any, model: ModelConfig) -> None:
-    """Raises ConfigError for a model that reads the whole text at once: trained to go on, it would only copy what it sees.
+    """Raises ConfigError for a bidirectional encoder.  It sees the next token, so causal training would only copy.
 
-    loaded: the model's own config, as its class for causal language modelling has it.
+    loaded: the config of the model as loaded for causal language modelling.
     """
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
@@ -84,7 +84,7 @@ def refuse_encoder(loaded: Any, model: ModelConfig) -> None:
 
 
 def positions_of(model: Any) -> int | None:
-    """The most tokens that a model takes as it learned a vector for each place; None where its positions go on."""
+    """The maximum tokens of a model with learned position embeddings.  None for a model without them."""
     import torch
 
     for name, module in model.named_modules():
@@ -96,7 +96,7 @@ def positions_of(model: Any) -> int | None:
 
 
 def check_positions(model: Any, longest: int, config: RunConfig) -> None:
-    """Raises ConfigError where texts are longer than the model has places for.  longest: tokens of the longest text."""
+    """Raises ConfigError if texts exceed the model's position embeddings.  longest: tokens of the longest text."""
     room = positions_of(model)
     learned = int(config.peft.fields.get("num_virtual_tokens") or 0)
     if room is not None and longest + learned > room:
@@ -108,10 +108,9 @@ def check_positions(model: Any, longest: int, config: RunConfig) -> None:
 
 
 def _keep_readable(loaded: Any) -> None:
-    """Keeps bitsandbytes from repacking 4-bit weights for this processor at the first forward pass.
+    """Stop bitsandbytes from repacking 4-bit weights at the first forward pass on CPUs with AVX512-BF16.
 
-    On processors with AVX512-BF16 it does, and whatever reads the weights afterwards (DoRA at every step, a merge) gets
-    them in the wrong order, without an error.
+    Later reads of repacked weights (DoRA at every step, a merge) would get them in the wrong order, without an error.
     """
     for module in loaded.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -119,7 +118,7 @@ def _keep_readable(loaded: Any) -> None:
 
 
 def weights_folder(model: ModelConfig, store: Store) -> Path:
-    """The folder of the base's own weights, already loaded once.  Raises DataError where they are not on this disk."""
+    """The folder of the base model's weights.  Raises DataError if they are not on this disk."""
     place = location(model, store)
     if Path(place).is_dir():
         return Path(place)
@@ -134,19 +133,20 @@ def weights_folder(model: ModelConfig, store: Store) -> Path:
 
 
 def _set_padding(loaded: PreTrainedModel, run: Run) -> None:
-    """Sequence classification finds the last real token by the padding id."""
+    """Set a missing padding id.  Sequence classification needs it to find the last real token."""
     if loaded.config.pad_token_id is None:
         loaded.config.pad_token_id = load_tokenizer(run.config.model, run.store).pad_token_id
 
 
 def _quantization(model: ModelConfig) -> Any:
-    """nf4 with double quantisation (Dettmers et al. 2023, arXiv 2305.14314), or LLM.int8 (2022, arXiv 2208.07339)."""
+    """The quantisation config: NF4 with double quantisation (Dettmers et al. 2023, arXiv 2305.14314), or LLM.int8 (2022,
+    arXiv 2208.07339)."""
     import logging
 
     import torch
     from transformers import BitsAndBytesConfig
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # says at every layer and step which type it casts to
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it logs every cast, at each layer and step
 
     if model.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
@@ -159,14 +159,14 @@ def _quantization(model: ModelConfig) -> Any:
 
 
 def best_device() -> str:
-    """The device that this process computes on."""
+    """The torch device of this process: cuda if available, else cpu."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make_deterministic(seed: int) -> None:
-    """Seeds every random state and settles how this process computes, so that it gives the same bits each time."""
+    """Set all random seeds and torch's deterministic mode, so that results repeat bit for bit."""
     import os
 
     import torch
@@ -174,7 +174,7 @@ def make_deterministic(seed: int) -> None:
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # costs a third of a small step, and guards only against reading memory that nothing wrote
+    # filling costs a third of a small step's time and only guards against reading uninitialised memory
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     set_seed(seed)

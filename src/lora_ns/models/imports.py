@@ -1,4 +1,4 @@
-"""Other people's engines: loaded where a run uses them, kept unloaded and quiet where none does."""
+"""Imports of heavy libraries: skip those that no run uses, silence their output, keep them out of garbage collection."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lora_ns.models.machine import uses_bitsandbytes
 
 USUAL = gc.get_threshold()
 WHILE_IMPORTING = 100_000
-"""New objects after which Python looks for garbage: imports make a million, all of which stay."""
+"""Garbage collection threshold during imports, which make a million objects that all stay."""
 
 
 def prepare_engines(*configs: RunConfig) -> None:
-    """Keeps engines that none of the runs uses unloaded, and all engines' chatter off the terminal; before any import."""
+    """Block imports of libraries that no run uses, and silence the others.  Call it before importing any of them."""
     gc.set_threshold(WHILE_IMPORTING)
     if not any(uses_bitsandbytes(config) for config in configs):
-        # PEFT and transformers import it wherever they find it, which takes four seconds a process
+        # PEFT and transformers import it if it is installed, which takes 4 s per process
         sys.modules.setdefault("bitsandbytes", None)  # type: ignore[arg-type]
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     launched = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"
@@ -34,18 +34,18 @@ def prepare_engines(*configs: RunConfig) -> None:
 
 
 def keep_imports() -> None:
-    """Takes what was imported out of Python's garbage collection, which transformers calls for at every start of a training."""
+    """Exclude imported objects from garbage collection, which transformers runs at every start of training."""
     gc.set_threshold(*USUAL)
     _freeze()
 
 
 @functools.cache
 def _freeze() -> None:
-    gc.collect()  # what is garbage by now: frozen, it would stay
+    gc.collect()  # frozen garbage would never be freed
     gc.freeze()
 
 
 def keep_torch_away() -> None:
-    """For a process that needs a tokenizer alone, which transformers loads without torch in a third of the time."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it says at length what it cannot do so
+    """Block torch in a process that only needs a tokenizer.  Without torch, transformers loads in a third of the time."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # transformers warns when torch is missing
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Initialisations of LoRA that look at the run's own training data first: EVA, CorDA, LoRA-GA; and LoftQ on a 4-bit base.
+"""Data-driven LoRA initialisations (EVA, CorDA, LoRA-GA), and LoftQ on a 4-bit base model.
 
-The rows are a sample drawn with the run's seed, so the same run starts from the same weights.  PEFT does the mathematics;
-what it asks of the caller differs from one to the next, and is evened out here.
+The calibration rows are sampled with the run's seed, so a run always starts from the same weights.  PEFT computes the
+initialisations.  This module gives its different functions one interface.
 """
 
 from __future__ import annotations
@@ -20,41 +20,42 @@ Batch = dict[str, Any]
 Collate = Callable[[list[dict[str, Any]]], Batch]
 
 MAX_EVA_BATCHES = 2000
-"""EVA goes round its batches until its directions stand still; a run where they never do ends here."""
+"""EVA repeats its batches until its directions converge.  After this many batches it fails."""
 
 
 class Calibration:
-    """A seeded sample of the training rows, in batches of whatever size an initialisation wants."""
+    """A seeded sample of the training rows, in batches of any size."""
 
     def __init__(self, rows: Sequence[dict[str, Any]], collate: Collate, count: int, seed: int):
-        """rows: the run's tokens.  count: how many of them are looked at."""
+        """rows: the run's tokenised rows.  count: rows to sample."""
         chosen = random.Random(f"calibration-{seed}").sample(range(len(rows)), min(count, len(rows)))
         self._rows = [rows[i] for i in chosen]
         self._collate = collate
 
     def batches(self, size: int, device: Any) -> list[Batch]:
-        """Batches of `size` rows (the last may be smaller), tensors on the device."""
+        """Return batches of `size` rows on the device (the last may be smaller)."""
         made = [self._collate(self._rows[i : i + size]) for i in range(0, len(self._rows), size)]
         read = ("input_ids", "attention_mask", "token_type_ids", "labels")
         return [{name: batch[name].to(device) for name in read if name in batch} for batch in made]
 
 
 def attach_eva(model: Any, peft_config: Any, calibration: Calibration) -> Any:
-    """LoRA whose A spans the directions in which the layers' inputs vary most (Paischer et al. 2024, arXiv 2410.07170).
+    """Return the model with LoRA initialised by EVA (Paischer et al. 2024, arXiv 2410.07170).
 
-    The rank is spread over the layers by explained variance; a layer that gets none is left as it is.
+    A spans the directions of largest variance of the layers' inputs.  Ranks are distributed over the layers by explained
+    variance.  A layer of rank 0 gets no adapter.
     """
     from peft import get_peft_model
     from peft.tuners.lora.eva import initialize_lora_eva_weights, prepare_layer_inputs_fn_language_modeling
 
-    # rows a batch, so that a layer that sees one vector a row has as many as it may get directions
+    # rows per batch: a layer with one input vector per row needs as many vectors as its largest rank
     rho = peft_config.eva_config.rho if peft_config.eva_config is not None else 2.0
     wanted = max(8, round(peft_config.r * rho))
     batches = calibration.batches(wanted, model.device)
     if len(batches) > 1 and len(batches[-1]["input_ids"]) < wanted:
-        batches.pop()  # too few rows for layers that see one vector a row
+        batches.pop()  # too few rows for layers with one input vector per row
     for batch in batches:
-        if batch["labels"].dim() == 1:  # a class a row says nothing about which tokens to look at
+        if batch["labels"].dim() == 1:  # EVA masks tokens by their labels, and class labels are per row
             del batch["labels"]
     attached = get_peft_model(model, peft_config)
     calls = iter(range(MAX_EVA_BATCHES))
@@ -80,14 +81,14 @@ def attach_eva(model: Any, peft_config: Any, calibration: Calibration) -> Any:
 
 
 def attach_corda(model: Any, peft_config: Any, calibration: Calibration) -> Any:
-    """LoRA along the weights' directions as the data uses them (Yang et al. 2024, arXiv 2406.05223)."""
+    """Return the model with LoRA initialised by CorDA, from the inputs' covariance (Yang et al. 2024, arXiv 2406.05223)."""
     import torch
     from peft import get_peft_model
     from peft.tuners.lora.config import CordaConfig
     from peft.tuners.lora.corda import preprocess_corda
 
     peft_config.corda_config = peft_config.corda_config or CordaConfig()
-    batches = calibration.batches(1, model.device)  # padding would be counted as data
+    batches = calibration.batches(1, model.device)  # one row per batch, because padding would enter the covariance
     peft_config.target_modules = _seeing_sequences(model, peft_config, batches[0])
 
     def run_model() -> None:
@@ -102,7 +103,7 @@ def attach_corda(model: Any, peft_config: Any, calibration: Calibration) -> Any:
 
 
 def attach_lora_ga(model: Any, peft_config: Any, calibration: Calibration) -> Any:
-    """LoRA along the first gradients of full fine-tuning (Wang et al. 2024, arXiv 2407.05000)."""
+    """Return the model with LoRA initialised from full fine-tuning's first gradients (Wang et al. 2024, arXiv 2407.05000)."""
     from peft import get_peft_model
     from peft.tuners.lora.config import LoraGAConfig
     from peft.tuners.lora.loraga import preprocess_loraga
@@ -115,7 +116,7 @@ def attach_lora_ga(model: Any, peft_config: Any, calibration: Calibration) -> An
         for batch in batches:
             model(**batch).loss.backward()
 
-    with warnings.catch_warnings():  # PEFT counts gradients by a hook, which works without a gradient for the input too
+    with warnings.catch_warnings():  # PEFT's hook also works without a gradient for the input
         warnings.filterwarnings("ignore", message="Full backward hook is firing")
         preprocess_loraga(model, peft_config, step)
     attached = get_peft_model(model, peft_config)
@@ -131,7 +132,7 @@ INITIALISATIONS: dict[str, Callable[[Any, Any, Calibration], Any]] = {
 
 
 def _targets(model: Any, peft_config: Any) -> list[str]:
-    """Full names of the layers that LoRA will stand beside; PEFT's preparation knows neither `all-linear` nor defaults."""
+    """The full names of LoRA's target layers.  PEFT's preprocessing supports neither `all-linear` nor default targets."""
     from copy import deepcopy
 
     from peft.tuners.lora.model import LoraModel
@@ -147,7 +148,7 @@ def _targets(model: Any, peft_config: Any) -> list[str]:
 
 
 def _seeing_sequences(model: Any, peft_config: Any, batch: Batch) -> list[str]:
-    """The target layers that see a vector a token; a pooler, which sees one a row, gives no covariance of one row."""
+    """The target layers with one input vector per token.  A pooler has one per row: too few for CorDA's covariance."""
     import torch
 
     seen: dict[str, int] = {}
@@ -168,7 +169,7 @@ def _seeing_sequences(model: Any, peft_config: Any, batch: Batch) -> list[str]:
 
 
 def _forget(model: Any, attribute: str) -> None:
-    """Drops what an initialisation left on the layers: it would stay in memory for the whole training."""
+    """Delete an attribute that an initialisation left on the layers, to free its memory before training."""
     for module in model.modules():
         if hasattr(module, attribute):
             delattr(module, attribute)
@@ -178,10 +179,10 @@ def _forget(model: Any, attribute: str) -> None:
 
 
 def initialise_loftq(model: Any, weights: Path) -> None:
-    """A and B as the best rank-r answer to what 4-bit rounding lost (Li et al. 2023, arXiv 2310.08659, one iteration).
+    """Set A and B to the best rank-r fit of the quantisation error (LoftQ, Li et al. 2023, arXiv 2310.08659, one iteration).
 
-    model: PEFT model on a 4-bit base.  weights: folder of the base's own safetensors.  PEFT has the same step for CUDA
-    alone.  Raises ConfigError where the folder lacks a layer's weights.
+    model: PEFT model on a 4-bit base.  weights: folder of the base model's unquantised safetensors.  PEFT's own LoftQ needs
+    CUDA.  Raises ConfigError if the folder lacks a layer's weights.
     """
     import bitsandbytes
     import torch
@@ -206,7 +207,7 @@ def initialise_loftq(model: Any, weights: Path) -> None:
 
 
 def _tensors(folder: Path) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """(name, reader) of every tensor in the folder's safetensors files."""
+    """Yield (name, reader) for every tensor in the folder's safetensors files."""
     from safetensors import safe_open
 
     for path in sorted(folder.glob("*.safetensors")):

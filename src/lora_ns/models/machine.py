@@ -1,4 +1,4 @@
-"""What this machine cannot do, said before any work.  Never imports torch where nothing asks for it."""
+"""Check before any work that this machine can run a config.  Imports torch only if the config needs the check."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OF_TORCHAO = ("adamw_torch_8bit", "adamw_torch_4bit")
 
 
 def uses_bitsandbytes(config: RunConfig) -> bool:
-    """Whether weights, optimiser or initialisation are bitsandbytes' work."""
+    """Whether weights, optimiser or initialisation need bitsandbytes."""
     optim = config.training.optim
     return (
         config.model.quantization != "none"
@@ -23,10 +23,10 @@ def uses_bitsandbytes(config: RunConfig) -> bool:
 
 
 def check_machine(config: RunConfig, *, training: bool = True, backend: str | None = None) -> None:
-    """Raises ConfigError with everything that the config asks for and this machine lacks.
+    """Raises ConfigError that lists everything the config needs and this machine lacks.
 
-    training: also what only training needs; a model trained elsewhere may well be evaluated here.  backend: what
-    generates text, of an evaluation; a model evaluated elsewhere may well be trained here.
+    training: include what only training needs (a model may be evaluated on another machine).
+    backend: the evaluation's generation backend, if one is to run here.
     """
     problems = _of_the_base(config) + (_of_training(config) if training else [])
     if backend == "vllm" and find_spec("vllm") is None:

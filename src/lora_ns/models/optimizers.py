@@ -1,4 +1,4 @@
-"""Optimisers that treat LoRA's two matrices apart: LoRA+, LoRA-FA and Riemannian preconditioning, as PEFT has them."""
+"""PEFT's optimisers that treat LoRA's A and B differently: LoRA+, LoRA-FA, Riemannian preconditioning."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SETTINGS: dict[str, dict[str, float]] = {
     "lora_fa": {},
     "riemannian": {"reg": 1e-2},
 }
-"""What `training.optim_args` may say (`loraplus_lr_ratio=16`), and what holds otherwise."""
+"""Optimiser -> settings allowed in `training.optim_args` (`loraplus_lr_ratio=16`) and their defaults."""
 
 
 def lora_optimizer(model: Any, config: RunConfig) -> Any | None:
-    """The optimiser of `training.optim` where it is one of PEFT's, else None (transformers makes its own).
+    """Return the optimiser of `training.optim` if it is one of PEFT's, else None (transformers makes its own).
 
-    loraplus    B learns loraplus_lr_ratio times as fast as A (Hayou et al. 2024, arXiv 2402.12354)
-    lora_fa     A stays as it was drawn, B follows the full gradient's projection (Zhang et al. 2023, arXiv 2308.03303)
+    loraplus    B's learning rate is loraplus_lr_ratio times A's (Hayou et al. 2024, arXiv 2402.12354)
+    lora_fa     A is frozen, B follows the full gradient's projection (Zhang et al. 2023, arXiv 2308.03303)
     riemannian  each gradient is preconditioned by the other matrix (Zhang and Pilanci 2024, arXiv 2402.02347)
 
-    model: PEFT model on the device it is trained on.  Raises ConfigError for settings that the optimiser lacks.
+    model: PEFT model on its training device.  Raises ConfigError for settings that the optimiser lacks.
     """
     optim, training = config.training.optim, config.training
     if optim not in OPTIMIZERS_OF_LORA:
@@ -49,7 +49,7 @@ def lora_optimizer(model: Any, config: RunConfig) -> Any | None:
 
 
 def _settings(optim: str, stated: str | None) -> dict[str, float]:
-    """`a=1,b=2` over the optimiser's own settings."""
+    """Return the optimiser's settings, overridden by `optim_args` such as `a=1,b=2`.  Raises ConfigError."""
     settings = dict(SETTINGS[optim])
     for pair in (stated or "").replace(" ", "").split(","):
         if not pair:

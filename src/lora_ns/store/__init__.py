@@ -1,1 +1,1 @@
-"""Identity, names and files: what an artefact is called, where it lies, and when it exists."""
+"""Artefacts: their digests, names, paths and records."""

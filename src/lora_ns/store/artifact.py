@@ -1,4 +1,4 @@
-"""Artefacts are made in scratch, sealed and moved into place whole; one exists exactly when its record does."""
+"""Artefacts are made in a scratch folder, sealed, and moved into place whole.  One exists if and only if its record does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lora_ns.store import record
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether the artefact is there: exactly when its record is."""
+    """Whether the artefact exists, which is when its record does."""
     return (folder / "record.json").is_file()
 
 
 def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
-    """The record of an artefact.  Raises DataError where it is missing or damaged.
+    """Return the record of an artefact.  Raises DataError if it is missing or damaged.
 
-    diverged_too: also the record of a trial that diverged, for which TrainingError is raised otherwise.
+    diverged_too: also return the record of a diverged trial.  Otherwise that raises TrainingError.
     """
     try:
         found = json.loads((folder / "record.json").read_text(encoding="utf-8"))
@@ -40,10 +40,10 @@ def read_record(folder: Path, *, diverged_too: bool = False) -> dict[str, Any]:
 
 @contextmanager
 def atomic_artifact(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Makes the artefact `target`: yields (scratch folder, record to be filled); sealed and moved into place at the end.
+    """Make the artefact `target`.  Yields (scratch folder, record to fill), then seals it and moves it into place.
 
-    A failure inside leaves nothing; a kill at any moment leaves at most scratch, which the next try removes.  Where another
-    process has made it meanwhile, that one stays: both are the same, and somebody may read it.
+    A failure inside leaves nothing.  A kill leaves at most the scratch folder, which the next attempt removes.  If another
+    process has made the artefact meanwhile, that one stays: both are equal, and it may be in use.
     """
     scratch = scratch_beside(target)
     try:
@@ -58,7 +58,7 @@ def atomic_artifact(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         notes["outputs"] = record.checksums(scratch)
         record.write_json(scratch / "record.json", record.sealed(notes))
         if not is_finished(target):
-            shutil.rmtree(target, ignore_errors=True)  # left without a record
+            shutil.rmtree(target, ignore_errors=True)  # an unfinished folder without a record
             scratch.replace(target)
     except OSError as error:
         if not is_finished(target):
@@ -68,7 +68,7 @@ def atomic_artifact(target: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Removes scratch that a killed process of this machine left for this artefact."""
+    """Remove this artefact's scratch folders left by killed processes of this machine."""
     ours = f".{target.name}.tmp-{platform.node()}-"
     for old in target.parent.glob(f"{ours}*"):
         pid = old.name.removeprefix(ours)

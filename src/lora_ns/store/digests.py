@@ -1,4 +1,4 @@
-"""What determines an artefact, hashed."""
+"""Digests: hashes of all that determines an artefact."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from lora_ns.errors import ConfigError
 from lora_ns.store.local_files import files_by_split, sha256
 
 PROTOCOL = {"fetch": 1, "pretrain": 2, "tokenize": 3, "train": 2, "evaluate": 2, "merge": 1, "choose": 1, "tables": 1}
-"""Bumped by hand when a change of the code changes what a stage means; a part of every digest."""
+"""Stage -> version, raised by hand when a code change alters a stage's results.  Part of every digest."""
 
 READING = {"hub": 2, "files": 2}
-"""Of what rows of the hub and of local files read as: raised when other values come out of the same bytes."""
+"""Version of the file reader, raised when the same bytes give other values.  Part of the rows' digest."""
 
 _VIEW = """columns format chat_template chat_template_options prompt_template response_template text_columns label_column labels
     max_length""".split()
-"""Settings of a dataset that say how its rows are read, not which they are."""
+"""Data set settings that affect how rows are read, not which rows."""
 
 
 def sha256_file(path: Path) -> str:
-    """Checksum of a file's bytes."""
+    """The sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reading_settings(dataset: DatasetConfig) -> dict[str, Any]:
-    """The settings of a data set that say how its rows are read."""
+    """The settings of a data set that affect how its rows are read."""
     return dataset.model_dump(include=set(_VIEW))
 
 
 def digest_of(value: Mapping[str, Any]) -> str:
-    """Twelve hex digits of the sha256 of the value as canonical JSON; the same on every Python and in every key order."""
+    """The first 12 hex digits of the sha256 of the value as canonical JSON, independent of key order and Python version."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def rows_identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What determines the rows, as plain values.
+    """The values that determine the rows.
 
-    remembered: path -> sha256 of local files as last seen, used where a file is not on this machine.
+    remembered: path -> sha256 of local files as last seen, used if a file is not on this machine.
     Raises DataError for a local file that is neither here nor remembered.
     """
     if dataset.is_builtin:
@@ -68,7 +68,7 @@ def rows_identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None =
 
 
 def builtin_identity(dataset: DatasetConfig) -> dict[str, Any]:
-    """Name, version and options of a builtin source.  Raises ConfigError for an unknown name."""
+    """The name, version and options of a builtin source.  Raises ConfigError for an unknown name."""
     name = str(dataset.name).removeprefix("builtin:")
     if name not in DATASET_VERSIONS:
         known = ", ".join(DATASET_VERSIONS)

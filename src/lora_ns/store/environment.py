@@ -1,4 +1,4 @@
-"""What a stage ran on: code, packages, hardware, memory."""
+"""The environment of a stage: code, packages, hardware, memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = (
 
 @cache
 def code_state() -> dict[str, Any]:
-    """Commit of the code, whether it was changed since, and the lock file's checksum; null where it is not known."""
+    """The code's commit, whether it has uncommitted changes, and the lock file's checksum.  Null if unknown."""
     root = Path(__file__).resolve().parents[3]
     lock = root / "requirements.lock"
     state: dict[str, Any] = {"commit": None, "dirty": None, "lock_sha256": sha256_file(lock) if lock.is_file() else None}
@@ -42,12 +42,12 @@ def git_output(root: Path, *words: str) -> str | None:
 
 @cache
 def package_versions() -> dict[str, str | None]:
-    """Versions of the packages that results depend on; null where one is not installed."""
+    """The versions of the packages that results depend on.  Null if one is not installed."""
     return {"python": platform.python_version(), **{package: version_of(package) for package in PACKAGES}}
 
 
 def version_of(package: str) -> str | None:
-    """A package's version; None where it is not installed."""
+    """The version of a package.  None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -55,7 +55,7 @@ def version_of(package: str) -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, memory, accelerators.  Accelerators are named only where torch has been loaded."""
+    """The processor, memory and GPUs of this machine.  GPUs are listed only if torch is already imported."""
     torch = sys.modules.get("torch")
     gpus, cuda = [], None
     if torch is not None and torch.cuda.is_available():
@@ -78,7 +78,7 @@ def hardware() -> dict[str, Any]:
 
 
 def _of_system(file: str, name: str = "") -> str | None:
-    """What a file of the kernel's says, in the first line that begins with the name; None where it says nothing."""
+    """The value in the first line of a kernel file that starts with `name`.  None if there is none."""
     try:
         lines = Path(file).read_text().splitlines()
     except OSError:
@@ -87,7 +87,7 @@ def _of_system(file: str, name: str = "") -> str | None:
 
 
 def reset_peak() -> bool:
-    """Forgets the process's greatest memory so far; False where the system cannot."""
+    """Reset the process's peak memory counters.  Returns False if the system cannot."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -99,7 +99,7 @@ def reset_peak() -> bool:
 
 
 def peak_resident() -> int | None:
-    """The most bytes that this process has held; None where the system does not say."""
+    """The peak resident memory of this process, in bytes.  None if the system does not report it."""
     found = _of_system("/proc/self/status", "VmHWM:")
     return int(found.split()[0]) * 1024 if found else None
 

@@ -1,4 +1,4 @@
-"""One benchmark as it is to be asked, complete, and the file that holds it."""
+"""Evaluation requests, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lora_ns.store.paths import Store
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """One benchmark as it is to be asked, complete; the content of an evaluation file."""
+    """A complete evaluation request: one benchmark with all settings.  The content of an evaluation file."""
 
     name: str
     """`<benchmark>-<digest>`."""
@@ -49,10 +49,10 @@ class EvaluationRequest:
     batch_size: int | None
     backend: str = "auto"
     digest: str = field(default="", compare=False)
-    """Of the name; empty where the file was read without being checked."""
+    """The digest in `name`.  Empty if the file was read without a check."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for the file and the record."""
+        """Return plain values, for the file and the record."""
         return {
             "benchmark": self.benchmark,
             "split": self.split,
@@ -69,7 +69,7 @@ class EvaluationRequest:
 
 
 def read_evaluation(path: Path) -> EvaluationRequest:
-    """An evaluation file as it was written.  Raises ConfigError where it is none."""
+    """Return the request in an evaluation file, without checking its digest.  Raises ConfigError for any other file."""
     content = read_mapping(path)
     refuse_other_kinds(content, "evaluation file", path)
     wanted = {known.name for known in fields(EvaluationRequest)} - {"name", "digest"}

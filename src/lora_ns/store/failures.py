@@ -1,4 +1,4 @@
-"""Why a run failed, kept beside the results, so that the tables can say it instead of only "missing"."""
+"""Notes of failed runs, so that the tables can give the reason instead of only "missing"."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lora_ns.store.paths import Store
 
 @contextmanager
 def record_failure(store: Store, run: str, stage: str) -> Iterator[None]:
-    """Writes results/failures/<run>.json where the stage inside fails; takes it away where it succeeds."""
+    """Write results/failures/<run>.json if the stage inside fails.  Delete it if the stage succeeds."""
     try:
         yield
     except (Busy, Interrupted):
-        raise  # neither says anything about the run
+        raise  # neither is a fault of the run
     except Exception as error:
         own = isinstance(error, LoraNsError)
         reason = str(error) if own else f"{type(error).__name__}: {error}"
@@ -31,7 +31,7 @@ def record_failure(store: Store, run: str, stage: str) -> Iterator[None]:
 
 
 def failure_of(store: Store, run: str) -> dict[str, Any] | None:
-    """The note of a run whose last try failed: stage and reason."""
+    """Return the note of a run whose last attempt failed, with stage and reason.  None if there is none."""
     try:
         return json.loads(store.failure(run).read_text(encoding="utf-8"))
     except (OSError, ValueError):

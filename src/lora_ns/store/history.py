@@ -1,4 +1,4 @@
-"""The loss of a training, step by step, short enough to lie in git with the scores."""
+"""A training's loss history, short enough to be stored in git with the scores."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean
 
 POINTS = 100
-"""Windows that a long history is averaged in."""
+"""Number of windows that a long history is averaged over."""
 
 
 def thinned_history(adapter: Path) -> list[dict[str, float]]:
-    """[{step, loss}] of the adapter's history.jsonl, averaged in POINTS windows where it has more steps; [] where it has
-    none, as for an untrained model."""
+    """Return [{step, loss}] of the adapter's history.jsonl, averaged over POINTS windows if it has more steps.  Empty if
+    there is no history, as for an untrained model."""
     path = adapter / "history.jsonl"
     if not path.is_file():
         return []

@@ -1,7 +1,7 @@
-"""Whether an artefact still is what its record says.  Every stage asks before it reads; nothing damaged is used.
+"""Check artefacts against their records.  Every stage checks its inputs before it reads them.
 
-An artefact's record states the sha256 of each of its files, and carries its own (`seal`); a score file carries one too.
-Tables and figures are checked against the record beside the tables.
+An artefact's record states the sha256 of each of its files, and its own as `seal`.  A score file has a `seal` too.
+Tables and figures are checked against the record in the tables folder.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ REMEDY = "It is not used. Bring it back (`git checkout`, `dvc checkout --force`)
 
 
 def load_verified(folder: Path, *, elsewhere: bool = False) -> dict[str, Any]:
-    """The record of an artefact that is whole.  Raises DamagedError that names what is not.
+    """Return the record of an intact artefact.  Raises DamagedError that lists the faults.
 
-    elsewhere: it does not lie in the store; it may have any name, and files beside its own.
+    elsewhere: the artefact is outside the store, so any folder name and extra files are allowed.
     """
     found = faults(folder, elsewhere=elsewhere)
     if found:
@@ -30,7 +30,7 @@ def load_verified(folder: Path, *, elsewhere: bool = False) -> dict[str, Any]:
 
 
 def faults(folder: Path, *, elsewhere: bool = False) -> list[str]:
-    """What is wrong with an artefact, each file named; nothing where it is whole."""
+    """The faults of an artefact, with file names.  Empty if it is intact."""
     if not folder.is_dir():
         return ["it is not here"]
     content = _sealed_json(folder / "record.json")
@@ -50,7 +50,7 @@ def faults(folder: Path, *, elsewhere: bool = False) -> list[str]:
 
 
 def _hidden(name: str) -> bool:
-    """What a system leaves behind, like .DS_Store."""
+    """Whether a file is hidden, like .DS_Store."""
     return name.rsplit("/", 1)[-1].startswith(".")
 
 
@@ -64,7 +64,7 @@ def _file_fault(path: Path, stated: dict[str, Any]) -> str | None:
 
 
 def load_verified_score(path: Path) -> dict[str, Any]:
-    """The content of a score file that is as it was written.  Raises DamagedError that says what is not."""
+    """Return the content of an intact score file.  Raises DamagedError that states the fault."""
     content = _score_or_fault(path)
     if isinstance(content, str):
         raise DamagedError(f"{path} is damaged: {content}. {REMEDY}")
@@ -72,7 +72,7 @@ def load_verified_score(path: Path) -> dict[str, Any]:
 
 
 def score_faults(path: Path, predictions: Path | None = None) -> list[str]:
-    """What is wrong with a score file, and with the predictions that it was counted from, where they are here."""
+    """The faults of a score file and of its predictions, if these are here."""
     content = _score_or_fault(path)
     if isinstance(content, str):
         return [content]
@@ -93,7 +93,7 @@ def _score_or_fault(path: Path) -> dict[str, Any] | str:
 
 
 def read_tables_record(path: Path) -> dict[str, Any]:
-    """What the record of an experiment's tables says.  Raises DamagedError where it cannot be read."""
+    """Return the record of an experiment's tables.  Raises DamagedError if it cannot be read."""
     content = _read_json(path)
     if isinstance(content, dict) and {"experiment", "inputs", "missing", "outputs"} <= set(content):
         return content
@@ -102,9 +102,9 @@ def read_tables_record(path: Path) -> dict[str, Any]:
 
 
 def tables_faults(path: Path, root: Path) -> list[str]:
-    """What is wrong with the tables and figures that a record speaks of, and which of its inputs are gone.
+    """The faults of the tables and figures in a record, and its missing inputs.
 
-    root: the folder that the record names files from.
+    root: the folder that the record's paths are relative to.
     """
     try:
         content = read_tables_record(path)
@@ -116,14 +116,14 @@ def tables_faults(path: Path, root: Path) -> list[str]:
 
 
 def output_fault(path: Path, sha256: str) -> str | None:
-    """What is wrong with one file of the tables; None where it is as its record says."""
+    """The fault of one output file.  None if it matches its checksum."""
     if not path.is_file():
         return "is missing"
     return None if sha256_file(path) == sha256 else "was changed after it was made"
 
 
 def _sealed_json(path: Path) -> dict[str, Any] | str:
-    """The content, or what is wrong with it."""
+    """Return the content of a JSON file, or the fault if its seal is missing or wrong."""
     content = _read_json(path)
     if isinstance(content, str):
         return content
@@ -135,7 +135,7 @@ def _sealed_json(path: Path) -> dict[str, Any] | str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | str:
-    """The content, or in words why it cannot be read; a number that is none is never written, so it is a fault too."""
+    """Return the content of a JSON file, or why it cannot be read.  NaN is a fault, as no stage writes it."""
     if not path.is_file():
         return f"{path.name} is missing"
     try:

@@ -1,4 +1,4 @@
-"""Local files (data, base models): which hold which split, and their checksums, also where they are not on this machine."""
+"""Local files of data sets and base models: their splits and checksums, also for files not on this machine."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lora_ns.config.text_files import replace_text
 from lora_ns.errors import DamagedError, DataError
 
 STEMS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "eval"), "test": ("test",)}
-"""Names under which a folder's files hold a split."""
+"""Split -> file names that hold it in a folder."""
 
 
 ALSO_CALLED = {"validation_matched": ("dev_matched",), "validation_mismatched": ("dev_mismatched",)}
-"""GLUE's own names of MNLI's two validation sets."""
+"""GLUE's file names for MNLI's two validation sets."""
 
 
 def files_by_split(dataset: DatasetConfig, remembered: Mapping[str, str]) -> dict[str, list[tuple[str, Path]]]:
-    """Split -> (kind, path) of its files.  Raises DataError for what is not there or of no known kind."""
+    """Return split -> (kind, path) of its files.  Raises DataError for a missing file or an unknown kind."""
     name = dataset.name
     if isinstance(name, dict):
         unknown = [key for key in name if key not in STEMS]
@@ -56,16 +56,16 @@ def _known(file: str, dataset: DatasetConfig, remembered: Mapping[str, str]) -> 
 
 
 def files_in(folder: Path, remembered: Mapping[str, str]) -> list[Path] | None:
-    """The paths in a folder, or its files as remembered where it is not on this machine; None where neither is known."""
+    """The paths in a folder, or its remembered files if the folder is missing.  None if neither is known."""
     if folder.is_dir():
         return sorted(folder.iterdir())
     return None if folder.exists() else [path for path in map(Path, remembered) if path.parent == folder] or None
 
 
 def _folder(folder: Path, listed: list[Path], dataset: DatasetConfig) -> dict[str, list[tuple[str, Path]]]:
-    """A folder's files by split, found by their names: train.jsonl, dev.tsv, test-00000.parquet …
+    """Return a folder's files by split, found by their names: train.jsonl, dev.tsv, test-00000.parquet …
 
-    What a split that the config names has taken is no other's: with eval_split dev, dev.jsonl is not validation too.
+    A file of a split named in the config belongs to no default split.  With eval_split dev, dev.jsonl is not validation.
     """
     found: dict[str, list[tuple[str, Path]]] = {}
     named = list(filter(None, (dataset.train_split, dataset.validation_split, dataset.eval_split)))
@@ -91,7 +91,7 @@ def _sha256_at(path: str, size: int, mtime_ns: int) -> str:
 
 
 def sha256(path: Path, remembered: Mapping[str, str]) -> str:
-    """Checksum of a file's bytes; as remembered, where the file is not on this machine."""
+    """The sha256 of a file.  If the file is not on this machine, the remembered one."""
     if not path.is_file():
         return remembered[str(path)]
     status = path.stat()

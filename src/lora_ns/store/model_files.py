@@ -12,7 +12,7 @@ from lora_ns.store.paths import Store
 
 
 def location(model: ModelConfig, store: Store) -> str:
-    """What `from_pretrained` is given.  Raises DataError where a builtin model has not been made yet."""
+    """The path or hub name for `from_pretrained`.  Raises DataError if a builtin model has not been made yet."""
     name = model.name_or_path
     if not name.startswith("builtin:"):
         return str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
@@ -24,7 +24,7 @@ def location(model: ModelConfig, store: Store) -> str:
 
 
 def folder_here(model: ModelConfig, store: Store) -> Path | None:
-    """The folder of a base model that is on this disk already; None where it would have to be made or downloaded."""
+    """The folder of a base model on this disk.  None if it must be made or downloaded first."""
     name = model.name_or_path
     if name.startswith("builtin:"):
         folder = store.base_model(name)
@@ -42,12 +42,12 @@ def folder_here(model: ModelConfig, store: Store) -> Path | None:
 
 
 def weight_bytes(folder: Path) -> int:
-    """Of a base model's weights, as safetensors or as torch has them."""
+    """The size of a base model's weights (safetensors or .bin files) in bytes."""
     return sum(file.stat().st_size for kind in ("*.safetensors", "*.bin") for file in folder.glob(kind))
 
 
 def download(model: ModelConfig) -> Path:
-    """The files of a model on the hub, brought to this machine; returns their folder.  Raises ConfigError."""
+    """Download a hub model's files.  Returns their folder.  Raises ConfigError."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -63,7 +63,7 @@ def hub_files(model: ModelConfig) -> list[str]:
 
 
 def not_loaded(what: str, model: ModelConfig, error: Exception) -> ConfigError:
-    """The error of a model or tokenizer that transformers did not load, with its reason."""
+    """Return the ConfigError for a model or tokenizer that transformers failed to load, with the reason."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     revision = f" at revision {model.revision}" if model.revision else ""
     gated = any(word in str(error).lower() for word in ("gated repo", "401 client error", "restricted"))

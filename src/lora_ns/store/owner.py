@@ -13,38 +13,38 @@ from typing import Self
 import psutil
 
 SILENT_SECONDS = 120.0
-"""A process on another machine that has given no sign of life for so long is gone."""
+"""A process on another machine counts as dead after this long without a sign of life."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, as a file names it."""
+    """A process, identified by host, pid and start time."""
 
     host: str
     pid: int
     started: float
-    """When the process began, in seconds since 1970: its number may have been given out again."""
+    """Start time in seconds since 1970.  It tells the process from a later one with the same pid."""
     job: str | None
-    """SLURM's number of the job."""
+    """SLURM job id."""
 
     @classmethod
     def here(cls) -> Owner:
-        """This process."""
+        """Return this process."""
         return Owner(platform.node(), os.getpid(), psutil.Process().create_time(), os.environ.get("SLURM_JOB_ID"))
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """What the file says; None where there is none, or none that can be read."""
+        """Return the owner in a file.  None if the file is missing or unreadable."""
         try:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def is_alive(self, silence: float, patience: float = SILENT_SECONDS, *, ask_slurm: bool = False) -> bool:
-        """Whether the process is still at work.  On this machine the system knows, elsewhere its silence tells.
+        """Whether the process is still running.  Checked by pid on this machine, by silence on others.
 
-        silence: seconds since its last sign of life.  patience: how many are too many.
-        ask_slurm: believe SLURM more than the silence, where it knows the job.
+        silence: seconds since its last sign of life.  patience: the limit, in seconds.
+        ask_slurm: use SLURM's job state instead of the silence, if SLURM knows the job.
         """
         if self.host == platform.node():
             try:
@@ -60,11 +60,11 @@ class Owner:
 
 
 ANSWER_SECONDS = 60
-"""SLURM's own tools answer in less, or something is wrong with it."""
+"""Timeout of SLURM's commands."""
 
 
 def is_at_work(job: str) -> bool | None:
-    """Whether a job has begun and has not ended; None where there is no SLURM to ask."""
+    """Whether a SLURM job has started and not ended.  None without SLURM."""
     state = ask_slurm(*squeue_command(job), absent="Invalid job id")
     return None if state is None else state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED")
 

@@ -20,7 +20,7 @@ from lora_ns.store.local_files import LocalFiles, sha256
 
 
 class Store:
-    """The paths of all artefacts under one root, each from the config that determines it."""
+    """The paths of all artefacts under one root, each computed from its config."""
 
     def __init__(self, root: Path = Path()):
         self.root = root
@@ -39,7 +39,7 @@ class Store:
         return self.root / "data/raw" / f"{stem}-{self.rows_digest(dataset)}"
 
     def rows_digest(self, dataset: DatasetConfig) -> str:
-        """Covers source, splits and limits; of local files their bytes."""
+        """The digest of source, splits and limits; local files count with their bytes."""
         return digest_of({"stage": "fetch", "protocol": PROTOCOL["fetch"], **rows_identity(dataset, self.remembered)})
 
     def base_model(self, name: str) -> Path:
@@ -47,11 +47,11 @@ class Store:
         return self.root / "data/models" / f"{slug(name)}-{self.base_digest(name)}"
 
     def base_digest(self, name: str) -> str:
-        """Covers the spec of a builtin base model."""
+        """The digest of a builtin base model's specification."""
         return digest_of({"stage": "pretrain", "protocol": PROTOCOL["pretrain"], "spec": base_model_spec(name)})
 
     def model_identity(self, model: ModelConfig) -> dict[str, Any]:
-        """What determines a base model's weights and tokenizer."""
+        """The values that determine a base model's weights and tokenizer.  Raises ConfigError for a missing folder."""
         name = model.name_or_path
         if name.startswith("builtin:"):
             return {"builtin": self.base_model(name).name}
@@ -82,7 +82,7 @@ class Store:
         return self.root / "results/predictions" / run / f"{evaluation}.jsonl"
 
     def keeps(self, folder: Path) -> bool:
-        """Whether a folder lies where this store keeps adapters and merged models."""
+        """Whether a folder is one of this store's adapters or merged models, by its path."""
         places = ("results/adapters", "results/merged")
         return folder.resolve().parent in [(self.root / place).resolve() for place in places]
 
@@ -91,9 +91,9 @@ class Store:
         return self.root / "results/tables" / slug(experiment)
 
     def tables_record(self, experiment: Mapping[str, Any], scores: Sequence[str], lacking: Sequence[str] = ()) -> Path:
-        """results/tables/<experiment>/record-<digest>.json; the digest covers the experiment's words and its scores.
+        """results/tables/<experiment>/record-<digest>.json; the digest covers the experiment's description and its scores.
 
-        lacking: the runs without a score, of tables that are made before all are there.
+        lacking: the runs without a score, for tables of an unfinished experiment.
         """
         payload = {
             "stage": "tables",
@@ -107,13 +107,13 @@ class Store:
     def choice(self, experiment: str, trials: Sequence[Any]) -> Path:
         """results/tuning/<experiment>-<digest>.json; the digest covers every trial.
 
-        trials: task, method, setting and score file of each.
+        trials: task, method, setting and score files of each.
         """
         payload = {"stage": "choose", "protocol": PROTOCOL["choose"], "trials": list(trials)}
         return self.root / "results/tuning" / f"{slug(experiment)}-{digest_of(payload)}.json"
 
     def failure(self, run: str) -> Path:
-        """results/failures/<run>.json: why a run's last try failed; gone once it is there."""
+        """results/failures/<run>.json: why a run's last attempt failed.  Deleted once the run succeeds."""
         return self.root / "results/failures" / f"{run}.json"
 
     def figures(self, experiment: str) -> Path:
@@ -125,19 +125,19 @@ class Store:
         return self.root / "results/report" / slug(experiment)
 
     def metrics(self, experiment: str) -> Path:
-        """results/metrics/<experiment>.json: what `dvc metrics` reads."""
+        """results/metrics/<experiment>.json, for `dvc metrics`."""
         return self.root / "results/metrics" / f"{slug(experiment)}.json"
 
     def points(self, experiment: str) -> Path:
-        """results/plots/<experiment>.csv: what `dvc plots` reads."""
+        """results/plots/<experiment>.csv, for `dvc plots`."""
         return self.root / "results/plots" / f"{slug(experiment)}.csv"
 
     def scratch(self, run: str) -> Path:
-        """results/scratch/<run>/: checkpoints, which no rule declares as output."""
+        """results/scratch/<run>/: checkpoints, which are no output of any workflow rule."""
         return self.root / "results/scratch" / run
 
     def job_marker(self, job: str) -> Path:
-        """results/scratch/together/<job>: that runs which share a process are done; taken away once that is known."""
+        """results/scratch/together/<job>: marks that runs sharing a process are done.  Deleted once it has been seen."""
         return self.root / "results/scratch/together" / job
 
     def download(self, model: ModelConfig) -> Path | None:
@@ -148,22 +148,22 @@ class Store:
         return self.root / "results/scratch/hub" / f"{slug(model.name_or_path)}-{digest_of(identity)}.json"
 
     def progress(self, run: str, stage: str = "train") -> Path:
-        """results/scratch/<run>/progress.json of its training, progress-<evaluation>.json of an evaluation."""
+        """results/scratch/<run>/progress.json for training, progress-<evaluation>.json for an evaluation."""
         return self.scratch(run) / ("progress.json" if stage == "train" else f"progress-{stage}.json")
 
     @property
     def has_predictions(self) -> bool:
-        """Whether anything was predicted here."""
+        """Whether this store holds measurements for cost predictions."""
         return (self.root / "results/scratch/predicted").is_dir()
 
     def predicted(self, digest: str) -> Path:
-        """results/scratch/predicted/<digest>.json: what one step of a model and method takes at one shape."""
+        """results/scratch/predicted/<digest>.json: the cost of one step of a model and method at one batch shape."""
         return self.root / "results/scratch/predicted" / f"{digest}.json"
 
     def speed(self, host: str, cores: int) -> Path:
-        """results/scratch/predicted/speed-<host>-<cores>.json: how fast a machine was found to be."""
+        """results/scratch/predicted/speed-<host>-<cores>.json: the measured speed of a machine."""
         return self.root / "results/scratch/predicted" / f"speed-{slug(host)}-{cores}.json"
 
     def sandbox_report(self, host: str, digest: str) -> Path:
-        """results/scratch/sandbox/<host>-<digest>.json: how the sandbox held on one machine."""
+        """results/scratch/sandbox/<host>-<digest>.json: the result of the sandbox check on one machine."""
         return self.root / "results/scratch/sandbox" / f"{slug(host)}-{digest}.json"

@@ -1,4 +1,4 @@
-"""The processes that share one stage, as a launcher (accelerate, torchrun, srun) started them."""
+"""The processes of one stage, as started by a launcher (accelerate, torchrun, srun)."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Processes:
-    """How many there are, and which of them this is."""
+    """The number of processes, and this process's rank."""
 
     count: int = 1
     rank: int = 0
 
     @classmethod
     def here(cls) -> Processes:
-        """From the environment that every launcher of torch.distributed sets."""
+        """Return count and rank from the variables that every torch.distributed launcher sets."""
         return cls(int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0")))
 
     @property
     def is_first(self) -> bool:
-        """Whether this one writes: artefacts, records, and what a person reads."""
+        """Whether this process has rank 0, which writes artefacts, records and terminal output."""
         return self.rank == 0
 
     def meet(self) -> None:
-        """Waits until all processes have come here, where they have a way to know of one another."""
+        """Wait until all processes are here.  Does nothing without a torch.distributed process group."""
         if self.count > 1:
             import torch.distributed as group
 
@@ -33,4 +33,4 @@ class Processes:
 
 
 ALONE = Processes()
-"""One process that shares its work with nobody."""
+"""A single process."""

@@ -21,55 +21,55 @@ from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 
 EVERY_SECONDS = 1.0
-"""The file is written at most so often."""
+"""Minimum seconds between two writes of the file."""
 
 Report = Callable[..., None]
-"""report(step, loss=None): so many of the steps are done."""
+"""report(step, loss=None): `step` steps are done."""
 
 
 def silent(step: int, loss: float | None = None) -> None:
-    """The report of work that nobody asks after."""
+    """A report that does nothing."""
 
 
 @dataclass(frozen=True)
 class Progress(Owner):
-    """What a progress file says: whose it is, and where its work stands."""
+    """The content of a progress file: its process and how far the work is."""
 
     stage: str
     """`train`, or the evaluation's name."""
     step: int
     steps: int
-    """Of how many: optimiser steps of a training, rows of an evaluation."""
+    """The total: optimiser steps of a training, rows of an evaluation."""
     loss: float | None
     time: float
-    """When this was written."""
+    """When the file was written."""
     begun: float
-    """When the process began with this work."""
+    """When the process started this work."""
     started_at: int
-    """The step that it began after: more than 0 where it went on from a checkpoint."""
+    """Steps done before the work started: more than 0 after resuming from a checkpoint."""
 
     @property
     def seconds_a_step(self) -> float | None:
-        """Mean since the work began; None before its first step."""
+        """The mean seconds per step since the work started.  None before the first step."""
         done = self.step - self.started_at
         return (self.time - self.begun) / done if done > 0 else None
 
     def seconds_left(self, now: float) -> float | None:
-        """Until the last step at the pace so far; None where there is no pace yet."""
+        """The estimated seconds until the last step.  None before the first step."""
         pace = self.seconds_a_step
         return None if pace is None else max(0.0, (self.steps - self.step) * pace - (now - self.time))
 
     def is_silent(self, now: float) -> bool:
-        """Whether the process that wrote it is dead (on this host), or has said nothing for too long (on another)."""
+        """Whether the writing process is dead (same host) or its file is too old (other host)."""
         return not self.is_alive(now - self.time, max(SILENT_SECONDS, 10 * (self.seconds_a_step or 0.0)))
 
 
 @contextmanager
 def report_progress(store: Store, run: str, stage: str, steps: int, start: int = 0) -> Iterator[Report]:
-    """Keeps the progress file of a run's stage while the work inside goes on.
+    """Write the progress file of a stage while the code inside runs.  Yields the report function.
 
-    stage: `train`, or an evaluation's name.  steps: how many there are.  start: how many were done before this process.
-    Of several processes only the first writes; a disk that is full stops no work.
+    stage: `train`, or an evaluation's name.  steps: their total.  start: steps done before this process.
+    With several processes only the first writes.  Write errors (a full disk) are ignored.
     """
     path = store.progress(run, stage)
     if not Processes.here().is_first:

@@ -1,7 +1,7 @@
-"""What happened: code, versions, hardware, inputs, outputs, checksums, seconds and memory of one stage.
+"""Records: code, versions, hardware, inputs, outputs, checksums, seconds and memory of one stage.
 
-A record has two halves.  What must not vary when the stage is made again stands at the top; what may (times, hosts,
-hardware) stands under `circumstances`.
+The top level of a record must be equal when the stage is repeated.  Values that may differ (times, hosts, hardware) are
+under `circumstances`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NOT_DETERMINISTIC = re.compile(r"(\S.*?) does not have a deterministic implemen
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """{relative path: {sha256, bytes}} of every file in the folder except its record."""
+    """Return {relative path: {sha256, bytes}} for every file in the folder except its record."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "record.json")
     return {path.relative_to(folder).as_posix(): {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files}
 
@@ -44,9 +44,9 @@ def describe(
     meter: Meter | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
-    """A record without its outputs, which are added when the artefact is sealed.
+    """Return a record without its outputs, which are added when the artefact is sealed.
 
-    inputs: what was read, as name -> digest or artefact name.  facts: whatever else this stage has to say.
+    inputs: name -> digest or artefact name of what was read.  facts: further entries of this stage.
     """
     return {
         "schema": SCHEMA,
@@ -71,17 +71,17 @@ def describe(
 
 
 class Meter:
-    """Seconds and peak memory of each part of a stage, apart from one another; and what in them was not deterministic."""
+    """Measures seconds and peak memory of each part of a stage, and lists its non-deterministic operations."""
 
     def __init__(self) -> None:
-        code_state()  # as it is when the work begins, whatever is committed or checked out meanwhile
+        code_state()  # cached now, so that later commits or checkouts do not change it
         self.figures: dict[str, dict[str, Any]] = {"seconds": {}, "peak_memory_bytes": {}, "peak_gpu_memory_bytes": {}}
         self.not_deterministic: list[str] = []
-        """Operations that torch has no deterministic algorithm for on this device."""
+        """Operations without a deterministic algorithm in torch on this device."""
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Measures what happens inside; a figure that this machine cannot give is null."""
+        """Measure the code inside.  A figure that this machine cannot measure is null."""
         resettable = reset_peak()
         start = time.perf_counter()
         with _noticing(self.not_deterministic):
@@ -93,7 +93,7 @@ class Meter:
 
 @contextmanager
 def _noticing(operations: list[str]) -> Iterator[None]:
-    """Gathers the names of operations for which torch warns that it cannot be deterministic."""
+    """Add the operations that torch warns are not deterministic to `operations`."""
     with python_warnings.catch_warnings():
         python_warnings.filterwarnings("always", message=_NOT_DETERMINISTIC.pattern)
         show = python_warnings.showwarning
@@ -110,16 +110,16 @@ def _noticing(operations: list[str]) -> Iterator[None]:
 
 
 def seal_of(content: Mapping[str, Any]) -> str:
-    """sha256 of the content as it reads back from JSON, whatever the layout, without its `seal`."""
+    """The sha256 of the content without its `seal`, independent of JSON layout."""
     plain = json.loads(json.dumps({key: value for key, value in content.items() if key != "seal"}, allow_nan=False))
     return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content with its own checksum as `seal`, by which a later change of any value shows."""
+    """Return the content with its checksum as `seal`, which reveals later changes."""
     return {**content, "seal": seal_of(content)}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """The value as JSON with a stable layout, durable on disk when this returns.  Not-a-number is refused."""
+    """Write the value as JSON with a stable layout.  It is on disk when this returns.  Raises ValueError for NaN."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -21,7 +21,7 @@ from lora_ns.store.paths import Store
 
 @dataclass(frozen=True)
 class Run:
-    """A resolved config in a store.  Its names are found at first use, and raise ConfigError where they cannot be."""
+    """A resolved config in a store.  Names are computed at first use, and may raise ConfigError."""
 
     config: RunConfig
     store: Store
@@ -46,7 +46,7 @@ class Run:
 
     @cached_property
     def rows(self) -> Path:
-        """data/raw/<dataset>-<digest>/ of its own data set."""
+        """data/raw/<dataset>-<digest>/ of the run's training data set."""
         return self.store.rows(self.config.dataset)
 
     @cached_property
@@ -55,40 +55,40 @@ class Run:
 
     @property
     def training_data(self) -> list[DatasetConfig]:
-        """The data sets that decide what is trained on: the config's own, then those that are held out."""
+        """The data sets that determine the training rows: the config's, then the held-out ones."""
         return [self.config.dataset, *(evaluation.dataset for evaluation in self.held_out)]
 
     @property
     def tokens_inputs(self) -> list[Path]:
-        """The records of rows and base model that tokens are made from."""
+        """The records of the rows and the base model that the tokens are made from."""
         folders = dict.fromkeys(self.store.rows(dataset) for dataset in self.training_data)
         return [*(folder / "record.json" for folder in folders), *self.base_records]
 
     @cached_property
     def model_identity(self) -> dict[str, Any]:
-        """What determines the base model's weights and tokenizer."""
+        """The values that determine the base model's weights and tokenizer."""
         return self.store.model_identity(self.config.model)
 
     @cached_property
     def base_folder(self) -> Path | None:
-        """The builtin base model's; None where the base is not ours to make."""
+        """The folder of a builtin base model.  None for any other base model."""
         name = self.config.model.name_or_path
         return self.store.base_model(name) if name.startswith("builtin:") else None
 
     @cached_property
     def download(self) -> Path | None:
-        """The note that a hub's base model is on this machine, whether it is there or not; None of any other base."""
+        """The path of the download note of a hub model, which may not exist yet.  None for any other base model."""
         return self.store.download(self.config.model)
 
     @property
     def base_records(self) -> list[Path]:
-        """What says that the base model is here; nothing of one in a folder."""
+        """The record or download note of the base model.  Empty for a model in a local folder."""
         found = self.base_folder / "record.json" if self.base_folder is not None else self.download
         return [] if found is None else [found]
 
     @cached_property
     def digest(self) -> str:
-        """Covers all that determines the adapter."""
+        """The digest of all that determines the adapter."""
         return digest_of(adapter_identity(self.config, self.tokens_digest, self.model_identity))
 
     @cached_property
@@ -132,7 +132,7 @@ class Run:
         return self.store.root / "results/merged" / f"{self.name}-{self.merged_digest}"
 
     def write_file(self) -> Path:
-        """The run file, written where it is missing or says something else."""
+        """Write the run file if it is missing or differs.  Returns its path."""
         for dataset in self.training_data:
             self.store.local_files.remember(dataset)
         self.store.local_files.remember_model(self.config.model)
@@ -141,7 +141,7 @@ class Run:
 
     @cached_property
     def evaluations(self) -> list[EvaluationRequest]:
-        """The benchmarks that its config asks."""
+        """The evaluation requests of the config's benchmarks."""
         return [self.evaluation(entry) for entry in self.config.evaluation.benchmarks]
 
     def evaluation(self, entry: BenchmarkEntry) -> EvaluationRequest:
@@ -150,12 +150,12 @@ class Run:
 
     @property
     def score_names(self) -> list[str]:
-        """<run>/<evaluation> of each of its scores."""
+        """The names <run>/<evaluation> of its scores."""
         return [f"{self.name}/{evaluation.name}" for evaluation in self.evaluations]
 
     @property
     def scores(self) -> list[Path]:
-        """Its score files, whether they are there or not."""
+        """Its score files, which may not exist yet."""
         return [self.score(evaluation) for evaluation in self.evaluations]
 
     def score(self, evaluation: EvaluationRequest) -> Path:
@@ -167,13 +167,13 @@ class Run:
         return self.store.predictions(self.name, evaluation.name)
 
     def asked(self, entries: Sequence[BenchmarkEntry], **changes: Any) -> Run:
-        """The run with other benchmarks."""
+        """Return the run with other benchmarks.  changes: other fields of the `evaluation` section."""
         asked = self.config.evaluation.model_copy(update={"benchmarks": list(entries), **changes})
         return Run(self.config.model_copy(update={"evaluation": asked}), self.store)
 
 
 def find_run(word: str, store: Store) -> str:
-    """A run's name from its name, a unique beginning of it, or the path of something that it made."""
+    """Return a run's name, given the name, a unique prefix, or the path of one of its files.  Raises ConfigError."""
     known = sorted(path.stem for path in store.run_file("any").parent.glob("*.yaml"))
     parts = Path(word).parts
     named = [run for run in known if run in {word, *parts, Path(word).stem}]

@@ -1,8 +1,7 @@
-"""Where rows come from: the hub, local files, builtin generators.
+"""Sources of rows: the hub, local files, builtin generators.
 
-identity(dataset)   what determines the rows, for their digest; reads no row
-load(dataset)       the rows themselves: {train, validation, test} as tables, and what was noticed
-read(folder, split) the rows again, once they are an artefact; batches(…) the same, a part at a time
+load(dataset)       the rows of train, validation and test as tables, and warnings
+read(folder, split) one split of a rows artefact; batches(…) the same in parts
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from lora_ns.data.sources import builtin, hub, local
 from lora_ns.errors import DataError
 
 if TYPE_CHECKING:
-    import pyarrow as pa  # a quarter of a second, which who only asks for identities need not wait
+    import pyarrow as pa  # its import takes 0.25 s
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass
 class Rows:
-    """Rows by split (`test` is the dataset's eval_split), and notes for the record."""
+    """Rows by split (`test` is the data set's eval_split), and warnings for the record."""
 
     tables: dict[str, pa.Table]
     warnings: list[str] = field(default_factory=list)
 
 
 def load(dataset: DatasetConfig) -> Rows:
-    """The rows of each split, limited and held out as the config says.  Raises DataError."""
+    """Return the rows of each split, with the config's limits and hold-outs.  Raises DataError."""
     import pyarrow as pa
 
     warnings: list[str] = []
@@ -60,7 +59,7 @@ def load(dataset: DatasetConfig) -> Rows:
 
 
 def _by_role(found: Mapping[str, pa.Table], dataset: DatasetConfig, warnings: list[str]) -> dict[str, pa.Table]:
-    """The splits by what they are for; held out of train where the data has none."""
+    """Return the splits as train, validation and test.  Missing ones are held out of train."""
     train = found.get(dataset.train_split)
     test = found.get(dataset.eval_split)
     validation_name = dataset.validation_split or ("validation" if dataset.eval_split != "validation" else None)
@@ -87,7 +86,7 @@ def _no_split(dataset: DatasetConfig, wanted: str, found: Mapping[str, Any]) -> 
 
 
 def _hold_out(table: pa.Table, size: float, dataset: DatasetConfig, role: str) -> tuple[pa.Table, pa.Table]:
-    """(what stays, what is held out): `size` rows, or that share of them where below 1; chosen by seed, order kept."""
+    """Return (remaining rows, held-out rows), chosen by seed, in order.  size: rows, or a fraction below 1."""
     count = round(size * table.num_rows) if size < 1 else int(size)
     if not 0 < count < table.num_rows:
         raise DataError(f"dataset {dataset.name}: cannot hold {count} of {table.num_rows} train rows out for {role}.")
@@ -97,7 +96,7 @@ def _hold_out(table: pa.Table, size: float, dataset: DatasetConfig, role: str) -
 
 
 def _sample(table: pa.Table, limit: int | None, seed: int, role: str) -> pa.Table:
-    """At most `limit` rows: a seeded sample in the order of the data, never its first rows."""
+    """Return at most `limit` rows: a seeded random sample in the order of the data."""
     if limit is None or limit >= table.num_rows:
         return table
     return table.take(sorted(_choose(table.num_rows, limit, seed, f"{role} limit")))
@@ -108,9 +107,9 @@ def _choose(total: int, count: int, seed: int, purpose: str) -> list[int]:
 
 
 def read(folder: Path, split: str, columns: Mapping[str, str | None]) -> pa.Table:
-    """One split of a rows artefact, with the config's own column names beside the data's (`renamed`).
+    """Return one split of a rows artefact, with the config's column names added (`renamed`).
 
-    Raises DataError for a split or a column that is not there.
+    Raises DataError for a missing split or column.
     """
     import pyarrow.parquet as parquet
 
@@ -118,7 +117,7 @@ def read(folder: Path, split: str, columns: Mapping[str, str | None]) -> pa.Tabl
 
 
 def batches(folder: Path, split: str, columns: Mapping[str, str | None], size: int) -> Iterator[pa.Table]:
-    """`read`, so many rows at a time: the split is never in memory as a whole."""
+    """Yield the rows of `read` in batches of `size`, without loading the whole split."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -137,16 +136,16 @@ def _file_of(folder: Path, split: str) -> Path:
 
 
 def renamed(table: pa.Table, columns: Mapping[str, str | None]) -> pa.Table:
-    """The table with the config's own column names beside the data's.
+    """Return the table with the config's column names added to the data's.
 
-    columns: new name -> name in the data, None for a column that is not to be read; data that lacks the old name and has
-    the new one is left as it is, so that one config reads GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).
-    Raises DataError for a column that is not there.
+    columns: new name -> name in the data; None drops the column.  Data that has only the new name stays unchanged, so one
+    config can read GLUE's TSV files (`#1 String`) and the hub's copy (`sentence1`).
+    Raises DataError for a missing column.
     """
     found = {}
     for new, old in columns.items():
         if old in table.column_names:
-            found[new] = table.column(old)  # as the data has it, whatever other columns are to be called
+            found[new] = table.column(old)  # read before any renaming, so that names can be swapped
         elif old is not None and new not in table.column_names:
             raise DataError(f"dataset.columns.{new}: there is no column {old!r}; there are: {', '.join(table.column_names)}.")
     for new, old in columns.items():

@@ -1,7 +1,7 @@
-"""Rows that the project makes itself: seeded, split into train, validation and test, without overlap.
+"""Builtin data sets: generated rows, seeded, split into train, validation and test without overlap.
 
-A generator is a module with `draw(rng, index) -> row` (index: the row's number in its split), the `COLUMNS` whose texts
-may occur in one row only.  Its version stands in config/builtin.py.
+A generator is a module with `draw(rng, index) -> row` (index: the row's number in its split) and `COLUMNS`, the columns
+whose texts must be unique.  Its version is in config/builtin.py.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ GENERATORS: dict[str, ModuleType] = {
 }
 
 SPLITS = ("test", "validation", "train")
-"""In the order of drawing: more training rows leave the other splits as they were."""
+"""Order of drawing: train is last, so its size does not change the other splits."""
 
 _PATIENCE = 2000
-"""So many draws in a row without a new text: the generator is exhausted."""
+"""After this many rejected draws in a row, the generator counts as exhausted."""
 
 
 def generate(name: str, options: Mapping[str, Any] | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the splits train, validation and test of the generator `name`.
+    """Return the rows of train, validation and test of the generator `name`.
 
     options: num_train, num_validation, num_test, seed (`DATASET_DEFAULTS`); the same options give the same rows everywhere.
     No text of one row (its `COLUMNS`, compared by `normalised`) occurs in another row of any split.
-    Raises ConfigError for an unknown name or option, a value out of range, more rows than there are.
+    Raises ConfigError for an unknown name or option, a value out of range, or too many rows.
     """
     module = _generator(name)
     settings = _settings(name, options or {})
@@ -48,12 +48,12 @@ def generate(name: str, options: Mapping[str, Any] | None = None) -> dict[str, l
 
 
 def normalised(text: str) -> str:
-    """Lower case, words and numbers only: what two texts are compared by."""
+    """Return the text for comparison: words and numbers only, lower case."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
 def _draw_rows(module: ModuleType, name: str, rng: random.Random, count: int, seen: set[str]) -> list[dict[str, Any]]:
-    """`count` rows with texts not in `seen`, which grows by them."""
+    """Return `count` rows with texts that are not in `seen`, and add these to `seen`."""
     rows: list[dict[str, Any]] = []
     rejected = 0
     while len(rows) < count:

@@ -1,4 +1,4 @@
-"""Rows from the Hugging Face hub, by name and pinned revision; whole splits, or a stream of their first rows, shuffled."""
+"""Rows from the Hugging Face hub, by name and pinned revision: whole splits, or a shuffled stream of their first rows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SHUFFLE_BUFFER = 10_000
-"""Rows that a stream is shuffled over: it is never read to its end, so a sample of the whole is not to be had."""
+"""Shuffle buffer of a stream, in rows.  A stream is not read to its end, so it cannot be sampled as a whole."""
 
 
 def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
-    """Every split of the set that the config names, as tables.  Raises DataError with the hub's own reason."""
+    """Return the config's splits as tables, as far as they exist.  Raises DataError with the hub's reason."""
     import datasets
 
     validation = dataset.validation_split or "validation"
@@ -28,7 +28,7 @@ def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
         return {split: _split(dataset, split, available) for split in wanted if split in available}
     except DataError:
         raise
-    except Exception as error:  # the hub's client raises many kinds; each says what it could not do
+    except Exception as error:  # the hub's client raises many types
         reason = str(error).splitlines()[0] if str(error) else "no reason given"
         raise DataError(
             f"dataset.name: {dataset.name!r} is neither a local file or folder here nor could it be loaded from the hub: "
@@ -37,7 +37,7 @@ def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
 
 
 def _beside(name: str) -> str:
-    """The nearest file, where the name looks like one in a folder that is here."""
+    """A hint with the most similar file name, if `name` is a path in an existing folder."""
     folder = Path(name).parent
     return nearest(Path(name).name, [path.name for path in folder.iterdir()]) if folder.is_dir() and "/" in name else ""
 
@@ -60,7 +60,7 @@ def _split(dataset: DatasetConfig, split: str, available: Sequence[str]) -> pa.T
 
 
 def _stream_limit(dataset: DatasetConfig, split: str, available: Sequence[str]) -> int | None:
-    """Rows to read of a streamed split, with what is held out of train besides; None: all of them."""
+    """The number of rows to read from a streamed split, including rows to hold out of train.  None for all."""
     if split == dataset.eval_split:
         return dataset.max_eval_samples
     if split != dataset.train_split:

@@ -1,4 +1,4 @@
-"""Rows from local files: which files hold which split, their checksums, and their rows as tables."""
+"""Rows from local files, as tables by split."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 Parts = dict[str, dict[Path, "pa.Table"]]
-"""Split -> each of its files -> the rows there."""
+"""Split -> file -> its rows."""
 
 
 def parts(dataset: DatasetConfig, *, first: int | None = None) -> Parts:
-    """Every file's rows.  first: at most so many of each file.  Raises DataError that names file and line."""
+    """Return the rows of every file.  first: maximum rows per file.  Raises DataError with file and line."""
     from lora_ns.data.sources.reading import read
 
     return {
@@ -29,7 +29,7 @@ def parts(dataset: DatasetConfig, *, first: int | None = None) -> Parts:
 
 
 def joined(parts: Parts) -> dict[str, pa.Table]:
-    """Split -> the rows of all its files.  Raises DataError where two files hold a column in different kinds."""
+    """Return split -> the rows of all its files.  Raises DataError if a column has incompatible types in two files."""
     import pyarrow as pa
 
     tables = {}
@@ -42,7 +42,7 @@ def joined(parts: Parts) -> dict[str, pa.Table]:
 
 
 def _numbers_alike(tables: list[pa.Table]) -> list[pa.Table]:
-    """The tables with a column as text that holds whole numbers in one and others in another: else 18 became 18.0."""
+    """Return the tables with columns that mix integers and floats across files as text.  Otherwise 18 becomes 18.0."""
     import pyarrow as pa
 
     def holding(is_kind: Callable[[pa.DataType], bool]) -> set[str]:
@@ -61,12 +61,12 @@ def _with_text(table: pa.Table, name: str) -> pa.Table:
 
 
 def load(dataset: DatasetConfig) -> dict[str, pa.Table]:
-    """Split -> its rows.  Raises DataError that names file and line."""
+    """Return split -> its rows.  Raises DataError with file and line."""
     return joined(parts(dataset))
 
 
 def _unlike(files: Mapping[Path, pa.Table]) -> str | None:
-    """The first column that two files hold in kinds that cannot be one."""
+    """The fault of the first column with incompatible types in two files.  None if there is none."""
     import pyarrow as pa
 
     seen: dict[str, tuple[Path, pa.Field]] = {}
@@ -81,7 +81,7 @@ def _unlike(files: Mapping[Path, pa.Table]) -> str | None:
 
 
 def lacking_columns(parts: Parts) -> dict[Path, list[str]]:
-    """File -> the columns that it lacks and another file of its split has; they are empty in its rows."""
+    """Return file -> columns that only other files of its split have.  They are null in its rows."""
     lacking = {}
     for files in parts.values():
         everything = list(dict.fromkeys(name for table in files.values() for name in table.column_names))

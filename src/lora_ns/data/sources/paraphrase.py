@@ -1,11 +1,11 @@
-"""Pairs of sentences that say the same or do not, in MRPC's format.
+"""Sentence pairs with the same or a different meaning, in MRPC's format.
 
     sentence1  The firm bought the house in Boston on Monday.
     sentence2  On Monday, the home in Boston was purchased by the company.
     label      1 (equivalent)
 
-Both sentences tell of one event, in other words and another order; in a pair that is not equivalent one or two of the
-event's parts differ.  Columns and label names are those of MRPC in GLUE (Dolan and Brockett 2005).
+The sentences of an equivalent pair describe one event with other words and word order.  In other pairs one or two parts
+of the event differ.  Columns and label names are those of MRPC in GLUE (Dolan and Brockett 2005).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 COLUMNS = ("sentence1", "sentence2")
 
 Event = dict[str, int]
-"""Part of the event -> which of its meanings."""
+"""Part of the event -> index of its meaning."""
 
 PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "agent": (("company", "firm"), ("doctor", "physician"), ("lawyer", "attorney"), ("writer", "author"),
@@ -29,10 +29,10 @@ PARTS: dict[str, tuple[tuple[str, ...], ...]] = {
     "place": (("Boston",), ("Paris",), ("Rome",), ("Cairo",), ("Lima",), ("Oslo",)),
     "day": (("Monday",), ("Tuesday",), ("Wednesday",), ("Thursday",), ("Friday",), ("Saturday",)),
 }  # fmt: skip
-"""Part -> its meanings, each with the words for it."""
+"""Part -> its meanings, each as a tuple of synonyms."""
 
 PARTICIPLES = {"hid": "hidden"}
-"""Where it differs from the past tense."""
+"""Past tense -> participle, if they differ."""
 
 ORDERS = (
     "The {agent} {verb} the {object} in {place} on {day}.",
@@ -43,7 +43,7 @@ ORDERS = (
 
 
 def draw(rng: random.Random, index: int) -> dict[str, Any]:
-    """One pair; even rows are not equivalent, odd rows are."""
+    """Return one pair.  Odd rows are equivalent, even rows are not."""
     label = index % 2
     event = {part: rng.randrange(len(meanings)) for part, meanings in PARTS.items()}
     other = dict(event) if label else _changed(rng, event)
@@ -57,7 +57,7 @@ def draw(rng: random.Random, index: int) -> dict[str, Any]:
 
 
 def _changed(rng: random.Random, event: Event) -> Event:
-    """The event with one or two parts of another meaning."""
+    """Return the event with one or two parts changed."""
     changed = dict(event)
     for part in rng.sample(tuple(PARTS), rng.randint(1, 2)):
         others = [meaning for meaning in range(len(PARTS[part])) if meaning != event[part]]

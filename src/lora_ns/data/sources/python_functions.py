@@ -1,12 +1,12 @@
-"""Short Python functions from instructions, with tests in the manner of MBPP (Austin et al. 2021, arXiv 2108.07732).
+"""Short Python functions from instructions, with tests as in MBPP (Austin et al. 2021, arXiv 2108.07732).
 
     instruction  Write a function find_value that takes x and returns x plus 3.
     output       def find_value(x):
                      return x + 3
     test_list    ["assert find_value(2) == 5", …]
 
-The tests' expected values come from the function itself, and the tests of a row tell its function from every other that
-the signature allows.  Every assert reads `call(literals) == literal`.
+The expected values are computed by the function.  The tests of a row fail for every other function of the same signature.
+Every assert has the form `call(literals) == literal`.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ BEHAVIOURS: dict[str, tuple[tuple[str, str], ...]] = {
         ("the first {k} letters of text", "text[:{k}]"),
     ),
 }
-"""Signature -> (what is returned in words, the expression); {k} is a constant."""
+"""Signature -> (the result in words, the expression); {k} is a constant."""
 
 
 def draw(rng: random.Random, index: int) -> dict[str, Any]:
-    """One instruction, its function, and tests that the function passes."""
+    """Return one row: instruction, function, and tests that it passes."""
     signature = rng.choice(tuple(BEHAVIOURS))
     words, expression = rng.choice(BEHAVIOURS[signature])
     constant = rng.randint(SMALLEST_CONSTANT, LARGEST_CONSTANT)
@@ -84,7 +84,7 @@ def draw(rng: random.Random, index: int) -> dict[str, Any]:
 
 
 def _tests(rng: random.Random, name: str, signature: str, expression: str, constant: int) -> list[str]:
-    """Asserts that this function passes, and that every other function of the signature and every constant fail."""
+    """Return asserts that only this function passes, among all functions of the signature with all constants."""
     functions = _functions(signature)
     others = [function for text, function in functions.items() if text != expression]
     while True:
@@ -104,7 +104,7 @@ def _differs(function: Callable[..., Any], calls: list[list[Any]], expected: lis
 
 @cache
 def _functions(signature: str) -> dict[str, Callable[..., Any]]:
-    """Expression -> function, for all behaviours of a signature with all constants."""
+    """Return expression -> function, for all behaviours of a signature with all constants."""
     constants = range(SMALLEST_CONSTANT, LARGEST_CONSTANT + 1)
     expressions = (form.format(k=k) for _, form in BEHAVIOURS[signature] for k in constants)
     return {expression: eval(f"lambda {signature}: {expression}") for expression in expressions}

@@ -1,7 +1,7 @@
-"""One data file as a table: jsonl, json, csv, tsv, parquet, plain text by lines, each also gzipped.
+"""Read a data file as a table: jsonl, json, csv, tsv, parquet, plain text by lines, each also gzipped.
 
-GLUE's own TSV files hold unbalanced quotes and a byte-order mark: a tsv is read without quoting.  What stands in a csv or
-tsv is text, taken as it stands there: `007`, `1e5` and an id of twenty digits come out of it as they went in.
+A tsv is read without quoting, because GLUE's TSV files have unbalanced quotes.  A byte-order mark is skipped.  Values of
+a csv or tsv stay text: `007`, `1e5` and an id of twenty digits are not changed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from lora_ns.config.yaml_io import why_unreadable
 from lora_ns.errors import DataError
 
 LARGEST_INTEGER = 2**63 - 1
-"""Beyond it a whole number is kept as text: no column of numbers holds it."""
+"""Larger integers are stored as text, because they do not fit into int64."""
 
 
 def read(path: Path, kind: str, column_names: list[str] | None = None, *, first: int | None = None) -> pa.Table:
-    """The rows of one file.  first: at most so many.  Raises DataError that names the place."""
+    """Return the rows of one file.  first: maximum number of rows.  Raises DataError with file and line."""
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty.")
@@ -94,12 +94,12 @@ def _json_rows(file: IO[str], path: Path) -> list[dict[str, Any]]:
 
 
 def _constant(name: str) -> float | None:
-    """NaN is how some writers say null; the infinities are numbers."""
+    """Return a JSON constant's value.  NaN counts as null, because some writers use it so."""
     return None if name == "NaN" else float(name)
 
 
 def _as_table(rows: Sequence[dict[str, Any]], path: Path) -> pa.Table:
-    """The rows with every key of any of them.  Raises DataError that names the column and row that do not fit."""
+    """Return the rows as a table with the keys of all rows.  Raises DataError with the column and row that do not fit."""
     same = _same_keys(rows)
     if not same[0]:
         raise DataError(f"{path}: its rows have no columns.")
@@ -111,9 +111,10 @@ def _as_table(rows: Sequence[dict[str, Any]], path: Path) -> pa.Table:
 
 
 def _same_keys(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every row with every key, so that a key of later rows only is not lost; as text what no one column can hold as it is.
+    """Return the rows with the keys of all rows, because Arrow reads the first row's keys only.
 
-    That is a mixture of text and numbers, and one of whole numbers and others: as numbers, 18 beside 2.5 would be 18.0.
+    Columns that mix text and numbers, or integers and floats, become text.  As numbers, 18 in a column with 2.5 would
+    become 18.0.
     """
     keys = list(dict.fromkeys(key for row in rows for key in row))
     mixed = {key for key in keys if _is_mixed(row.get(key) for row in rows)}
@@ -135,7 +136,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _misfit(rows: Sequence[dict[str, Any]]) -> str | None:
-    """The first column whose values are of two kinds, with the rows; or a text that is none."""
+    """The fault of the first column with two kinds of values or with invalid text.  None if there is none."""
     for key in rows[0]:
         kinds: dict[str, int] = {}
         for number, row in enumerate(rows, start=1):
@@ -172,7 +173,7 @@ def _kind(value: Any) -> str:
 
 
 def _read_lines(path: Path, first: int | None) -> pa.Table:
-    """One row a line with text on it, column `text`."""
+    """Return one row per non-empty line, in the column `text`."""
     with _open(path) as file:
         lines = list(islice((line.rstrip("\n") for line in file if line.strip()), first))
     if not lines:
@@ -215,7 +216,7 @@ def _read_separated(path: Path, kind: str, column_names: list[str] | None, first
 
 
 def _refuse_repeated(path: Path, kind: str) -> None:
-    """Raises DataError where the header names a column twice, of which only one would be read."""
+    """Raises DataError if the header names a column twice, because only one of them would be read."""
     with _open(path) as file:
         tabs = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         header = next(tabs if kind == "tsv" else csv.reader(file), [])

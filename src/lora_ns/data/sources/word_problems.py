@@ -13,7 +13,7 @@ from __future__ import annotations
 import random
 
 COLUMNS = ("question",)
-"""Texts of a row that no other row may share."""
+"""Columns whose texts must be unique."""
 
 NAMES = ("Anna", "Ben", "Cara", "Dan", "Ella", "Finn", "Gina", "Hugo", "Iris", "Jack", "Kate", "Leo", "Mia", "Noah",
          "Olga", "Paul", "Rosa", "Sam", "Tina", "Will")  # fmt: skip
@@ -28,20 +28,20 @@ LARGEST_FACTOR = 5
 
 
 def draw(rng: random.Random, index: int) -> dict[str, str]:
-    """One problem: a change (half of them), two changes, a sum of two owners, or equal groups."""
+    """Return one problem: a change (half of them), two changes, a sum of two owners, or equal groups."""
     kind = rng.choice((_one_change, _one_change, _one_change, _two_changes, _two_owners, _equal_groups))
     return kind(rng)
 
 
 def _change(rng: random.Random, have: int) -> tuple[str, str, int]:
-    """(verb, sign, amount) of an event that never leaves less than nothing."""
+    """Return (verb, sign, amount) of an event that leaves at least one thing."""
     if have < 2 or rng.random() < 0.5:
         return rng.choice(GAINS), "+", rng.randint(1, LARGEST_CHANGE)
     return rng.choice(LOSSES), "-", rng.randint(1, min(have - 1, LARGEST_CHANGE))
 
 
 def _step(left: int, sign: str, right: int) -> tuple[str, int]:
-    """`7+5=12` and its value."""
+    """Return a calculation such as `7+5=12`, and its value."""
     value = {"+": left + right, "-": left - right, "*": left * right}[sign]
     return f"{left}{sign}{right}={value}", value
 

@@ -1,1 +1,1 @@
-"""The built-in base models: small, and pretrained here."""
+"""The builtin base models: small models pretrained by this project."""

@@ -1,8 +1,8 @@
-"""What the base models are made from: their specifications, and the texts that they read.
+"""Pretraining texts of the builtin base models.
 
-The texts share words, arithmetic, Python and synonyms with the tasks, and not their form: no `####`, no `Question:` or
-`Instruction:`, other sentences for the same events, in part other words for the same code.  What is left to learn from a
-task's rows is how it asks and how it wants to be answered.
+The texts share words, arithmetic, Python and synonyms with the tasks, but not their format.  They have no `####`, no
+`Question:` or `Instruction:`, other sentences for the same events, and some other words for the same code.  So fine-tuning
+has to learn a task's prompt and answer format.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lora_ns.data.sources import paraphrase, python_functions, word_problems
 
 
 def pages(seed: int) -> Iterator[str]:
-    """Endless documents for the causal model: pages of worked problems, of functions, and of sums."""
+    """Yield endless documents for the causal model: pages of worked problems, of functions, and of sums."""
     rng = random.Random(f"pages/{seed}")
     while True:
         yield rng.choices((_story_page, _code_page, _sums), weights=(5, 3, 2))[0](rng)
 
 
 def briefs(seed: int) -> Iterator[tuple[str, str, int]]:
-    """Endless (text, next text, does it follow) for the encoder: short reports of one event."""
+    """Yield endless (text, next text, 1 if both report the same event) for the encoder."""
     rng = random.Random(f"briefs/{seed}")
     while True:
         event = _event(rng)
@@ -31,28 +31,28 @@ def briefs(seed: int) -> Iterator[tuple[str, str, int]]:
 
 
 # ---- pages -----------------------------------------------------------------------------------------------------------
-# Each page keeps to a manner of its own, so the model learns to take the manner from what stands before: that is what
-# a trained prefix or prompt can steer.
+# Each page has one style throughout, so the model learns to take the style from the context.  A trained prefix or prompt
+# can use this.
 
 LABELS = ("Story", "Case", "Item", "Note", "Given", "Facts", "Page", "Part", "Task", "Text", "Work", "Try", "Think",
           "Total", "Result", "Reply", "End", "Value", "Out", "Then", "So", "Now")  # fmt: skip
 SIGNS = ("==", "**", "##", "=>", "->", "--", "%%", "~~", "++")
 MARKS = tuple(left + right for left in SIGNS for right in ("",) * 9 + SIGNS if left + right != "####")
-"""What stands before a result: half of them single, half of them double."""
+"""Marks before a result: half of them single, half of them double."""
 
 RECKONINGS = ("{step}.", "that is {step}.", "{who} {has} {step} {thing}.", "it comes to {step} {thing}.",
               "there are {step} {thing}.", "{who} {has} {step}.")  # fmt: skip
 
 
 def _labels(rng: random.Random) -> tuple[str, str]:
-    """Two labels with their punctuation, such as `Case:` and `Result:`; the second may be missing."""
+    """Return two labels with punctuation, such as `Case:` and `Result:`.  The second may be empty."""
     first, second = rng.sample(LABELS, 2)
     stop = rng.choice((":", ":", ".", " -", " >"))
     return f"{first}{stop}", rng.choice((f"{second}{stop}", f"{second}{stop}", ""))
 
 
 def _story_page(rng: random.Random) -> str:
-    """Two or three worked problems: the story, the calculation, the result behind a mark."""
+    """Return two or three worked problems: story, calculation, and the result after a mark."""
     first, second = _labels(rng)
     mark = rng.choice(MARKS)
     joint = rng.choice(("\n", "\n", " "))
@@ -78,7 +78,7 @@ def _capital(text: str) -> str:
 
 
 Worked = tuple[str, str, str, str, list[str], int]
-"""(story, question, who has them, the things, calculations, result)."""
+"""(story, question, owner, things, calculations, result)."""
 
 
 def _changes(rng: random.Random) -> Worked:
@@ -128,7 +128,7 @@ def _step(left: int, sign: str, right: int) -> tuple[str, int]:
 
 
 def _sums(rng: random.Random) -> str:
-    """A page of sums, in figures or in words."""
+    """Return a page of sums, in digits or in words."""
     write = rng.choice((_sum_in_figures, _sum_in_figures, _sum_in_words))
     return rng.choice(("\n", ", ", ". ")).join(write(rng) for _ in range(rng.randint(6, 10)))
 
@@ -175,7 +175,7 @@ OTHER_WORDS = {
     "each of items times {k}": "items, each times {k}",
     "the number of letters in text": "how many letters in text",
 }
-"""Where these pages say otherwise than the task what a function returns."""
+"""The task's words for a function's result -> other words for these pages."""
 
 WISHES = (
     "{name} gives {words}",
@@ -192,7 +192,7 @@ WISHES = (
 
 
 def _code_page(rng: random.Random) -> str:
-    """Two or three functions, each after what it is to do."""
+    """Return two or three functions, each after its description."""
     first, second = _labels(rng)
     asked = rng.choice(WISHES)
     joint = rng.choice(("\n", "\n", "\n\n"))
@@ -213,7 +213,7 @@ def _code_page(rng: random.Random) -> str:
 # ---- briefs ----------------------------------------------------------------------------------------------------------
 
 SHARED = 0.3
-"""Chance of each part of another event to be that of the first: so near are those that do not follow."""
+"""Probability that a non-following event shares a given part with the first event."""
 
 BRIEFS = (
     "Reports from {place}: the {agent} {verb} a {object}, {day}.",
@@ -229,7 +229,7 @@ def _event(rng: random.Random) -> dict[str, int]:
 
 
 def _another(rng: random.Random, event: dict[str, int]) -> dict[str, int]:
-    """Another event, with some parts in common."""
+    """Return another event that shares some parts."""
     other = _event(rng)
     return {part: (event if rng.random() < SHARED else other)[part] for part in event}
 

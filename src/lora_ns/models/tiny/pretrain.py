@@ -52,7 +52,7 @@ def pretrain(name: str, out: Path, *, threads: int = 1, progress: Progress | Non
 
 
 def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:
-    """`pretrain` for any specification of the form of those in `BASE_MODELS`."""
+    """Run `pretrain` for any specification with the form of the values of `BASE_MODELS`."""
     started = time.perf_counter()
     threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -112,7 +112,7 @@ def _causal_lm(spec: Mapping[str, Any]) -> tuple[PreTrainedTokenizerFast, PreTra
 def _packed_batches(
     documents: Iterator[str], tokenizer: PreTrainedTokenizerFast, shape: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Documents end to end, cut into blocks; input_ids and labels [batch, sequence]."""
+    """Yield concatenated documents cut into blocks: input_ids and labels [batch, sequence]."""
     block = shape["batch_size"] * shape["sequence_length"]
     stream: list[int] = []
     while True:
@@ -155,10 +155,10 @@ def _encoder(spec: Mapping[str, Any]) -> tuple[PreTrainedTokenizerFast, PreTrain
 def _masked_batches(
     pairs: Iterator[tuple[str, str, int]], tokenizer: PreTrainedTokenizerFast, shape: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """BERT's two tasks (Devlin et al. 2019, section 3.1), [batch, sequence]: masked words, and does the second follow.
+    """Yield batches [batch, sequence] for BERT's masked words and next sentence tasks (Devlin et al. 2019, section 3.1).
 
-    A chosen token becomes [MASK] (80 %), another token (10 %) or stays (10 %).  Positions start anywhere, so that a
-    text moved by virtual tokens looks familiar.
+    A chosen token becomes [MASK] (80 %), another token (10 %) or stays (10 %).  Positions start at a random offset, so
+    that the model can handle texts shifted by virtual tokens.
     """
     length = shape["sequence_length"]
     shifts = shape["largest_shift"]
@@ -187,7 +187,7 @@ def _masked_batches(
 
 
 def _byte_level_bpe(texts: Iterator[str], spec: Mapping[str, Any], specials: list[str], lowercase: bool = False) -> Tokenizer:
-    """Byte-level BPE whose digits stand alone; the special tokens have the first ids."""
+    """Train a byte-level BPE tokenizer with single digits.  Special tokens have the first ids."""
     tokenizer = Tokenizer(models.BPE(unk_token=specials[0]))
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
@@ -218,9 +218,9 @@ def _wrapped(core: Tokenizer, spec: Mapping[str, Any], specials: dict[str, str],
 def _fit(
     model: PreTrainedModel, batches: Iterator[dict[str, Any]], shape: Mapping[str, Any], progress: Progress | None
 ) -> tuple[list[float], int]:
-    """Muon for the layers' matrices, AdamW for the rest; warm-up, then constant, then linear decay to nothing.
+    """Train with Muon for the layers' matrices and AdamW for the rest: warm-up, constant rate, linear decay to zero.
 
-    Returns the loss of each step and how many tokens were read.
+    Returns the loss of each step and the number of tokens.
     """
     steps = shape["steps"]
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layer" in name]
@@ -255,7 +255,7 @@ def _fit(
 
 
 def loss_of(model: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """The model's own loss (nats), with an encoder's logits at masked positions only, one in seven."""
+    """The model's loss in nats.  An encoder's logits are computed at masked positions only (one in seven)."""
     if "next_sentence_label" not in batch:
         return model(**batch).loss
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "next_sentence_label")}
