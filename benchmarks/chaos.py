@@ -24,7 +24,7 @@ from pathlib import Path
 
 from lora_ns.config import RunConfig, load_config
 from lora_ns.errors import LoraNsError
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.store.artifact import is_finished, read_record
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
@@ -93,7 +93,7 @@ def main() -> int:
     asked = parser.parse_args()
     end, chance = time.monotonic() + 60 * asked.minutes, random.Random(asked.seed)
     config = load_config(asked.config, {"training": SETTINGS}, asked.method)
-    prepare_engines(config)
+    prepare_imports(config)
     importlib.import_module("lora_ns.training.train")  # before the forks
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))

@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.store.environment import hardware, package_versions
 from lora_ns.store.run import Run
 
-prepare_engines()
+prepare_imports()
 
 import psutil  # noqa: E402
 import torch  # noqa: E402

@@ -25,7 +25,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from lora_ns.config import RunConfig, load_config
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.pipeline import make_tokens
@@ -89,7 +89,7 @@ def main() -> None:
             }
             task, method = Path("configs/demo/word_problems.yaml"), Path("configs/methods/lora.yaml")
             configs.append(load_config(task, {**rate, "seed": place // 2}, method))
-        prepare_engines(*configs)
+        prepare_imports(*configs)
         make_tokens(Run(configs[0], store), quiet=True)
         files = [Run(config, store).write_file() for config in configs]
         adapters = [store.adapter(Run(config, store).name) for config in configs]

@@ -300,9 +300,9 @@ def main() -> None:
     """Prints the page; half a minute."""
     from tempfile import TemporaryDirectory
 
-    from lora_ns.models.imports import prepare_engines
+    from lora_ns.models.imports import prepare_imports
 
-    prepare_engines()
+    prepare_imports()
     with TemporaryDirectory() as folder:
         print(page(list(survey(Path(folder))), Path(__file__).parents[1] / "configs/methods"), end="")
 

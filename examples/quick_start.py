@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lora_ns.config import load_config, parse_overrides
 from lora_ns.errors import LoraNsError
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.pipeline import make_adapter, make_score
@@ -24,7 +24,7 @@ def main(words: list[str]) -> None:
     path = Path(words.pop(0) if words and "=" not in words[0] else "configs/template.yaml")
     config = load_config(path, parse_overrides(words))
     run = Run(config, Store())
-    prepare_engines(config)
+    prepare_imports(config)
 
     adapter = make_adapter(run)
     print("adapter:", adapter)

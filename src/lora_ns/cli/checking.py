@@ -19,7 +19,7 @@ from lora_ns.config.recommendations import departures, far_off
 from lora_ns.config.trackers import missing_trackers
 from lora_ns.errors import ConfigError, InputError, LoraNsError
 from lora_ns.experiment.study import load_experiment
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.models.peft_config import check_peft_config
 from lora_ns.store.evaluation_file import read_evaluation
 from lora_ns.store.paths import Store
@@ -140,7 +140,7 @@ def _refused_by_peft(found: Mapping[Path, Described]) -> list[str]:
             seen.setdefault(json.dumps([config.task_type, peft.model_dump()], sort_keys=True), (file, config))
     if not seen:
         return []
-    prepare_engines(*(config for _, config in seen.values()))
+    prepare_imports(*(config for _, config in seen.values()))
     problems = []
     for file, config in seen.values():
         try:
@@ -155,7 +155,7 @@ def _looked_ahead(described: Described, store: Store) -> Iterator[tuple[str, boo
     if described.runs and not described.is_part:
         from lora_ns.workflow.preflight import look_ahead
 
-        prepare_engines(*described.runs)
+        prepare_imports(*described.runs)
         yield from ((finding.text, finding.fatal) for finding in look_ahead(described.runs, store))
     for config in described.runs:
         far = far_off(config)

@@ -17,7 +17,7 @@ from lora_ns.cli.options import ConfigOption, MethodOption, Overrides, QuietOpti
 from lora_ns.config import load_config, parse_overrides
 from lora_ns.config import merge as overlay
 from lora_ns.errors import ConfigError
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
@@ -52,7 +52,7 @@ def merge(
     given = overlay(parse_overrides(overrides or []), {"merge": stated} if stated else {})
     run = Run(load_config(config, given, method), Store())
     check_mergeable(run.config)
-    prepare_engines(run.config)
+    prepare_imports(run.config)
     if run.config.merge.adapters:
         make_base(run, quiet=quiet)
     else:
@@ -109,7 +109,7 @@ def infer(
     if sum(ways) != 1 or (input_file is None) != (output_file is None):
         raise ConfigError("infer takes one of --text, --chat, or --input-file with --output-file.")
     run = Run(load_config(config, parse_overrides(overrides or []), method), Store())
-    prepare_engines(run.config)
+    prepare_imports(run.config)
     make_base(run, quiet=quiet)
     subject = load_subject(run, adapter=adapter, base=base, raw=raw)
     if text:

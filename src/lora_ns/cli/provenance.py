@@ -51,14 +51,14 @@ def verify(
     if not targets:
         raise ConfigError("verify takes runs, experiment files, scores or cells; or --stored.")
     from lora_ns.config import load_config
-    from lora_ns.models.imports import prepare_engines
+    from lora_ns.models.imports import prepare_imports
     from lora_ns.provenance.verify.targets import requests_of, verify_all
 
     store = Store()
     requests = requests_of(targets, store)
     if sample is not None and sample < len(requests.runs):
         requests = requests.only(random.Random(seed).sample(sorted(requests.runs), sample))
-    prepare_engines(*(load_config(store.run_file(run)) for run in requests.runs if store.run_file(run).is_file()))
+    prepare_imports(*(load_config(store.run_file(run)) for run in requests.runs if store.run_file(run).is_file()))
     states: Counter[str] = Counter()
     lines = []
     for verified in verify_all(requests, store, tolerance=tolerance, from_scratch=from_scratch, keep=keep):

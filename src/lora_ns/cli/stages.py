@@ -15,7 +15,7 @@ from lora_ns.cli.options import ConfigOption, ConfigsOption, MarkerOption, Metho
 from lora_ns.config import RunConfig, load_config, parse_overrides
 from lora_ns.config.experiment_file import MAX_MEMBERS
 from lora_ns.errors import Busy, ConfigError, EvaluationError, LoraNsError
-from lora_ns.models.imports import keep_torch_away, prepare_engines
+from lora_ns.models.imports import keep_torch_away, prepare_imports
 from lora_ns.store.evaluation_file import EvaluationRequest, read_checked_evaluation, read_evaluation
 from lora_ns.store.model_files import folder_here
 from lora_ns.store.paths import Store
@@ -98,7 +98,7 @@ def train(
     """Train an adapter, or several at once.  Example: lora-ns train --config configs/gsm8k.yaml seed=1"""
     store = Store()
     runs = [Run(_config(file, method, overrides), store) for file in config]
-    prepare_engines(*(run.config for run in runs))
+    prepare_imports(*(run.config for run in runs))
     failed: list[LoraNsError] = []
 
     def done(run: Run, outcome: Path | LoraNsError) -> None:
@@ -141,7 +141,7 @@ def evaluate(
     """Score adapters on their benchmarks.  Example: lora-ns evaluate --config configs/gsm8k.yaml seed=1"""
     store = Store()
     runs = [Run(_config(path, method, overrides), store) for path in config]
-    prepare_engines(*(run.config for run in runs))
+    prepare_imports(*(run.config for run in runs))
     from lora_ns.evaluation.model_pool import BaseModelPool
 
     asked: dict[str, tuple[EvaluationRequest, list[Run]]] = {}

@@ -55,7 +55,7 @@ def places_of(questions: NDArray[np.uint64], known: NDArray[np.uint64]) -> list[
 
 
 @dataclass
-class Overlap:
+class Contamination:
     """The training rows with the same question as a held-back row (validation or test)."""
 
     held_back: dict[str, NDArray[np.uint64]]
@@ -65,7 +65,7 @@ class Overlap:
     """Key of `held_back` -> numbers of the training rows that share a question."""
 
     @classmethod
-    def of(cls, run: Run) -> Overlap:
+    def of(cls, run: Run) -> Contamination:
         """Return the check for a run, against the task's own validation and test rows that the config can read.
 
         Under the policies `drop` and `fail`, the run's benchmarks with data sets of their own are included.
@@ -102,7 +102,7 @@ class Overlap:
             if numbers
         ]
 
-    def fail_if_asked(self, dataset: str) -> None:
+    def fail_if_contaminated(self, dataset: str) -> None:
         """Raises DataError if rows are contaminated and the policy is `fail`."""
         for name, numbers in self.train_rows.items():
             if self.policy == "fail" and numbers:

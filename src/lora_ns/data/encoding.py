@@ -58,7 +58,7 @@ Result = list[Encoded] | Dropped
 
 def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None) -> list[list[int]]:
     """Return the prompts' token ids for generation: with opening special tokens, without a closing one."""
-    texts, spoken = texts_to_ask(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
+    texts, spoken = prompt_texts(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
     encoded = _ids(texts, tokenizer, special=not spoken)  # a chat template writes its own special tokens
     if spoken:
         return encoded
@@ -76,7 +76,7 @@ def _ids(texts: Sequence[str], tokenizer: Any, *, special: bool) -> list[list[in
     return [found.ids for found in core.encode_batch_fast(list(texts), add_special_tokens=special)]
 
 
-def texts_to_ask(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
+def prompt_texts(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
     """Return the prompts as text; a conversation ends in the generation prompt.  Raises DataError if a template fails."""
     texts = []
     for number, prompt in enumerate(prompts):
@@ -94,7 +94,7 @@ def encode_continuations(
     prompts: Sequence[Prompt], answers: Sequence[str], tokenizer: Any, chat: Chat | None = None
 ) -> list[tuple[list[int], list[int]]]:
     """Return (input_ids, [start, end] of the answer) for each prompt and answer, without an end-of-sequence token."""
-    joint = [prompt + answer for prompt, answer in zip(texts_to_ask(prompts, chat), answers, strict=True)]
+    joint = [prompt + answer for prompt, answer in zip(prompt_texts(prompts, chat), answers, strict=True)]
     prompt_ids = encode_prompts(prompts, tokenizer, chat)
     spoken = any(not isinstance(prompt, str) for prompt in prompts)
     joint_ids = tokenizer(joint, add_special_tokens=False)["input_ids"] if spoken else encode_prompts(joint, tokenizer)

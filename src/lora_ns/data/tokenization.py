@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lora_ns.config import RunConfig
 from lora_ns.data import sources
-from lora_ns.data.contamination import QUESTIONS, Overlap, hashes_of
+from lora_ns.data.contamination import QUESTIONS, Contamination, hashes_of
 from lora_ns.data.encoding import Dropped, Encoded, Result, encode_labelled, encode_rows
 from lora_ns.data.prompts import check_columns
 from lora_ns.data.tokenizer import check_end, load_tokenizer
@@ -100,7 +100,7 @@ def tokenize(run: Run) -> Path:
             tokenizer = load_tokenizer(config.model, run.store)
             if config.task_type == "causal_lm":
                 check_end(tokenizer, config.model)
-            overlap = Overlap.of(run)
+            overlap = Contamination.of(run)
         ledgers = {}
         with meter.part("tokenizing"):
             for split in [s for s in ("train", "validation") if (rows / f"{s}.parquet").is_file()]:
@@ -129,7 +129,7 @@ def _held_out(run: Run) -> dict[str, str]:
     return {f"held out {number}": name for number, name in enumerate(names, 1)}
 
 
-def _tokenize_split(rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Overlap) -> Ledger:
+def _tokenize_split(rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Contamination) -> Ledger:
     data = config.dataset
     ledger, questions, writer = Ledger(), list[NDArray[np.uint64]](), None
     with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink:
@@ -155,7 +155,7 @@ def _tokenize_split(rows: Path, split: str, config: RunConfig, tokenizer: Any, f
             writer.close()
     _fail_if_lossy(ledger, split, config)
     if split == "train":
-        overlap.fail_if_asked(str(data.name))
+        overlap.fail_if_contaminated(str(data.name))
         np.save(folder / QUESTIONS, np.unique(np.concatenate(questions)))
     return ledger
 

@@ -105,7 +105,7 @@ def _refuse_damaged(folder: Path, store: Store) -> None:
 
     What is somebody else's has no record to be checked against.
     """
-    if store.keeps(folder):
+    if store.contains(folder):
         load_verified(folder)
     elif is_finished(folder):
         load_verified(folder, elsewhere=True)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from lora_ns.data.chat_template import chat_of
-from lora_ns.data.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, texts_to_ask
+from lora_ns.data.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, prompt_texts
 from lora_ns.data.prompts import texts_of
 from lora_ns.errors import DataError, EvaluationError
 from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
@@ -60,7 +60,7 @@ def predict(
 
 def prompts_as_text(eval_set: EvalSet, tokenizer: Any) -> list[str]:
     """The prompts as the model reads them, chat template applied."""
-    return texts_to_ask(eval_set.prompts, chat_of(eval_set.dataset, tokenizer))
+    return prompt_texts(eval_set.prompts, chat_of(eval_set.dataset, tokenizer))
 
 
 def probe_logits(model: Any, tokenizer: Any, eval_set: EvalSet, count: int) -> Any:

@@ -222,7 +222,7 @@ def _bases(given: ExperimentFile, task: tuple[Entry, Mapping[str, Any]], store: 
     base = (MethodEntry(config="none"), {"method_name": "none", "peft": {"method": "none"}})
     run = _cell(given, task, base, store).run(given.seeds[0])
     text = given.general_text
-    return [run.asked([text])] if text and run.config.task_type == "causal_lm" else []
+    return [run.with_benchmarks([text])] if text and run.config.task_type == "causal_lm" else []
 
 
 @contextmanager

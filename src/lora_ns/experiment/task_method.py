@@ -58,7 +58,7 @@ class TaskMethod:
             )
         runs = [Run(config.model_copy(update={"seed": seed}), self.store) for seed in seeds]
         if self.text is not None and config.task_type == "causal_lm":
-            runs = [run.asked([*config.evaluation.benchmarks, self.text]) for run in runs]
+            runs = [run.with_benchmarks([*config.evaluation.benchmarks, self.text]) for run in runs]
         _ = [(run.name, run.evaluations) for run in runs]  # digests now, so that what cannot be found is said with the rest
         return runs
 
@@ -74,7 +74,7 @@ class TaskMethod:
                 f"{self.where}: tune: evaluation.split is validation, so the tables would compare on the very rows that "
                 "settings were chosen on; leave it out, and the test rows are asked."
             )
-        run = run.asked([entry], split="validation")
+        run = run.with_benchmarks([entry], split="validation")
         if (problem := without_validation_rows(run.evaluations[0].dataset, self.store.remembered)) is not None:
             raise ConfigError(f"{self.where}: tune: there are no rows to choose settings on: {problem}")
         return Trial(config.task_name, config.method, setting, run)

@@ -12,7 +12,7 @@ from typing import Any
 
 from lora_ns.config import MergeConfig
 from lora_ns.errors import ConfigError
-from lora_ns.models.adapter import load_adapter, put_beside
+from lora_ns.models.adapter import add_adapter, load_adapter
 
 DEFAULT_DENSITY = 0.5
 
@@ -32,7 +32,7 @@ def stack(base: Any, adapters: Sequence[Path], base_name: str) -> Any:
         _check_adds_up(folder, config)
     model = load_adapter(base, adapters[0], base_name, name="0")
     for number, folder in enumerate(adapters[1:], start=1):
-        put_beside(model, folder, base_name, name=str(number))
+        add_adapter(model, folder, base_name, name=str(number))
     return model
 
 

@@ -154,7 +154,7 @@ def load_adapter(base: Any, adapter: Path, base_name: str, *, name: str = "defau
         return _prepared(PeftModel.from_pretrained(base, str(adapter), adapter_name=name))
 
 
-def put_beside(model: Any, adapter: Path, base_name: str, *, name: str) -> None:
+def add_adapter(model: Any, adapter: Path, base_name: str, *, name: str) -> None:
     """Load one more PEFT adapter into a PEFT model, under `name`.  Raises DataError if the adapter does not fit."""
     with _reading(adapter, base_name):
         model.load_adapter(str(adapter), adapter_name=name)

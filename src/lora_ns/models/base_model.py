@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lora_ns.config import ModelConfig, RunConfig
 from lora_ns.data.tokenizer import load_tokenizer
 from lora_ns.errors import ConfigError, DataError
-from lora_ns.models.imports import keep_imports
+from lora_ns.models.imports import freeze_imports
 from lora_ns.store.model_files import hub_files, location, not_loaded
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
@@ -28,7 +28,7 @@ def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    keep_imports()
+    freeze_imports()
     config, model = run.config, run.config.model
     arguments: dict[str, Any] = {
         "revision": model.revision if place is None else None,

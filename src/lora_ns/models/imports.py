@@ -17,7 +17,7 @@ WHILE_IMPORTING = 100_000
 """Garbage collection threshold during imports, which make a million objects that all stay."""
 
 
-def prepare_engines(*configs: RunConfig) -> None:
+def prepare_imports(*configs: RunConfig) -> None:
     """Block imports of libraries that no run uses, and silence the others.  Call it before importing any of them."""
     gc.set_threshold(WHILE_IMPORTING)
     if not any(uses_bitsandbytes(config) for config in configs):
@@ -33,7 +33,7 @@ def prepare_engines(*configs: RunConfig) -> None:
     warnings.filterwarnings("ignore", module=r"(torch|transformers|trl|peft|accelerate)\..*")
 
 
-def keep_imports() -> None:
+def freeze_imports() -> None:
     """Exclude imported objects from garbage collection, which transformers runs at every start of training."""
     gc.set_threshold(*USUAL)
     _freeze()

@@ -81,7 +81,7 @@ class Store:
         """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
         return self.root / "results/predictions" / run / f"{evaluation}.jsonl"
 
-    def keeps(self, folder: Path) -> bool:
+    def contains(self, folder: Path) -> bool:
         """Whether a folder is one of this store's adapters or merged models, by its path."""
         places = ("results/adapters", "results/merged")
         return folder.resolve().parent in [(self.root / place).resolve() for place in places]
@@ -152,11 +152,11 @@ class Store:
         return self.scratch(run) / ("progress.json" if stage == "train" else f"progress-{stage}.json")
 
     @property
-    def has_predictions(self) -> bool:
+    def has_step_costs(self) -> bool:
         """Whether this store holds measurements for cost predictions."""
         return (self.root / "results/scratch/predicted").is_dir()
 
-    def predicted(self, digest: str) -> Path:
+    def step_cost_file(self, digest: str) -> Path:
         """results/scratch/predicted/<digest>.json: the cost of one step of a model and method at one batch shape."""
         return self.root / "results/scratch/predicted" / f"{digest}.json"
 

@@ -166,7 +166,7 @@ class Run:
         """results/predictions/<run>/<benchmark>-<digest>.jsonl"""
         return self.store.predictions(self.name, evaluation.name)
 
-    def asked(self, entries: Sequence[BenchmarkEntry], **changes: Any) -> Run:
+    def with_benchmarks(self, entries: Sequence[BenchmarkEntry], **changes: Any) -> Run:
         """Return the run with other benchmarks.  changes: other fields of the `evaluation` section."""
         asked = self.config.evaluation.model_copy(update={"benchmarks": list(entries), **changes})
         return Run(self.config.model_copy(update={"evaluation": asked}), self.store)

@@ -32,7 +32,7 @@ def write_rows(count: int = 40) -> None:
 
 def answered(run: Run, backend: str, size: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(prediction lines, how the record says they came about) of the run's only benchmark."""
-    asked = run.asked(run.config.evaluation.benchmarks, backend=backend, batch_size=size)
+    asked = run.with_benchmarks(run.config.evaluation.benchmarks, backend=backend, batch_size=size)
     (evaluation,) = asked.evaluations
     assert evaluation.name == run.evaluations[0].name, "one name, however it is answered"
     asked.score(evaluation).unlink(missing_ok=True)

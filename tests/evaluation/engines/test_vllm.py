@@ -103,7 +103,7 @@ def test_answers_that_vllm_draws_have_a_name_of_their_own(workplace: Path, tiny_
         run = Run(task(tiny_causal), Store())
         evaluation = run.config.evaluation.model_copy(update={"generation": generation})
         run = Run(run.config.model_copy(update={"evaluation": evaluation}), run.store)
-        return run.asked(run.config.evaluation.benchmarks, backend=backend).evaluations[0].name
+        return run.with_benchmarks(run.config.evaluation.benchmarks, backend=backend).evaluations[0].name
 
     assert named("vllm", do_sample=True) != named("generate", do_sample=True) == named("continuous", do_sample=True)
     assert named("vllm") == named("generate") == named("continuous")

@@ -43,7 +43,7 @@ class KnownCosts:
         return self._of(run, evaluation)
 
     def _of(self, run: Run, evaluation: EvaluationRequest | None) -> Cost | None:
-        if not self._store.has_predictions:
+        if not self._store.has_step_costs:
             return None
         key = (run.config.model_dump_json(exclude={"seed"}), evaluation.name if evaluation else "")
         if key not in self._known:

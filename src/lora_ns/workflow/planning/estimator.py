@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from lora_ns.config.text_files import replace_text
 from lora_ns.errors import LoraNsError
-from lora_ns.models.imports import prepare_engines
+from lora_ns.models.imports import prepare_imports
 from lora_ns.store.digests import digest_of
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
@@ -74,12 +74,12 @@ class Estimator:
 
     def _read(self, kind: type[Found], digest: str) -> Found | None:
         try:
-            return kind.read(json.loads(self._store.predicted(digest).read_text(encoding="utf-8")))
+            return kind.read(json.loads(self._store.step_cost_file(digest).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def _traced(self, run: Run, digest: str, trace: Callable[[Any], Found]) -> Found | None:
-        prepare_engines(run.config)
+        prepare_imports(run.config)
         what = f"{run.config.method} on {run.config.model.name_or_path}"
         self._notice(what)
         from lora_ns.workflow.planning.architecture import model_without_weights
@@ -92,7 +92,7 @@ class Estimator:
         except Exception as error:  # a method may read values, which fake tensors have none of; a plan goes on without
             self.failures[what] = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
             return None
-        replace_text(self._store.predicted(digest), json.dumps(asdict(found)) + "\n")
+        replace_text(self._store.step_cost_file(digest), json.dumps(asdict(found)) + "\n")
         return found
 
 
