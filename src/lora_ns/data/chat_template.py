@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from itertools import compress, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import DatasetConfig
 from lora_ns.data.prompts import Message, NoConversation
 from lora_ns.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TULU = """\
 {% if bos_token is defined and bos_token %}{{ bos_token }}{% endif %}
@@ -45,7 +48,7 @@ _PROBE = "The answer between two marks."
 class Chat:
     """A tokenizer with its chat template."""
 
-    def __init__(self, tokenizer: Any, chat_template: str, options: Mapping[str, Any] | None = None):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, chat_template: str, options: Mapping[str, Any] | None = None):
         """chat_template: `tokenizer`, `tulu` or a template.  options: `dataset.chat_template_options`.
 
         Raises ConfigError if the tokenizer has no template, or if the template writes the date and the options set none.
@@ -79,9 +82,10 @@ class Chat:
         import jinja2
 
         try:
-            return self.tokenizer.apply_chat_template(
+            rendered = self.tokenizer.apply_chat_template(
                 messages, chat_template=self.template, tokenize=False, add_generation_prompt=ask, **self._told
             )
+            return str(rendered)
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"dataset.chat_template: line {error.lineno}: {error.message}.") from None
         except jinja2.TemplateError as error:
@@ -139,12 +143,9 @@ class Chat:
         """The answer spans by the template's `{% generation %}` marks, without generation prompt, with the end mark."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        options: dict[str, Any] = {**self.tokenizer.special_tokens_map, **self._told}
         rendered: Any = render_jinja_template(
-            conversations=[messages],
-            chat_template=self.template,
-            return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-            **self._told,
+            conversations=[messages], chat_template=self.template, return_assistant_tokens_mask=True, **options
         )
         marks = rendered[1]
         spans = [self._trimmed(text, start, end, prompts) for start, end in marks[0]]
@@ -165,8 +166,9 @@ class Chat:
         return start, end
 
 
-def chat_of(dataset: DatasetConfig, tokenizer: Any) -> Chat | None:
-    """The chat template of a data set.  None if it has none."""
+def chat_of(dataset: DatasetConfig, tokenizer: PreTrainedTokenizerBase | None) -> Chat | None:
+    """The chat template of a data set.  None if it has none, and then no tokenizer is needed."""
     if dataset.chat_template is None:
         return None
+    assert tokenizer is not None
     return Chat(tokenizer, dataset.chat_template, dataset.chat_template_options)

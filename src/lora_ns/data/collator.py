@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import RunConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Batch = dict[str, Any]
 Collate = Callable[[Sequence[dict[str, Any]]], Batch]
@@ -14,7 +17,7 @@ IGNORED = -100
 """Label without loss, as in transformers."""
 
 
-def collate_of(config: RunConfig, tokenizer: Any) -> Collate:
+def collate_of(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Collate:
     """Return the task's collate function.  For no rows it gives a batch of one row without loss."""
     if config.task_type == "causal_lm":
         return _responses(tokenizer.pad_token_id)
@@ -57,7 +60,7 @@ def with_targets(batch: Batch) -> Batch:
     return {**batch, "logits_to_keep": carried, "targets": ahead[carried]}
 
 
-def _labelled(tokenizer: Any, *, regression: bool) -> Collate:
+def _labelled(tokenizer: PreTrainedTokenizerBase, *, regression: bool) -> Collate:
     """Return the classification or regression collate function.
 
     It gives input_ids, attention_mask [B, T], labels [B], and token_type_ids [B, T] if the tokenizer has them.

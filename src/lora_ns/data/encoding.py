@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import DatasetConfig
 from lora_ns.data.chat_template import Chat, chat_of
@@ -29,6 +29,9 @@ from lora_ns.data.prompts import (
     texts_of,
 )
 from lora_ns.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ Result = list[Encoded] | Dropped
 """The examples of one row (more than one for long texts and some chat templates), or why there are none."""
 
 
-def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None = None) -> list[list[int]]:
+def encode_prompts(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, chat: Chat | None = None) -> list[list[int]]:
     """Return the prompts' token ids for generation: with opening special tokens, without a closing one."""
     texts, spoken = prompt_texts(prompts, chat), any(not isinstance(prompt, str) for prompt in prompts)
     encoded = _ids(texts, tokenizer, special=not spoken)  # a chat template writes its own special tokens
@@ -66,7 +69,7 @@ def encode_prompts(prompts: Sequence[Prompt], tokenizer: Any, chat: Chat | None 
     return [ids[:-1] if ids and ids[-1] in closing else ids for ids in encoded]
 
 
-def _ids(texts: Sequence[str], tokenizer: Any, *, special: bool) -> list[list[int]]:
+def _ids(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool) -> list[list[int]]:
     """Return the token ids of each text.  special: add the tokenizer's special tokens."""
     if not tokenizer.is_fast:
         return tokenizer(texts, add_special_tokens=special, return_attention_mask=False)["input_ids"]
@@ -91,7 +94,7 @@ def prompt_texts(prompts: Sequence[Prompt], chat: Chat | None) -> list[str]:
 
 
 def encode_continuations(
-    prompts: Sequence[Prompt], answers: Sequence[str], tokenizer: Any, chat: Chat | None = None
+    prompts: Sequence[Prompt], answers: Sequence[str], tokenizer: PreTrainedTokenizerBase, chat: Chat | None = None
 ) -> list[tuple[list[int], list[int]]]:
     """Return (input_ids, [start, end] of the answer) for each prompt and answer, without an end-of-sequence token."""
     joint = [prompt + answer for prompt, answer in zip(prompt_texts(prompts, chat), answers, strict=True)]
@@ -105,14 +108,14 @@ def encode_continuations(
     return encoded
 
 
-def _joined(prompt: list[int], joint: list[int], answer: str, tokenizer: Any) -> tuple[list[int], bool]:
+def _joined(prompt: list[int], joint: list[int], answer: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], bool]:
     """Return (ids of prompt and answer, whether tokenised separately).  joint: ids of both tokenised together."""
     if joint[: len(prompt)] == prompt:
         return joint, False
     return [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"]], True
 
 
-def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
+def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[Result]:
     """Yield the result of each row of a causal_lm task, in order."""
     chat = chat_of(dataset, tokenizer)
     if dataset.format == "text":
@@ -122,7 +125,7 @@ def encode_rows(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> 
     return _encode_responses(rows, dataset, tokenizer)
 
 
-def _encode_responses(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
+def _encode_responses(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[Result]:
     prompts = [str(prompt_of(row, dataset)) for row in rows]
     responses = [response_of(row, dataset) or "" for row in rows]
     prompt_ids = encode_prompts(prompts, tokenizer)
@@ -137,7 +140,7 @@ def _encode_responses(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: An
         yield _within([(ids, [(len(prompt), len(ids))], apart)], dataset.max_length)
 
 
-def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: Any) -> Iterator[Result]:
+def _encode_texts(rows: Sequence[Row], dataset: DatasetConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[Result]:
     """Yield examples in which every token carries loss.  A long text is split into examples of max_length tokens."""
     texts = [text_of(row, dataset) for row in rows]
     for text, opened in zip(texts, encode_prompts(texts, tokenizer), strict=True):
@@ -159,7 +162,9 @@ def _encode_conversations(rows: Sequence[Row], dataset: DatasetConfig, chat: Cha
         yield _within([_encode_answers(text, spans, chat.tokenizer) for text, spans in texts], dataset.max_length)
 
 
-def _encode_answers(text: str, spans: list[tuple[int, int]], tokenizer: Any) -> tuple[list[int], list[tuple[int, int]], bool]:
+def _encode_answers(
+    text: str, spans: list[tuple[int, int]], tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[tuple[int, int]], bool]:
     """Return (ids, token spans, whether tokenised in pieces).  spans: supervised character spans of the text."""
     cuts = [place for span in spans for place in span]
     encoded = tokenizer(text, add_special_tokens=False)
@@ -202,7 +207,9 @@ def _within(examples: Sequence[tuple[list[int], list[tuple[int, int]], bool]], m
     return kept or Dropped(f"prompt alone fills max_length ({max_length} tokens)")
 
 
-def encode_labelled(rows: Sequence[Row], first: int, dataset: DatasetConfig, task_type: str, tokenizer: Any) -> Iterator[Result]:
+def encode_labelled(
+    rows: Sequence[Row], first: int, dataset: DatasetConfig, task_type: str, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[Result]:
     """Yield input_ids, token_type_ids (if the tokenizer has them) and label of each row.  first: the first row's number."""
     texts = [texts_of(row, dataset) for row in rows]
     pairs = [[text[column] for text in texts] for column in range(len(texts[0]))]
@@ -223,7 +230,7 @@ def encode_labelled(rows: Sequence[Row], first: int, dataset: DatasetConfig, tas
         yield [Encoded({**example, "label": wanted}, 1, len(example["input_ids"]) < lengths[offset])]
 
 
-def _shorten(columns: dict[str, list[Any]], pairs: list[list[str]], max_length: int, tokenizer: Any) -> None:
+def _shorten(columns: dict[str, list[Any]], pairs: list[list[str]], max_length: int, tokenizer: PreTrainedTokenizerBase) -> None:
     """Replace examples that are too long by the tokenizer's truncation, in place."""
     long = [place for place, ids in enumerate(columns["input_ids"]) if len(ids) > max_length]
     if not long:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,9 @@ from lora_ns.store import record
 from lora_ns.store.artifact import atomic_artifact, is_finished
 from lora_ns.store.integrity import load_verified
 from lora_ns.store.run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BATCH_ROWS = 1000
 NAMED_ROWS = 10
@@ -129,7 +132,9 @@ def _held_out(run: Run) -> dict[str, str]:
     return {f"held out {number}": name for number, name in enumerate(names, 1)}
 
 
-def _tokenize_split(rows: Path, split: str, config: RunConfig, tokenizer: Any, folder: Path, overlap: Contamination) -> Ledger:
+def _tokenize_split(
+    rows: Path, split: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, folder: Path, overlap: Contamination
+) -> Ledger:
     data = config.dataset
     ledger, questions, writer = Ledger(), list[NDArray[np.uint64]](), None
     with pa.OSFile(str(folder / f"{split}.arrow"), "wb") as sink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,3 +47,8 @@ def check_end(tokenizer: PreTrainedTokenizerBase, model: ModelConfig) -> None:
             f"model.name_or_path: the tokenizer of {model.name_or_path!r} has no end of a sequence, so an answer would never "
             "end. Name one in its tokenizer_config.json, as eos_token."
         )
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """The text of token ids, without special tokens and with every space as it was generated."""
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))

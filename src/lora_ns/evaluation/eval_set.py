@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -32,6 +32,9 @@ from lora_ns.errors import DataError
 from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class EvalSet:
         examples = [(self._question(row), self._answer(row)) for row in self.examples]
         return [with_examples(self._question(row), examples) for row in self.rows]
 
-    def prompt_ids(self, tokenizer: Any) -> list[list[int]]:
+    def prompt_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
         """The prompts as tokens; kept for the next model that is asked in the same tokens."""
         if not self._encoded or self._encoded[0] is not tokenizer:
             chat = chat_of(self.dataset, tokenizer)

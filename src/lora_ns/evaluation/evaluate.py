@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.benchmarks.sandbox.health import outcome_of, warnings_of
 from lora_ns.config import RunConfig
@@ -37,6 +37,9 @@ from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 from lora_ns.store.progress import report_progress
 from lora_ns.store.run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 CANARY_ROWS = 4
 
@@ -193,7 +196,7 @@ def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[s
     }
 
 
-def _canary(model: Any, run: Run, tokenizer: Any, eval_set: EvalSet) -> dict[str, Any] | None:
+def _canary(model: Any, run: Run, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet) -> dict[str, Any] | None:
     """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
 
     None for method `none`, which is its own base.

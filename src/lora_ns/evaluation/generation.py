@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import GenerationConfig
 from lora_ns.errors import DataError, EvaluationError
@@ -13,6 +13,9 @@ from lora_ns.evaluation.engines.continuous import ContinuousEngine
 from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.hf_generate import HFGenerateEngine
 from lora_ns.evaluation.engines.vllm import ServedModel, VLLMEngine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ENGINES = {ContinuousEngine: "continuous", HFGenerateEngine: "generate", VLLMEngine: "vllm"}
 
@@ -30,7 +33,7 @@ class Generator:
     def __init__(
         self,
         model: Any,
-        tokenizer: Any,
+        tokenizer: PreTrainedTokenizerBase,
         config: GenerationConfig,
         *,
         stop_ids: Sequence[int] = (),

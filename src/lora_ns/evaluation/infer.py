@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import CHAT_FORMATS, DatasetConfig, GenerationConfig, ModelConfig, RunConfig, nearest, template_columns
 from lora_ns.data.chat_template import Chat, chat_of
@@ -30,6 +30,9 @@ from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 BLOCK = 8
 """So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""
 
@@ -42,7 +45,7 @@ class Subject:
     """A model that is asked, and how it is asked."""
 
     model: Any
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerBase
     config: RunConfig
     generation: GenerationConfig
     chat: Chat | None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.data.chat_template import chat_of
 from lora_ns.data.encoding import Dropped, encode_continuations, encode_prompts, encode_rows, prompt_texts
@@ -25,13 +25,20 @@ from lora_ns.evaluation.eval_set import EvalSet
 from lora_ns.evaluation.generation import Generator
 from lora_ns.evaluation.loglikelihood import counted_tokens, log_likelihoods
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Answer = dict[str, Any]
 Facts = dict[str, Any]
 Progress = Callable[[int], None]
 
 
 def predict(
-    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress = lambda done: None, served: ServedModel | None = None
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    eval_set: EvalSet,
+    progress: Progress = lambda done: None,
+    served: ServedModel | None = None,
 ) -> tuple[list[Answer], Facts]:
     """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
 
@@ -58,12 +65,12 @@ def predict(
     return spread(len(eval_set.rows), of_places), facts
 
 
-def prompts_as_text(eval_set: EvalSet, tokenizer: Any) -> list[str]:
+def prompts_as_text(eval_set: EvalSet, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
     """The prompts as the model reads them, chat template applied."""
     return prompt_texts(eval_set.prompts, chat_of(eval_set.dataset, tokenizer))
 
 
-def probe_logits(model: Any, tokenizer: Any, eval_set: EvalSet, count: int) -> Any:
+def probe_logits(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet, count: int) -> Any:
     """Logits of the first rows: of the last position (causal) or of the classes, [rows, …]."""
     import torch
 
@@ -76,7 +83,7 @@ def probe_logits(model: Any, tokenizer: Any, eval_set: EvalSet, count: int) -> A
         return torch.stack([model(input_ids=row).logits[0, -1] for row in ids])
 
 
-def room_warnings(model: Any, tokenizer: Any, eval_set: EvalSet) -> list[str]:
+def room_warnings(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet) -> list[str]:
     """What a score says of prompts that leave no room for an answer within the positions the model was made for.
 
     Raises EvaluationError where it has no more positions than those: rotary ones go on, learned ones end.
@@ -100,7 +107,7 @@ def room_warnings(model: Any, tokenizer: Any, eval_set: EvalSet) -> list[str]:
 
 
 def _generate(
-    model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress, served: ServedModel | None
+    model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet, progress: Progress, served: ServedModel | None
 ) -> tuple[list[Answer], Facts]:
     evaluation = eval_set.evaluation
     config, stop_ids = with_stops(evaluation.generation, chat_of(eval_set.dataset, tokenizer))
@@ -113,7 +120,7 @@ def _generate(
     return answers, generator.facts
 
 
-def _choose(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
+def _choose(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
     assert eval_set.spec.choices is not None
     choices = [eval_set.spec.choices(row, eval_set.evaluation.settings)[0] for row in eval_set.rows]
     chat = chat_of(eval_set.dataset, tokenizer)
@@ -127,7 +134,7 @@ def _choose(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -
     return answers, facts
 
 
-def _measure(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
+def _measure(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
     examples, owners = [], []
     answers: list[Answer] = []
     for number, result in enumerate(encode_rows(eval_set.rows, eval_set.dataset, tokenizer)):
@@ -137,7 +144,7 @@ def _measure(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) 
         for example in result:
             ids, spans = example.columns["input_ids"], example.columns["spans"]
             supervised = [ids[a:b] for a, b in zip(spans[::2], spans[1::2], strict=True)]
-            text = "".join(tokenizer.decode(piece, skip_special_tokens=True) for piece in supervised)
+            text = "".join(str(tokenizer.decode(piece, skip_special_tokens=True)) for piece in supervised)
             answers[-1]["tokens"] += counted_tokens(spans)
             answers[-1]["bytes"] += len(text.encode())
             examples.append((ids, spans))
@@ -148,7 +155,9 @@ def _measure(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) 
     return answers, facts
 
 
-def _classify(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress) -> tuple[list[Answer], Facts]:
+def _classify(
+    model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet, progress: Progress
+) -> tuple[list[Answer], Facts]:
     texts = [texts_of(row, eval_set.dataset) for row in eval_set.rows]
     answers: list[Answer] = [{"texts": text} for text in texts]
     columns, limit = [list(column) for column in zip(*texts, strict=True)], eval_set.dataset.max_length
@@ -168,7 +177,7 @@ def _classify(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress)
     return answers, in_batches(order, rows_at_a_time(model, eval_set.evaluation.batch_size), of_batch)
 
 
-def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> Any:
+def head_logits(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], max_length: int) -> Any:
     """Class logits [B, C] (regression: values [B, 1]) of texts or pairs of texts."""
     import torch
 

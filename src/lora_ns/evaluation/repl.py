@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import GenerationConfig
 from lora_ns.data.chat_template import Chat
 from lora_ns.data.encoding import encode_prompts
 from lora_ns.data.prompts import Message, Prompt
+from lora_ns.data.tokenizer import decode
 from lora_ns.evaluation.engines.decoding import cut_at, with_stops
 from lora_ns.evaluation.generation import Generator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Write = Callable[[str], Any]
 
@@ -18,7 +22,7 @@ Write = Callable[[str], Any]
 class Printer:
     """Writes a completion as its tokens come: whole characters, nothing of a stop text, nothing twice."""
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str], write: Write):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], write: Write):
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         self._write = write
@@ -43,7 +47,7 @@ class Printer:
         self._advance(self._text())
 
     def _text(self) -> str:
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = decode(self._tokenizer, self._ids)
         return cut_at(text, self._stop)
 
     def _advance(self, text: str) -> None:
@@ -52,7 +56,12 @@ class Printer:
 
 
 def answer(
-    model: Any, tokenizer: Any, prompt: Prompt, config: GenerationConfig, chat: Chat | None, write: Write | None = None
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    config: GenerationConfig,
+    chat: Chat | None,
+    write: Write | None = None,
 ) -> list[str]:
     """The completions of one prompt.  write: is handed the text as it comes, where there is one completion of one beam."""
     config, stop_ids = with_stops(config, chat)
@@ -68,7 +77,7 @@ def answer(
 
 def converse(
     model: Any,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerBase,
     lines: Iterable[str],
     config: GenerationConfig,
     chat: Chat,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PROBES = (
     "The quick brown fox counts 1, 2, 3 and then 5 apples.",
@@ -16,7 +19,7 @@ Logits = list[Any]
 """One tensor a probe: [tokens, vocabulary] of a causal model, [classes] of a classifier; float32 on the CPU."""
 
 
-def probe(model: Any, tokenizer: Any) -> Logits:
+def probe(model: Any, tokenizer: PreTrainedTokenizerBase) -> Logits:
     """The model's logits on each probe."""
     import torch
 

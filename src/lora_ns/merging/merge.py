@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import RunConfig
 from lora_ns.config.method_constraints import why_not_merged
@@ -28,6 +28,9 @@ from lora_ns.store.environment import code_state, package_versions
 from lora_ns.store.integrity import load_verified
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 """Greatest relative difference of a logit that rounding to a dtype explains."""
@@ -152,7 +155,9 @@ def parts_of(run: Run) -> list[Part]:
 # -- merging -----------------------------------------------------------------------------------------------------------
 
 
-def _expected(run: Run, parts: list[Part], tokenizer: Any) -> tuple[logit_parity.Logits | None, float | None, str]:
+def _expected(
+    run: Run, parts: list[Part], tokenizer: PreTrainedTokenizerBase
+) -> tuple[logit_parity.Logits | None, float | None, str]:
     """(logits that the merged model should have, how far the adapter moves a logit, what they are logits of).
 
     None for combinations that nothing but the merge itself computes.

@@ -10,10 +10,14 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import GenerationConfig
 from lora_ns.data.chat_template import Chat
+from lora_ns.data.tokenizer import decode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass
@@ -42,7 +46,7 @@ class TokenSequence:
 class Decoder:
     """The decoding settings at work.  ends: tokens that end an answer."""
 
-    def __init__(self, tokenizer: Any, config: GenerationConfig, ends: frozenset[int]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig, ends: frozenset[int]):
         self.tokenizer = tokenizer
         self.config = config
         self.ends = ends
@@ -112,7 +116,7 @@ class Decoder:
 
     def text(self, answer: TokenSequence) -> str:
         """What was said, up to the first stop text."""
-        decoded = self.tokenizer.decode(answer.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        decoded = decode(self.tokenizer, answer.tokens)
         return cut_at(decoded, self.config.stop)
 
 
@@ -124,7 +128,7 @@ class StopTexts:
     character is at least one character.
     """
 
-    def __init__(self, stop: Sequence[str], tokenizer: Any):
+    def __init__(self, stop: Sequence[str], tokenizer: PreTrainedTokenizerBase):
         self._stop = tuple(stop)
         self._last = {text[-1] for text in stop}
         self._tokenizer = tokenizer
@@ -146,7 +150,7 @@ class StopTexts:
         return "\ufffd" in piece or any(last in piece or last.isspace() for last in self._last)
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return decode(self._tokenizer, tokens)
 
 
 def with_stops(config: GenerationConfig, chat: Chat | None) -> tuple[GenerationConfig, list[int]]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -68,7 +68,7 @@ def trace_step(model: Any, config: RunConfig, shape: Shape) -> StepFootprint:
 
 def set_up_step(base: Any, config: RunConfig) -> Setup:
     """The set-up of the step that is traced: the run's own, of sizes that do not depend on weights or rows."""
-    return set_up(_plain(config), base, collate_of(config, SimpleNamespace(pad_token_id=0)), steps=1000)
+    return set_up(_plain(config), base, collate_of(config, cast(Any, SimpleNamespace(pad_token_id=0))), steps=1000)
 
 
 def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> AnswerFootprint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lora_ns.config import RunConfig
 from lora_ns.data.encoding import Dropped, encode_labelled, encode_rows
@@ -15,6 +15,9 @@ from lora_ns.store.paths import Store
 from lora_ns.workflow.preflight.finding import Finding, advice
 from lora_ns.workflow.preflight.fitting import why_lost
 from lora_ns.workflow.preflight.rows import Sample
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROWS_ENCODED = 500
 """Of the training rows, spread evenly over those that were looked at."""
@@ -47,7 +50,7 @@ def _plain_tokenizer(place: Path) -> Any:
         return None
 
 
-def _looked_at(config: RunConfig, tokenizer: Any, sample: Sample | None) -> tuple[list[Finding], int]:
+def _looked_at(config: RunConfig, tokenizer: PreTrainedTokenizerBase, sample: Sample | None) -> tuple[list[Finding], int]:
     try:
         if config.task_type == "causal_lm":
             check_end(tokenizer, config.model)
@@ -68,7 +71,7 @@ def _spread(rows: list[Row]) -> list[Row]:
     return rows[::step][:ROWS_ENCODED]
 
 
-def _encode(rows: list[Row], config: RunConfig, tokenizer: Any) -> Iterator[Any]:
+def _encode(rows: list[Row], config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Iterator[Any]:
     if config.task_type == "causal_lm":
         return encode_rows(rows, config.dataset, tokenizer)
     return encode_labelled(rows, 0, config.dataset, config.task_type, tokenizer) if rows else iter(())
