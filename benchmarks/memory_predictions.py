@@ -190,7 +190,7 @@ def case(folder: Path, name: str, method: str) -> dict[str, Any]:
     return {
         "shape": name,
         "method": method,
-        "predicted": memory.of_training(step, PROCESSOR) - memory.PROCESS_BYTES,
+        "predicted": memory.training_bytes(step, PROCESSOR) - memory.PROCESS_BYTES,
         "measured": measured,
         "alive": step.peak,
         "weights": step.weights,

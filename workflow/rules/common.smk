@@ -1,6 +1,6 @@
 """What all rules share: no name of an artefact is taken apart, each is a whole wildcard."""
 
-from lora_ns.workflow.dag_inputs import missing
+from lora_ns.workflow.dag_inputs import missing_inputs
 from lora_ns.workflow.slurm import cancel_leftovers
 
 

@@ -62,7 +62,7 @@ rule pretrain:
 rule tokenize:
     """Tokens, once for all runs that share template, tokenizer and rows."""
     input:
-        missing(study.for_tokens),
+        missing_inputs(study.for_tokens),
     output:
         record="data/tokens/{tokens}/record.json",
     log:

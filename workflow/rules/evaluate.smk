@@ -7,7 +7,7 @@ READS   adapter, rows, results/evaluations/<benchmark>.yaml      WRITES  results
 rule evaluate:
     """One trained model asked one benchmark.  Its predictions lie beside, and are not needed again."""
     input:
-        missing(study.for_score),
+        missing_inputs(study.for_score),
     output:
         score="results/scores/{run}/{evaluation}.json",
     log:
@@ -29,7 +29,7 @@ rule evaluate:
 rule evaluate_together:
     """Several trained models asked one benchmark, under one base model.  Each score is put in its place when it is there."""
     input:
-        missing(study.for_scores),
+        missing_inputs(study.for_scores),
     output:
         done=temp("results/scratch/together/{job}.{evaluation}.asked"),
     log:

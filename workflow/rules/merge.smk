@@ -7,7 +7,7 @@ READS   adapter, base model      WRITES  results/merged
 rule merge:
     """One adapter folded into its base."""
     input:
-        missing(study.for_merged),
+        missing_inputs(study.for_merged),
     output:
         record="results/merged/{merged}/record.json",
     log:

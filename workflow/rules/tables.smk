@@ -12,7 +12,7 @@ localrules:
 rule tables:
     """Scores to tables and figures."""
     input:
-        missing(study.scores),
+        missing_inputs(study.scores),
     output:
         record=study.tables,
         main=report(

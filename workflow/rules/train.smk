@@ -7,7 +7,7 @@ READS   results/runs/<run>.yaml, tokens, base model      WRITES  results/adapter
 rule train:
     """One adapter per run."""
     input:
-        missing(study.for_adapter),
+        missing_inputs(study.for_adapter),
     output:
         record="results/adapters/{run}/record.json",
     log:
@@ -32,7 +32,7 @@ rule train_together:
     Each is put in its place as soon as it is done; what is declared here says only that all are.
     """
     input:
-        missing(study.for_adapters),
+        missing_inputs(study.for_adapters),
     output:
         done=temp("results/scratch/together/{job}.trained"),
     log:
@@ -63,7 +63,7 @@ localrules:
 rule all_are_trained:
     """Asked for where adapters alone are: a job of several runs is done also where one of them failed."""
     input:
-        missing(study.adapters),
+        missing_inputs(study.adapters),
     output:
         done=temp("results/scratch/together/adapters.complete"),
     log:

@@ -11,7 +11,7 @@ localrules:
 checkpoint choose:
     """The setting of each method and task.  Only then is it known which runs are compared."""
     input:
-        missing(study.for_choice),
+        missing_inputs(study.for_choice),
     output:
         choice="results/tuning/{choice}.json",
     log:

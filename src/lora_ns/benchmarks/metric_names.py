@@ -13,7 +13,7 @@ def lower_is_better(metric: str) -> bool:
     return any(part in metric.lower() for part in _LOWER_IS_BETTER)
 
 
-def scale(metric: str) -> float:
+def print_factor(metric: str) -> float:
     """100 for fractions and correlations, which are printed as percentages; 1 for losses and perplexities."""
     return 1.0 if lower_is_better(metric) else 100.0
 

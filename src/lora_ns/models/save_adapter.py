@@ -20,7 +20,7 @@ def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None
     """
     model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     (folder / "README.md").unlink(missing_ok=True)
-    _put_in_order(model, folder)
+    _sort_sets(model, folder)
     _check_saved(model, folder)
     if initial is not None:
         _save_as_difference(folder, initial)
@@ -35,7 +35,7 @@ def write_weights(folder: Path, weights: dict[str, Any], initial: dict[str, Any]
         _save_as_difference(folder, initial)
 
 
-def _put_in_order(model: Any, folder: Path) -> None:
+def _sort_sets(model: Any, folder: Path) -> None:
     """PEFT writes sets, such as the modules, in an order that is another one in every process."""
     path = folder / "adapter_config.json"
     if not path.is_file():

@@ -18,7 +18,7 @@ from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
 
-def of_score(path: Path, store: Store) -> dict[str, Any]:
+def trace_score(path: Path, store: Store) -> dict[str, Any]:
     """A score: its value, what it was counted from, the adapter, both stages' data, code, versions and machine."""
     run, name = path.parent.name, path.stem
     found = {"kind": "score", "path": str(path), "state": _score_state(path, store)}
@@ -33,7 +33,7 @@ def of_score(path: Path, store: Store) -> dict[str, Any]:
         "evaluation_file": _evaluation_file(store.evaluation_file(name), store),
         "rows": _rows(evaluation.dataset, store) if evaluation else None,
         "evaluated": _how(content),
-        "adapter": of_adapter(run, store, content.get("trained")),
+        "adapter": trace_adapter(run, store, content.get("trained")),
         "made_again_by": f"lora-ns verify {_quoted(path)}",
         "made_first_by": f"lora-ns evaluate --config {_quoted(store.run_file(run))} "
         f"--evaluation {_quoted(store.evaluation_file(name))}",
@@ -51,7 +51,7 @@ def read_score(path: Path) -> dict[str, Any]:
     return content
 
 
-def of_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def trace_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """An adapter, its run file and data.  Raises ConfigError for a run of which nothing is here.
 
     from_score: what a score says of its training, where the adapter is not here.
@@ -87,7 +87,7 @@ def _data_of(run: Run) -> dict[str, Any]:
     }
 
 
-def of_artefact(folder: Path) -> dict[str, Any]:
+def trace_artefact(folder: Path) -> dict[str, Any]:
     """Rows, tokens, a base model or a merged model, by its record.  Raises DamagedError where it is not whole."""
     content = load_verified(folder)
     return {

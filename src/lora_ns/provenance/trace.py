@@ -14,7 +14,7 @@ import yaml
 from lora_ns.config import load_config
 from lora_ns.errors import ConfigError, DamagedError
 from lora_ns.provenance.cell_address import TableCell, find_cell, metric_of, split_address
-from lora_ns.provenance.lineage import of_adapter, of_artefact, of_score, read_score
+from lora_ns.provenance.lineage import read_score, trace_adapter, trace_artefact, trace_score
 from lora_ns.store.environment import code_state
 from lora_ns.store.integrity import REMEDY, output_fault, read_tables_record
 from lora_ns.store.paths import Store
@@ -34,21 +34,21 @@ def trace(target: str, store: Store) -> dict[str, Any]:
         raise ConfigError(f"{target}: only files of results/tables have cells.")
     match parts:
         case ("results", "tables" | "figures" | "report", experiment, *_):
-            found = of_tables(path, experiment, words, store)
+            found = trace_tables(path, experiment, words, store)
         case ("results", "scores", run, name):
-            found = of_score(store.score(run, Path(name).stem), store)
+            found = trace_score(store.score(run, Path(name).stem), store)
         case ("results", "predictions", run, name):
-            found = of_score(store.score(run, Path(name).stem), store)
+            found = trace_score(store.score(run, Path(name).stem), store)
         case ("results", "adapters", run, *_):
-            found = of_adapter(run, store)
+            found = trace_adapter(run, store)
         case ("results", "runs", name):
-            found = of_adapter(Path(name).stem, store)
+            found = trace_adapter(Path(name).stem, store)
         case ("results", "merged", name, *_):
-            found = of_merged(store.root / "results/merged" / name, store)
+            found = trace_merged(store.root / "results/merged" / name, store)
         case ("data", "raw" | "tokens" | "models" as room, name, *_):
-            found = of_artefact(store.root / "data" / room / name)
+            found = trace_artefact(store.root / "data" / room / name)
         case _ if store.run_file(target).is_file():
-            found = of_adapter(target, store)
+            found = trace_adapter(target, store)
         case _:
             raise ConfigError(
                 f"{target!r} is no artefact: give a run's name or a path in results/tables, figures, scores, predictions, "
@@ -57,7 +57,7 @@ def trace(target: str, store: Store) -> dict[str, Any]:
     return {"target": target, **found, "here": {"code": code_state()}}
 
 
-def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -> dict[str, Any]:
+def trace_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -> dict[str, Any]:
     """A table, a figure, or one cell of a table: the scores behind it."""
     made = tables_record(experiment, store)
     kind = KINDS[_inside(path, store)[1]]
@@ -89,7 +89,7 @@ def of_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -
         "text": cell.text,
         "metric": metric,
         "values": [{"seed": contents[f]["seed"], "value": contents[f]["metrics"].get(metric)} for f in behind],
-        "scores": [of_score(file, store) for file in behind],
+        "scores": [trace_score(file, store) for file in behind],
         "not_here": [str(file) for file in absent if may_be_behind(file, cell, store)],
         "made_again_by": f"lora-ns verify {shlex.quote(cell.address)}",
     }
@@ -177,12 +177,12 @@ def _title(content: Mapping[str, Any], *keys: str) -> str:
     return ", ".join(str(content[key]) for key in keys if content[key])
 
 
-def of_merged(folder: Path, store: Store) -> dict[str, Any]:
+def trace_merged(folder: Path, store: Store) -> dict[str, Any]:
     """A merged model: its record, and the lineage of its adapter."""
-    found = of_artefact(folder)
+    found = trace_artefact(folder)
     run = str(found["inputs"]["adapter"])
     command = f"lora-ns merge --config {shlex.quote(str(store.run_file(run)))}"
-    return {**found, "adapter": of_adapter(run, store), "made_again_by": command}
+    return {**found, "adapter": trace_adapter(run, store), "made_again_by": command}
 
 
 def tables_record(experiment: str, store: Store) -> dict[str, Any]:

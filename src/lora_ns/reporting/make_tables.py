@@ -54,14 +54,14 @@ def tables(experiment: Study, store: Store) -> tuple[Table, ...]:
         "missing": missing_runs(experiment, store),
         "inputs": {str(path.relative_to(store.root)): sha256_file(path) for path in _inputs(experiment)},
     }
-    target = record_of(experiment, store)
+    target = tables_record_path(experiment, store)
     out = store.tables(experiment.name)
     if not _stands(target, notes, store.root):
         _make(experiment, store, notes, target)
     return from_json((out / "tables.json").read_text(encoding="utf-8"))
 
 
-def record_of(experiment: Study, store: Store) -> Path:
+def tables_record_path(experiment: Study, store: Store) -> Path:
     """Where the tables' record lies: by another name while runs are missing, so that no workflow takes it for done."""
     lacking = [run["run"] for run in missing_runs(experiment, store)]
     lacking += [run.name for run in experiment.bases if run.name not in lacking and not run.scores[0].is_file()]

@@ -125,7 +125,7 @@ class Results:
         return sorted(here, key=lambda m: m.seed)
 
 
-def of_block(frame: pd.DataFrame, block: Block) -> pd.DataFrame:
+def rows_of_block(frame: pd.DataFrame, block: Block) -> pd.DataFrame:
     """The rows of a frame that speak of the block."""
     return frame[(frame.task == block.task) & (frame.benchmark == block.benchmark) & (frame.model == block.model)]
 

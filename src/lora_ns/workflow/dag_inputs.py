@@ -148,7 +148,7 @@ class Dag(DagIndex):
         return [] if is_finished(run.merged) else [*self._adapter(run), *map(str, run.base_records)]
 
 
-def missing(inputs: Lookup) -> Lookup:
+def missing_inputs(inputs: Lookup) -> Lookup:
     """The inputs without those that are there: a job has to wait for the others alone.
 
     After a job Snakemake dates its outputs to now, and removes them where an input is newer (its dag.py, check_output_mtime),

@@ -95,7 +95,7 @@ def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
         shape = workload_of(run, []).shape
         step = predictor.step(run, shape) if shape else None
         known = [one for one in [*steps, step] if one is not None]
-        fits = len(known) > len(steps) and memory.of_sweep(known, device) <= max_memory
+        fits = len(known) > len(steps) and memory.group_bytes(known, device) <= max_memory
         if parts and fits:
             parts[-1].append(run)
         else:

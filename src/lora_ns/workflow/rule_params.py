@@ -57,7 +57,7 @@ class RuleParams:
         @cache
         def of(name: str, attempt: int) -> Resources:
             runs = self._runs_of(name)
-            costs = [self._costs.of_training(run) for run in runs]
+            costs = [self._costs.training_cost(run) for run in runs]
             at_once = name in self._dag.jobs and self._dag.jobs[name].at_once
             return training_resources([run.config for run in runs], costs, attempt, at_once=at_once)
 
@@ -74,7 +74,7 @@ class RuleParams:
         @cache
         def of(name: str, evaluation: str, attempt: int) -> Resources:
             runs, asked = self._runs_of(name), self._dag.evaluations[evaluation]
-            costs = [self._costs.of_evaluation(run, asked) for run in runs]
+            costs = [self._costs.evaluation_cost(run, asked) for run in runs]
             return evaluation_resources([run.config for run in runs], costs, attempt)
 
         return each_of(

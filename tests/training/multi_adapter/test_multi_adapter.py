@@ -37,7 +37,7 @@ from lora_ns.training.train import train
 from lora_ns.workflow.pipeline import make_adapters
 from lora_ns.workflow.planning.devices import PROCESSOR
 from lora_ns.workflow.planning.estimator import Estimator
-from lora_ns.workflow.planning.memory import of_sweep
+from lora_ns.workflow.planning.memory import group_bytes
 from lora_ns.workflow.planning.workload import workload_of
 
 LORA = {"method": "lora", "r": 4, "lora_alpha": 8, "target_modules": "all-linear"}
@@ -151,7 +151,9 @@ def test_where_memory_is_short_fewer_are_trained_at_once(workplace: Path, tiny_c
     steps = [Estimator(store).step(Run(config, store), workload_of(Run(config, store), []).shape) for config in configs[:2]]
     found: dict[str, Path | LoraNsError] = {}
     runs = [Run(config, store) for config in configs]
-    make_adapters(runs, lambda run, outcome: found.update({run.name: outcome}), max_memory=of_sweep(steps, PROCESSOR), quiet=True)
+    make_adapters(
+        runs, lambda run, outcome: found.update({run.name: outcome}), max_memory=group_bytes(steps, PROCESSOR), quiet=True
+    )
     beside = [read_record(found[Run(c, store).name])["circumstances"].get("fused_with") for c in configs]
     names = [Run(config, store).name for config in configs]
     assert beside == [names[:2], names[:2], None]

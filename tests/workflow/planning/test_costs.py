@@ -56,16 +56,16 @@ def test_jobs_ask_for_what_was_predicted_and_for_a_guess_before(
 
 def test_costs_on_a_processor_are_the_predicted_peak_with_a_margin(workplace: Path) -> None:
     config, store = small_run(), Store()
-    assert KnownCosts(store).of_training(Run(config, store)) is None
+    assert KnownCosts(store).training_cost(Run(config, store)) is None
     shape = workload_of(Run(config, store), []).shape
     assert shape is not None
     step = Estimator(store).step(Run(config, store), shape)
-    cost = KnownCosts(store).of_training(Run(config, store))
+    cost = KnownCosts(store).training_cost(Run(config, store))
     assert step is not None and cost is not None and cost.minutes >= 1
-    expected = MEMORY_MARGIN * memory.of_training(step, PROCESSOR) / 1e6
+    expected = MEMORY_MARGIN * memory.training_bytes(step, PROCESSOR) / 1e6
     assert cost.shared_mb + cost.own_mb == pytest.approx(expected, abs=2)
     other = small_run(r=5)
-    assert KnownCosts(store).of_training(Run(other, store)) is None, "nothing is traced here"
+    assert KnownCosts(store).training_cost(Run(other, store)) is None, "nothing is traced here"
 
 
 @pytest.mark.parametrize("damaged", ["null", "[3]", "{", '{"forward_backward": [[1, 2]]}', "{}"])
@@ -94,9 +94,9 @@ def test_as_many_runs_are_trained_at_once_as_memory_allows(workplace: Path) -> N
     group = [Run(small_run(r=rank), store) for rank in (4, 8, 16, 4)]
     predictor = Estimator(store)
     steps = [predictor.step(run, workload_of(run, []).shape) for run in group]  # type: ignore[arg-type]
-    of_two = memory.of_sweep(steps[:2], PROCESSOR)  # type: ignore[arg-type]
-    alone = memory.of_training(steps[0], PROCESSOR)  # type: ignore[arg-type]
-    assert memory.of_sweep(steps[:1], PROCESSOR) == alone < of_two < 2 * alone  # type: ignore[arg-type]
+    of_two = memory.group_bytes(steps[:2], PROCESSOR)  # type: ignore[arg-type]
+    alone = memory.training_bytes(steps[0], PROCESSOR)  # type: ignore[arg-type]
+    assert memory.group_bytes(steps[:1], PROCESSOR) == alone < of_two < 2 * alone  # type: ignore[arg-type]
     assert parts_within(group, 100 * of_two) == [group]
     assert len(parts_within(group, of_two)[0]) == 2
     assert parts_within(group, 1) == [[run] for run in group]

@@ -48,8 +48,8 @@ def _config() -> RunConfig:
 def test_training_takes_its_steps_at_the_mean_length() -> None:
     work = Workload(100, 8.0, 5, Shape(4, 16, 3), 2, True, ())
     # 2 micro-batches of 2 kernels, half full; one update
-    assert duration.of_training(STEP, work, _config(), DEVICE) == pytest.approx(5 * (2 * 2 * 0.5 + 1))
-    assert duration.of_training(STEP, replace(work, steps=None), _config(), DEVICE) is None
+    assert duration.training_seconds(STEP, work, _config(), DEVICE) == pytest.approx(5 * (2 * 2 * 0.5 + 1))
+    assert duration.training_seconds(STEP, replace(work, steps=None), _config(), DEVICE) is None
 
 
 def test_generation_reads_once_and_writes_to_its_last_token() -> None:
@@ -57,8 +57,8 @@ def test_generation_reads_once_and_writes_to_its_last_token() -> None:
     asked = Questions("gsm8k-x", "generation", 30, Shape(10, 20), 10.0, new_tokens=4, copies=1)
     # 3 portions: half-full reading, then 4 tokens, each a twentieth of the reading and the weights once
     expected = 3 * (0.5 + 4 * (1 / 20 + 0.1))
-    assert duration.of_answering(answer, asked, _config(), DEVICE) == pytest.approx(expected)
-    assert duration.of_answering(answer, replace(asked, rows=None), _config(), DEVICE) is None
+    assert duration.evaluation_seconds(answer, asked, _config(), DEVICE) == pytest.approx(expected)
+    assert duration.evaluation_seconds(answer, replace(asked, rows=None), _config(), DEVICE) is None
 
 
 def test_keys_and_values_of_all_that_is_generated_are_held() -> None:
@@ -66,20 +66,20 @@ def test_keys_and_values_of_all_that_is_generated_are_held() -> None:
     asked = Questions("gsm8k-x", "generation", 30, Shape(10, 20), 10.0, new_tokens=30, copies=2)
     assert memory.cache_bytes(answer, asked) == 100 * 10 * 2 * 50
     gpu = replace(DEVICE, is_gpu=True)
-    assert memory.of_answering(answer, asked, gpu) == memory.CONTEXT_BYTES + int(memory.BLOCK_OVERHEAD * (1000 + 100_000))
-    assert memory.of_answering(answer, replace(asked, new_tokens=0), gpu) < memory.of_answering(answer, asked, gpu)
+    assert memory.evaluation_bytes(answer, asked, gpu) == memory.CONTEXT_BYTES + int(memory.BLOCK_OVERHEAD * (1000 + 100_000))
+    assert memory.evaluation_bytes(answer, replace(asked, new_tokens=0), gpu) < memory.evaluation_bytes(answer, asked, gpu)
 
 
 def test_on_a_processor_freed_pieces_stay_in_the_heap() -> None:
     processor = replace(DEVICE, is_gpu=False)
     heap = STEP.peak - STEP.weights - STEP.large
     expected = memory.PROCESS_BYTES + STEP.weights + STEP.large + int(memory.HEAP_OVERHEAD * heap)
-    assert memory.of_training(STEP, processor) == expected
+    assert memory.training_bytes(STEP, processor) == expected
     holed = replace(STEP, unchecked=10**6)
     held = int(memory.HELD_ANYWAY * (10**6 - STEP.weights))
-    assert memory.of_training(holed, processor) == memory.PROCESS_BYTES + STEP.weights + held
-    assert memory.of_training(holed, DEVICE) == memory.of_training(STEP, DEVICE), "a GPU has no such heap"
-    assert memory.of_training(STEP, DEVICE) == memory.CONTEXT_BYTES + int(memory.BLOCK_OVERHEAD * STEP.peak)
+    assert memory.training_bytes(holed, processor) == memory.PROCESS_BYTES + STEP.weights + held
+    assert memory.training_bytes(holed, DEVICE) == memory.training_bytes(STEP, DEVICE), "a GPU has no such heap"
+    assert memory.training_bytes(STEP, DEVICE) == memory.CONTEXT_BYTES + int(memory.BLOCK_OVERHEAD * STEP.peak)
 
 
 @pytest.mark.parametrize(

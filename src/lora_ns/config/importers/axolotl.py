@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config import read_mapping
-from lora_ns.config.importers.foreign_config import ForeignConfig, batch, checked, lora_plus, optimizer, same_names, schedule
+from lora_ns.config.importers.foreign_config import ForeignConfig, batch, checked, copy_same_named, lora_plus, optimizer, schedule
 from lora_ns.config.naming import slug
 from lora_ns.errors import ConfigError
 
@@ -326,7 +326,7 @@ def _training(theirs: ForeignConfig) -> dict[str, Any]:
         )
     if theirs.value("train_on_inputs"):
         theirs.note("train_on_inputs: the prompt is never learned here; format text learns whole rows.")
-    return training | same_names(theirs)
+    return training | copy_same_named(theirs)
 
 
 def _warmup(theirs: ForeignConfig) -> float:

@@ -119,7 +119,7 @@ def lora_plus(theirs: ForeignConfig, training: dict[str, Any]) -> None:
     training["optim"] = "loraplus"
 
 
-def same_names(theirs: ForeignConfig) -> dict[str, Any]:
+def copy_same_named(theirs: ForeignConfig) -> dict[str, Any]:
     """Keys that are fields of transformers.TrainingArguments there and here, taken as they are."""
     typed = set(TrainingConfig.model_fields)
     fields = [key for key in theirs.left() if key in training_fields() and key not in typed]

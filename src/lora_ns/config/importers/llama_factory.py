@@ -16,7 +16,7 @@ from typing import Any
 
 from lora_ns.config import nearest, read_mapping
 from lora_ns.config.dataset import ROLES
-from lora_ns.config.importers.foreign_config import ForeignConfig, batch, checked, lora_plus, optimizer, same_names, schedule
+from lora_ns.config.importers.foreign_config import ForeignConfig, batch, checked, copy_same_named, lora_plus, optimizer, schedule
 from lora_ns.config.naming import slug
 from lora_ns.errors import ConfigError
 
@@ -303,4 +303,4 @@ def _training(theirs: ForeignConfig) -> dict[str, Any]:
             )
     if theirs.value("train_on_prompt"):
         theirs.note("train_on_prompt: the prompt is never learned here; stage pt learns whole rows.")
-    return training | same_names(theirs)
+    return training | copy_same_named(theirs)

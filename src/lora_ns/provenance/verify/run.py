@@ -150,7 +150,7 @@ def _made_again(run: Run, kept: Original, company: Sequence[str], store: Store) 
     """The run's adapter in the scratch store, with as many rows at once and in the same company as it was trained."""
     group = [Run(load_config(store.run_file(name)), run.store) for name in company]
     rows = (kept.trained.get("circumstances") or {}).get("rows_at_once")
-    group = [_with_rows(one, rows) for one in (group if run.name in company else [run])]
+    group = [_with_device_batch_size(one, rows) for one in (group if run.name in company else [run])]
     outcomes: dict[str, Path | LoraNsError] = {}
     make_adapters(group, lambda other, outcome: outcomes.update({other.name: outcome}), max_members=len(group), quiet=True)
     outcome = outcomes[run.name]
@@ -159,7 +159,7 @@ def _made_again(run: Run, kept: Original, company: Sequence[str], store: Store) 
     return outcome
 
 
-def _with_rows(run: Run, rows: int | None) -> Run:
+def _with_device_batch_size(run: Run, rows: int | None) -> Run:
     """The run with so many rows at once on a device: dropout draws by them, and memory may have run out with more."""
     if rows is None:
         return run

@@ -26,7 +26,7 @@ def learning_rate(results: Results, trials: Sequence[Mapping[str, Any]]) -> Figu
     for task, ax in zip(tasks, axes, strict=True):
         of_task = [t for t in tried if t["task"] == task]
         metric = str(of_task[0].get("metric", ""))
-        scale = metric_names.scale(metric)
+        scale = metric_names.print_factor(metric)
         for method in results.methods:
             values: dict[float, list[float]] = {}
             for trial in (t for t in of_task if t["method"] == method):

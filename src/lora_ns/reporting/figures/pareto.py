@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lora_ns.benchmarks import metric_names
 from lora_ns.reporting.figures.style import legend, logarithmic, look, panels, plain
-from lora_ns.reporting.results import Block, Results, of_block
+from lora_ns.reporting.results import Block, Results, rows_of_block
 from lora_ns.reporting.statistics import pareto_front
 
 COSTS = {
@@ -38,8 +38,8 @@ def pareto(results: Results, summary: pd.DataFrame, cost: pd.DataFrame) -> Figur
 
 def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame, cost: pd.DataFrame, kind: str) -> None:
     main = results.metrics(block)[0]
-    scale = metric_names.scale(main)
-    here = of_block(summary, block)
+    scale = metric_names.print_factor(main)
+    here = rows_of_block(summary, block)
     quality = here[here.metric == main].set_index("method")
     rows = cost[(cost.task == block.task) & (cost.model == block.model)].set_index("method")
     paid = rows[kind] * COSTS[kind][1]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lora_ns.benchmarks import metric_names
 from lora_ns.reporting.figures.style import grid, look, plain
-from lora_ns.reporting.results import Block, Results, of_block
+from lora_ns.reporting.results import Block, Results, rows_of_block
 
 
 def seeds(results: Results, summary: pd.DataFrame) -> Figure | None:
@@ -27,8 +27,8 @@ def seeds(results: Results, summary: pd.DataFrame) -> Figure | None:
 
 def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame) -> None:
     main = results.metrics(block)[0]
-    scale = metric_names.scale(main)
-    here = of_block(summary, block)
+    scale = metric_names.print_factor(main)
+    here = rows_of_block(summary, block)
     rows = here[here.metric == main].set_index("method")
     for place, method in enumerate(results.methods):
         values = [v * scale for s in results.cell(block, method) if (v := s.metrics.get(main)) is not None]

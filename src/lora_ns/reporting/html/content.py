@@ -37,7 +37,7 @@ def overview(experiment: Study, runs: Sequence[ReadRun], tables: Path) -> dict[s
         "metrics": {
             name: {
                 "heading": metric_names.heading(name),
-                "scale": metric_names.scale(name),
+                "scale": metric_names.print_factor(name),
                 "decimals": metric_names.decimals(name),
             }
             for name in metrics

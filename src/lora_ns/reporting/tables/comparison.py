@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.results import Block, Results, of_block
+from lora_ns.reporting.results import Block, Results, rows_of_block
 from lora_ns.reporting.rng import SEED, generator
 from lora_ns.reporting.score_file import Score
 from lora_ns.reporting.statistics import (
@@ -113,7 +113,7 @@ def comparison_table(results: Results, frame: pd.DataFrame) -> Table:
     experiment, notes = results.experiment, Notes(results)
     sections = []
     for block in results.blocks:
-        rows = of_block(frame, block)
+        rows = rows_of_block(frame, block)
         if len(rows):
             sections.append(_section(block, rows, notes))
     if sections:
@@ -229,7 +229,7 @@ def _section(block: Block, rows: pd.DataFrame, notes: Notes) -> Section:
 
 
 def _row(row: pd.Series, notes: Notes) -> tuple[Cell, ...]:
-    scale, places = metric_names.scale(row.metric), metric_names.decimals(row.metric)
+    scale, places = metric_names.print_factor(row.metric), metric_names.decimals(row.metric)
     marks = {"examples": ("‡",), "seeds": ("§",)}.get(row.sources, ())
     verdict = f"{NOT_COMPARED}: {row.reason}" if row.reason else row.verdict
     return (

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lora_ns.benchmarks import metric_names
-from lora_ns.reporting.results import Block, Results, of_block
+from lora_ns.reporting.results import Block, Results, rows_of_block
 from lora_ns.reporting.rng import SEED, generator
 from lora_ns.reporting.score_file import Score
 from lora_ns.reporting.statistics import (
@@ -130,7 +130,7 @@ def _example_error(scores: list[Score], metric: str) -> float:
 
 def _rank(results: Results, frame: pd.DataFrame, block: Block, metric: str) -> None:
     """Write who is best, and who cannot be told from it, into the frame."""
-    of_metric = of_block(frame, block)
+    of_metric = rows_of_block(frame, block)
     of_metric = of_metric[(of_metric.metric == metric) & of_metric["mean"].notna()]
     if len(of_metric) < 2:
         return
@@ -182,7 +182,7 @@ def _section(results: Results, summary: pd.DataFrame, block: Block, metrics: lis
         mean_, interval, error = ("mean", "95 % interval", "SE") if group else ("", "", "")
         columns += [Column(mean_, "number", group, alone=group), Column(interval, "text", group), Column(error, "number", group)]
     columns += [Column("seeds", "number"), Column("examples", "number")]
-    here = of_block(summary, block)
+    here = rows_of_block(summary, block)
     rows = [_row(here[here.method == method], method, metrics, notes, block) for method in results.methods]
     return Section(block.title, tuple(columns), tuple(rows))
 
@@ -199,7 +199,7 @@ def _row(of_method: pd.DataFrame, method: str, metrics: list[str], notes: Notes,
 
 
 def _metric_cells(row: pd.Series, notes: Notes) -> list[Cell]:
-    scale, places = metric_names.scale(row.metric), metric_names.decimals(row.metric)
+    scale, places = metric_names.print_factor(row.metric), metric_names.decimals(row.metric)
     marks: tuple[str, ...] = ("†",) if row["rank"] == "tied" else ()
     if row["rank"] == "untested":
         marks += notes.symbol("¶", "Not compared with the best: no seeds or examples that a paired test could use.")

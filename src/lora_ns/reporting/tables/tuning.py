@@ -81,7 +81,7 @@ def tuning_table(results: Results, frame: pd.DataFrame) -> Table:
 
 def _row(row: pd.Series, notes: Notes) -> tuple[Cell, ...]:
     edge = notes.symbol("†", "On the edge of what was tried: a wider search might find better.") if row.on_edge else ()
-    scale, places = metric_names.scale(row.metric), metric_names.decimals(row.metric)
+    scale, places = metric_names.print_factor(row.metric), metric_names.decimals(row.metric)
     return (
         Cell(row.method),
         Cell(row.parameter),

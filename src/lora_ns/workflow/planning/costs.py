@@ -34,11 +34,11 @@ class KnownCosts:
         self._store, self._predictor = store, Estimator(store, trace=False)
         self._known: dict[tuple[str, str], Cost | None] = {}
 
-    def of_training(self, run: Run) -> Cost | None:
+    def training_cost(self, run: Run) -> Cost | None:
         """Of one process of a training; None where nothing is known."""
         return self._of(run, None)
 
-    def of_evaluation(self, run: Run, evaluation: EvaluationRequest) -> Cost | None:
+    def evaluation_cost(self, run: Run, evaluation: EvaluationRequest) -> Cost | None:
         """Of the process that asks one run one benchmark; None where nothing is known."""
         return self._of(run, evaluation)
 
@@ -62,8 +62,8 @@ class KnownCosts:
         device = _device_of(run)
         if step is None or device is None:
             return None
-        seconds = duration.of_training(step, workload, run.config, device)
-        return _cost(run.config, memory.of_training(step, PROCESSOR), step.weights, seconds)
+        seconds = duration.training_seconds(step, workload, run.config, device)
+        return _cost(run.config, memory.training_bytes(step, PROCESSOR), step.weights, seconds)
 
     def _answering(self, run: Run, evaluation: EvaluationRequest) -> Cost | None:
         questions = workload_of(run, [evaluation]).questions[0]
@@ -71,8 +71,8 @@ class KnownCosts:
         device = _device_of(run)
         if answer is None or device is None:
             return None
-        seconds = duration.of_answering(answer, questions, run.config, device)
-        return _cost(run.config, memory.of_answering(answer, questions, PROCESSOR), answer.weights, seconds)
+        seconds = duration.evaluation_seconds(answer, questions, run.config, device)
+        return _cost(run.config, memory.evaluation_bytes(answer, questions, PROCESSOR), answer.weights, seconds)
 
 
 def _device_of(run: Run) -> Device | None:

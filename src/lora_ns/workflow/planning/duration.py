@@ -16,7 +16,7 @@ CHOICES = 4
 """Answers to choose from where each is asked for its likelihood."""
 
 
-def of_training(step: StepFootprint, workload: Workload, config: RunConfig, device: Device) -> float | None:
+def training_seconds(step: StepFootprint, workload: Workload, config: RunConfig, device: Device) -> float | None:
     """All steps on one device, at the rows' mean length; None where their number is not known."""
     if workload.steps is None or workload.shape is None:
         return None
@@ -25,7 +25,7 @@ def of_training(step: StepFootprint, workload: Workload, config: RunConfig, devi
     return workload.steps * (workload.accumulation * micro_batch + device.seconds(step.update, "float32"))
 
 
-def of_answering(answer: AnswerFootprint, questions: Questions, config: RunConfig, device: Device) -> float | None:
+def evaluation_seconds(answer: AnswerFootprint, questions: Questions, config: RunConfig, device: Device) -> float | None:
     """All questions; at most, as generation is taken to run to its last token.  None where they cannot be counted."""
     if questions.rows is None:
         return None

@@ -27,12 +27,12 @@ CONTEXT_BYTES = int(0.6 * GIBIBYTE)
 """Of a GPU, for the CUDA context and the workspaces of cuBLAS."""
 
 
-def of_training(step: StepFootprint, device: Device) -> int:
+def training_bytes(step: StepFootprint, device: Device) -> int:
     """The most that a training takes."""
     return _on(device, step.weights, step.peak, step.large, step.unchecked)
 
 
-def of_sweep(steps: Sequence[StepFootprint], device: Device) -> int:
+def group_bytes(steps: Sequence[StepFootprint], device: Device) -> int:
     """The most that trainings at once over one base take: the base once, of each all else.
 
     On a processor less, where their batches are too large to go through the base together.
@@ -44,7 +44,7 @@ def of_sweep(steps: Sequence[StepFootprint], device: Device) -> int:
     return _on(device, weights, peak, sum(step.large for step in steps), unchecked)
 
 
-def of_answering(answer: AnswerFootprint, questions: Questions, device: Device) -> int:
+def evaluation_bytes(answer: AnswerFootprint, questions: Questions, device: Device) -> int:
     """The most that an evaluation takes: reading the longest questions, or holding keys and values up to the last token."""
     held = cache_bytes(answer, questions)
     reading = _on(device, answer.weights, answer.peak, answer.large)

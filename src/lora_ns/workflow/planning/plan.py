@@ -62,11 +62,11 @@ class PlannedRun:
 
     def train_bytes(self, device: Device) -> int | None:
         """Peak memory of training; None where it is not known, and for method `none`."""
-        return memory.of_training(self.step, device) if self.step else None
+        return memory.training_bytes(self.step, device) if self.step else None
 
     def evaluate_bytes(self, device: Device) -> int | None:
         """Peak memory of the most hungry evaluation."""
-        return max((memory.of_answering(answer, asked, device) for answer, asked in self.answers), default=None)
+        return max((memory.evaluation_bytes(answer, asked, device) for answer, asked in self.answers), default=None)
 
     def peak_bytes(self, device: Device) -> int | None:
         """The greater of the two."""
@@ -77,13 +77,13 @@ class PlannedRun:
         """Time of training; 0 for method `none`."""
         if not self.trains:
             return 0.0
-        return duration.of_training(self.step, self.workload, self.config, device) if self.step else None
+        return duration.training_seconds(self.step, self.workload, self.config, device) if self.step else None
 
     def evaluate_seconds(self, device: Device) -> float | None:
         """Time of all evaluations, at most."""
         if len(self.answers) < len(self.workload.questions):
             return None
-        parts = [duration.of_answering(answer, asked, self.config, device) for answer, asked in self.answers]
+        parts = [duration.evaluation_seconds(answer, asked, self.config, device) for answer, asked in self.answers]
         return None if None in parts else sum(parts)  # type: ignore[arg-type]
 
 

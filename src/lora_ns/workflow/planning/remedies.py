@@ -96,7 +96,7 @@ def _training_bytes(run: Run, changes: Mapping[str, Any], predictor: Estimator, 
         return None
     shape = workload_of(changed, []).shape
     step = predictor.step(changed, shape) if shape else None
-    return memory.of_training(step, device) if step else None
+    return memory.training_bytes(step, device) if step else None
 
 
 def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Estimator, device: Device) -> int | None:
@@ -105,7 +105,7 @@ def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Estimator
         return None
     questions = workload_of(changed, changed.evaluations).questions
     found = [(predictor.answer(changed, q), q) for q in questions]
-    sizes = [memory.of_answering(answer, q, device) for answer, q in found if answer is not None]
+    sizes = [memory.evaluation_bytes(answer, q, device) for answer, q in found if answer is not None]
     return max(sizes, default=None)
 
 

@@ -60,7 +60,7 @@ class Shell:
         return list(dict.fromkeys(name.rpartition(".")[2] for name in found))
 
 
-def of_base(config: RunConfig, shell: Shell, longest: int) -> Iterator[Finding]:
+def check_base_model(config: RunConfig, shell: Shell, longest: int) -> Iterator[Finding]:
     """What the model lacks.  longest: tokens of the longest row, 0 where no row was looked at."""
     if not _is_in_question(config, shell.place, longest):
         return

@@ -11,10 +11,10 @@ from lora_ns.errors import InputError
 from lora_ns.store.model_files import folder_here
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
-from lora_ns.workflow.preflight.base import Shell, of_base
+from lora_ns.workflow.preflight.base import Shell, check_base_model
 from lora_ns.workflow.preflight.finding import Finding
-from lora_ns.workflow.preflight.fitting import of_benchmark, of_task
-from lora_ns.workflow.preflight.length import of_tokenizer
+from lora_ns.workflow.preflight.fitting import check_benchmark_rows, check_task_rows
+from lora_ns.workflow.preflight.length import check_lengths
 from lora_ns.workflow.preflight.rows import Sample, look_at
 
 
@@ -33,22 +33,22 @@ def _of_group(configs: Sequence[RunConfig], samples: _Samples, store: Store) -> 
         yield sample
         return
     if sample is not None:
-        yield from of_task(config, sample)
+        yield from check_task_rows(config, sample)
     for entry in config.evaluation.benchmarks:
         evaluation = Run(config, store).evaluation(entry)
         asked = samples.of(evaluation.dataset)
         if isinstance(asked, Finding):
             yield Finding(f"evaluation.benchmarks: {entry.name}: {asked.text}")
         elif asked is not None:
-            yield from of_benchmark(config, evaluation, asked)
+            yield from check_benchmark_rows(config, evaluation, asked)
     place = folder_here(config.model, store)
     if place is None:
         return
-    found, longest = of_tokenizer(config, store, place, sample)
+    found, longest = check_lengths(config, store, place, sample)
     yield from found
     shell = Shell(config, place)
     for group in _grouped(configs, lambda one: one.peft.model_dump()):
-        yield from of_base(group[0], shell, longest)
+        yield from check_base_model(group[0], shell, longest)
 
 
 class _Samples:

@@ -30,7 +30,7 @@ from lora_ns.workflow.preflight.rows import Sample
 NAMED_VALUES = 5
 
 
-def of_task(config: RunConfig, sample: Sample) -> Iterator[Finding]:
+def check_task_rows(config: RunConfig, sample: Sample) -> Iterator[Finding]:
     """What of the rows to learn from does not fit."""
     data = config.dataset
     if "train" not in sample.splits and config.peft.method != "none":
@@ -168,7 +168,7 @@ def _of_numbers(data: DatasetConfig, split: str, rows: Sequence[Row]) -> Iterato
 # -- benchmarks --------------------------------------------------------------------------------------------------------
 
 
-def of_benchmark(config: RunConfig, evaluation: EvaluationRequest, sample: Sample) -> Iterator[Finding]:
+def check_benchmark_rows(config: RunConfig, evaluation: EvaluationRequest, sample: Sample) -> Iterator[Finding]:
     """What of a benchmark's rows and solved examples does not fit."""
     spec, data = benchmark(evaluation.benchmark), evaluation.dataset
     where = f"evaluation.benchmarks: {spec.name}"

@@ -25,7 +25,7 @@ OFTEN_CUT = 0.1
 """Share of rows cut at max_length from which on it is worth a word."""
 
 
-def of_tokenizer(config: RunConfig, store: Store, place: Path, sample: Sample | None) -> tuple[list[Finding], int]:
+def check_lengths(config: RunConfig, store: Store, place: Path, sample: Sample | None) -> tuple[list[Finding], int]:
     """(what was found, tokens of the longest row).  place: the model's folder; sample: the rows, where they are here."""
     quick = _plain_tokenizer(place)
     if quick is not None:
