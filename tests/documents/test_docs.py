@@ -28,7 +28,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent.name not in ("reference", "_build"))
 TUTORIAL = DOCS / "tutorial.md"
 CLUSTER = DOCS / "cluster.md"
-"""Its commands run on a cluster: tests/slurm."""
+"""Its commands run on a cluster: tests/workflow/slurm."""
 FEWER = ("num_train_epochs: 5 ", "num_train_epochs: 1 ")
 """The one setting of the tutorial that is another here: a page is no place to train for long in."""
 

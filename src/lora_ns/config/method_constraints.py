@@ -1,6 +1,6 @@
 """Settings of method, base model and training that cannot go together, each with the reason; and what follows from them.
 
-What stands here was tried with the installed PEFT (tests/test_methods.py holds it to that), so that a run that cannot
+What stands here was tried with the installed PEFT (tests/models/test_adapter.py holds it to that), so that a run that cannot
 work is refused before anything is fetched.
 """
 

@@ -1,9 +1,8 @@
-"""Where a number, a file or a model came from: from a table's cell back to data, code and machine.
+"""Where a number or a file came from: a table's cell back to data, code and machine.
 
-address   PATH[:row,column] -> a file and a cell of it
-cells     a table's cell -> the scores behind it
-lineage   a score, adapter or data artefact -> all that went into it
-trace     any of these -> one answer, with the command that makes it again
+cell_address  PATH[:row,column] -> a file, a cell of it, and the scores behind the cell
+lineage       a score, adapter or data artefact -> all that went into it
+trace         any of these -> one answer, with the command that makes it again
 """
 
 from lora_ns.provenance.text import as_text

@@ -22,7 +22,7 @@ MODEL_TYPES = frozenset(
     """.split()
 )
 """transformers' decoders whose layers, attention apart, see one position at a time and hand keyword arguments on to
-attention.  tests/training/test_flat.py compares each with its padded batches."""
+attention.  tests/training/test_padding_free.py compares each with its padded batches."""
 
 COMPILED = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 """Any of which has transformers compile the model, which would be done again for every new batch length."""

@@ -1,6 +1,6 @@
 """Configs of other tools as our own, and what of them could not be carried.
 
-theirs.py           their file: which keys were read, which are left, what is to be said about them
+foreign_config.py   a foreign file: which keys were read, which are left, what to report about them
 axolotl.py          axolotl
 llama_factory.py    LLaMA-Factory, with its dataset_info.json
 peft_comparison.py  a folder of PEFT's method comparison

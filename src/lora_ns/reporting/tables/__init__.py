@@ -1,6 +1,6 @@
-"""From score files to the paper's tables and figures.
+"""Results become tables: CSV, Markdown, LaTeX, terminal.
 
-stage.py           which scores, which files, and whether anything has changed
-collect.py         score files to one set of results
-build.py           results to tables in every format; figures/ results to figures
+build.py            every table, written in every format
+table.py            a table's cells, notes and sections
+summary, comparison, over_tasks, cost, forgetting, tuning    one table each
 """
