@@ -186,9 +186,6 @@ def _answer_file(subject: Any, source: Path, output: Path, batch_size: int, over
     typer.echo(output)
 
 
-# -- methods -----------------------------------------------------------------------------------------------------------
-
-
 @app.command()
 def methods() -> None:
     """Every method that peft.method takes, and what it can do.  Example: lora-ns methods"""

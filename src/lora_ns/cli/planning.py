@@ -53,9 +53,6 @@ def plan(
         screen.print(line, markup=False, highlight=False)
 
 
-# -- tables ------------------------------------------------------------------------------------------------------------
-
-
 def _table(title: str, *columns: str, words: int = 2) -> Table:
     """Words on the left, numbers on the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
@@ -153,9 +150,6 @@ def _devices_table(made: Plan) -> Table:
     return table
 
 
-# -- sentences ---------------------------------------------------------------------------------------------------------
-
-
 def _closing(made: Plan) -> list[str]:
     """What the tables do not say."""
     counts, left = made.counts, made.to_do
@@ -203,9 +197,6 @@ def _mean(values: list[float | None]) -> float | None:
 
 def _greatest(values: Any) -> Any:
     return max((value for value in values if value is not None), default=None)
-
-
-# -- JSON --------------------------------------------------------------------------------------------------------------
 
 
 def plan_as_json(made: Plan) -> dict[str, Any]:

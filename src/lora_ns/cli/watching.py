@@ -76,9 +76,6 @@ def _watch_plainly(look: Any) -> None:
         time.sleep(EVERY_SECONDS)
 
 
-# -- the view ----------------------------------------------------------------------------------------------------------
-
-
 def _view(now: Status) -> RenderableType:
     """Runs done, running, failed; waiting as a number."""
     waiting = now.count("missing", "trained")
@@ -165,9 +162,6 @@ def _as_json(now: Status) -> dict[str, Any]:
             for run in now.runs
         ],
     }  # fmt: skip
-
-
-# -- logs --------------------------------------------------------------------------------------------------------------
 
 
 @app.command()

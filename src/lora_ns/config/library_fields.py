@@ -50,9 +50,6 @@ def keep(path: Path, content: Any) -> None:
         scratch.replace(path)
 
 
-# -- from a library to JSON ------------------------------------------------------------------------------------------------
-
-
 def _peft() -> dict[str, Any]:
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING
 
@@ -100,9 +97,6 @@ def _told(kind: Any) -> Any:
     if origin in (list, dict, tuple, set):
         return {origin.__name__: ["..." if one is ... else _told(one) for one in inner]}
     return "any"
-
-
-# -- from JSON to a type ---------------------------------------------------------------------------------------------------
 
 
 def type_of(told: Any) -> Any:

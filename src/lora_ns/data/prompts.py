@@ -75,9 +75,6 @@ def _format_hint(dataset: DatasetConfig, columns: Sequence[str]) -> str:
     return f" Its rows look like dataset.format: {fitting[0]}." if fitting else ""
 
 
-# -- what is asked, what is to be answered -----------------------------------------------------------------------------
-
-
 def prompt_of(row: Row, dataset: DatasetConfig) -> Prompt:
     """The prompt of a row.  Raises NoConversation for a chat row without an answer."""
     if dataset.format in CHAT_FORMATS:
@@ -156,9 +153,6 @@ def text_of(row: Row, dataset: DatasetConfig) -> str:
     return "" if value is None else str(value)
 
 
-# -- conversations -----------------------------------------------------------------------------------------------------
-
-
 def conversation_of(row: Row, dataset: DatasetConfig) -> list[Message]:
     """The turns of a row up to the last assistant turn.  Raises NoConversation with the reason."""
     if dataset.format not in CHAT_FORMATS:
@@ -224,15 +218,10 @@ def _text_of_part(part: Any) -> str:
     return str(part.get("text") or "")
 
 
-# -- classes and numbers -----------------------------------------------------------------------------------------------
-
-
 def texts_of(row: Row, dataset: DatasetConfig) -> list[str]:
     """The input texts of a classification or regression row: one or two."""
     return ["" if is_missing(row[name]) else str(row[name]) for name in dataset.text_columns or []]
 
-
-# -- the same question twice -------------------------------------------------------------------------------------------
 
 _PUNCTUATION = re.compile(r"""[;!?"'`´“”‘’…]|[.,:](?!\d)|[,:](?<!\d[,:])""")
 

@@ -126,9 +126,6 @@ def decoding_of(run: Run) -> GenerationConfig:
     return GenerationConfig.model_validate(asked.generation)
 
 
-# -- from a row to a prompt --------------------------------------------------------------------------------------------
-
-
 def row_of(texts: Sequence[str], config: RunConfig) -> Row:
     """Texts from the command line as a row: one for each column that is read.  Raises ConfigError where they are not."""
     columns = columns_read(config)
@@ -202,9 +199,6 @@ def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
     return texts_of(row, data)
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
-
-
 def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
     """{label, probabilities} of each text or pair of texts; {value} of a regression."""
     data = subject.config.dataset
@@ -229,9 +223,6 @@ def complete(subject: Subject, prompts: Sequence[Prompt], keys: Sequence[str], s
     generator = Generator(subject.model, subject.tokenizer, config, stop_ids=stop_ids, size=size)
     found = generator.texts(ids, keys)
     return [{"completion": one[0]} if len(one) == 1 else {"completions": one} for one in found]
-
-
-# -- files -------------------------------------------------------------------------------------------------------------
 
 
 def infer_file(

@@ -110,9 +110,6 @@ def check_mergeable(config: RunConfig) -> None:
         )
 
 
-# -- what is merged ----------------------------------------------------------------------------------------------------
-
-
 def identified(run: Run) -> Run:
     """The run with each named adapter's checksum and a name of its own, so that its digest says what was merged."""
     config, store = run.config, run.store
@@ -150,9 +147,6 @@ def parts_of(run: Run) -> list[Part]:
     if named:
         return [Part(entry.adapter, _folder(entry.adapter, run.store), entry.weight) for entry in named]
     return [Part(run.name, run.adapter, 1.0)]
-
-
-# -- merging -----------------------------------------------------------------------------------------------------------
 
 
 def _expected(
@@ -225,9 +219,6 @@ def _plain(run: Run) -> Run:
     config = run.config
     model = config.model.model_copy(update={"quantization": "none", "dtype": config.merge.dtype or config.model.dtype})
     return Run(config.model_copy(update={"model": model}), run.store)
-
-
-# -- what is said of it ------------------------------------------------------------------------------------------------
 
 
 def _check_same(figures: dict[str, Any], config: RunConfig) -> None:

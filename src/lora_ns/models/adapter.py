@@ -115,9 +115,6 @@ def _first_task(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> t
     return args[:1], {**kwargs, "task_ids": given}
 
 
-# -- on disk -----------------------------------------------------------------------------------------------------------
-
-
 def initial_factors(model: Any, config: RunConfig) -> dict[str, Any] | None:
     """Return copies of the initial A and B if the initialisation subtracts them from the base weights, else None."""
     if not takes_out_of_base(config.peft.fields.get("init_lora_weights")):

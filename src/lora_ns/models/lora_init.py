@@ -175,9 +175,6 @@ def _forget(model: Any, attribute: str) -> None:
             delattr(module, attribute)
 
 
-# -- LoftQ -------------------------------------------------------------------------------------------------------------
-
-
 def initialise_loftq(model: Any, weights: Path) -> None:
     """Set A and B to the best rank-r fit of the quantisation error (LoftQ, Li et al. 2023, arXiv 2310.08659, one iteration).
 

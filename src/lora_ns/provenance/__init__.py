@@ -7,5 +7,3 @@ trace         any of these -> one answer, with the command that makes it again
 
 from lora_ns.provenance.text import as_text
 from lora_ns.provenance.trace import trace
-
-__all__ = ["as_text", "trace"]

@@ -125,8 +125,6 @@ class RunTrainer(CheckpointingTrainer):
         if arguments.disable_tqdm:
             self.remove_callback(PrinterCallback)
 
-    # -- batches and loss ------------------------------------------------------------------------------------------------
-
     def get_train_dataloader(self) -> DataLoader:
         return DataLoader(
             self.train_dataset,  # type: ignore[arg-type]

@@ -37,8 +37,6 @@ class Dag(DagIndex):
         """What the rules' commands are given."""
         return RuleParams(self)
 
-    # -- targets -------------------------------------------------------------------------------------------------
-
     @property
     def data(self) -> list[str]:
         """The records of all rows, base models and tokens that the known runs and their benchmarks stand on."""
@@ -84,8 +82,6 @@ class Dag(DagIndex):
     def figures(self) -> str:
         """The folder of the figures."""
         return str(self.store.figures(self.experiment.name))
-
-    # -- inputs, while the output is missing -----------------------------------------------------------------------
 
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
         """Rows, those of benchmarks that have a say in which are trained on, and the base model whose tokenizer it is."""

@@ -5,5 +5,3 @@ outcomes = run_checks([Program(code="def f(x): return x + 2", asserts=("assert f
 
 from lora_ns.benchmarks.sandbox.program import Outcome, Program
 from lora_ns.benchmarks.sandbox.selftest import check_sandbox, run_checks
-
-__all__ = ["Outcome", "Program", "check_sandbox", "run_checks"]

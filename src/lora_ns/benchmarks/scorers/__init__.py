@@ -23,8 +23,6 @@ from lora_ns.benchmarks.scorers.result import Scored, Scorer, as_reference
 from lora_ns.benchmarks.scorers.text_match import choice_letter, contains, exact_match, regex
 from lora_ns.errors import ConfigError
 
-__all__ = ["SCORERS", "Scored", "Scorer", "as_reference", "scorer"]
-
 SCORERS: dict[str, Scorer] = {
     "choice_letter": choice_letter,
     "contains": contains,

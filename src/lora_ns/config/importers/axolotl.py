@@ -118,9 +118,6 @@ def _targets(theirs: ForeignConfig) -> Any:
     return "all-linear"
 
 
-# -- data --------------------------------------------------------------------------------------------------------------
-
-
 def _dataset(theirs: ForeignConfig) -> dict[str, Any]:
     text_only = theirs.value("pretraining_dataset")
     entries = theirs.value("datasets") or _as_entries(text_only)
@@ -291,9 +288,6 @@ def _name_test_set(theirs: ForeignConfig, data: dict[str, Any], test: ForeignCon
 def _benchmarks(theirs: ForeignConfig) -> list[str]:
     theirs.note("evaluation.benchmarks: perplexity of the held-out answers, their eval_loss; name what else is to be asked.")
     return ["perplexity"]
-
-
-# -- training ----------------------------------------------------------------------------------------------------------
 
 
 def _training(theirs: ForeignConfig) -> dict[str, Any]:

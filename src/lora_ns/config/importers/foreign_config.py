@@ -86,9 +86,6 @@ class ForeignConfig:
                 self.note(f"{self.within}{key}: {self.stated[key]!r} has no counterpart here and was left out.")
 
 
-# -- what both tools hand on to transformers ---------------------------------------------------------------------------
-
-
 def optimizer(theirs: ForeignConfig, key: str, default: str) -> str:
     """`training.optim`; what the installed transformers lacks becomes plain AdamW, with a remark."""
     name = theirs.take(key, str, default)
@@ -134,9 +131,6 @@ def batch(theirs: ForeignConfig, per_device: int, accumulation: int) -> dict[str
         "device; trained on N, theirs was N times that."
     )
     return {"global_batch_size": total, "per_device_train_batch_size": per_device}
-
-
-# -- ours --------------------------------------------------------------------------------------------------------------
 
 
 def checked(ours: Mapping[str, Any], overrides: Mapping[str, Any], theirs: ForeignConfig, source: Path) -> dict[str, Any]:

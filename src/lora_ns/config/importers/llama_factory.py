@@ -106,9 +106,6 @@ def _peft(theirs: ForeignConfig) -> dict[str, Any]:
     return peft
 
 
-# -- data --------------------------------------------------------------------------------------------------------------
-
-
 def _dataset(theirs: ForeignConfig, path: Path, stage: str) -> dict[str, Any]:
     names = theirs.words("dataset")
     if not names:
@@ -270,9 +267,6 @@ def _held_out(theirs: ForeignConfig, data: dict[str, Any], known: Mapping[str, A
         f"eval_dataset: {', '.join(tests)} is not beside the training data; ask it by evaluation.benchmarks: [{{name: "
         "perplexity, dataset: {name: …}}]."
     )
-
-
-# -- training ----------------------------------------------------------------------------------------------------------
 
 
 def _training(theirs: ForeignConfig) -> dict[str, Any]:

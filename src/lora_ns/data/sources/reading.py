@@ -65,9 +65,6 @@ def _read_parquet(path: Path, first: int | None) -> pa.Table:
     return pa.Table.from_batches([batch] if batch is not None else [], schema=file.schema_arrow)
 
 
-# -- json --------------------------------------------------------------------------------------------------------------
-
-
 def _json_lines(file: IO[str], path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(file, start=1):
         if not line.strip():
@@ -167,9 +164,6 @@ def _kind(value: Any) -> str:
         return inside.get(type(value[0]) if value else dict, "a list")
     names = {dict: "an object", str: "text", bool: "true or false", int: "a number", float: "a number"}
     return names[type(value)]
-
-
-# -- lines and columns -------------------------------------------------------------------------------------------------
 
 
 def _read_lines(path: Path, first: int | None) -> pa.Table:

@@ -50,8 +50,6 @@ class ContinuousEngine:
         self._accepts_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
-    # -- answering ---------------------------------------------------------------------------------------------------
-
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
         """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
         import torch
@@ -115,8 +113,6 @@ class ContinuousEngine:
             layers = _layers_of(cache)
         slots.fill(layers, [head.length + len(rest) for rest in rests])
 
-    # -- what stands before all --------------------------------------------------------------------------------------
-
     def _head(self, answers: Sequence[TokenSequence]) -> Head:
         """The shared tokens leave at least one of each prompt."""
         import torch
@@ -139,8 +135,6 @@ class ContinuousEngine:
         embeds = prompt.to(self._plain.get_input_embeddings().weight.dtype)
         self._plain(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **self._last_only)
         return cache
-
-    # -- whether it is right -----------------------------------------------------------------------------------------
 
     def why_not(self, answers: Sequence[TokenSequence]) -> str | None:
         """Why this model cannot be asked so; None where it can.

@@ -6,5 +6,3 @@ write     the folder
 """
 
 from lora_ns.provenance.archive.write import archive
-
-__all__ = ["archive"]

@@ -16,8 +16,6 @@ from lora_ns.reporting.results import Results, collect
 from lora_ns.reporting.tables.cost import costs
 from lora_ns.reporting.tables.summary import summarise
 
-__all__ = ["draw_figures", "make_figures"]
-
 
 def make_figures(
     experiment: Mapping[str, Any],

@@ -23,31 +23,3 @@ from lora_ns.reporting.statistics.intervals import (
 )
 from lora_ns.reporting.statistics.metrics import LABEL_METRICS, TOKEN_METRICS, mean, pseudo_values
 from lora_ns.reporting.statistics.over_tasks import average_ranks, interquartile_mean, pareto_front
-
-__all__ = [
-    "ALPHA",
-    "CONFIDENCE",
-    "LABEL_METRICS",
-    "RESAMPLES",
-    "TOKEN_METRICS",
-    "Calibration",
-    "Difference",
-    "Interval",
-    "average_ranks",
-    "bca_interval",
-    "calibration",
-    "decide",
-    "detectable_difference",
-    "example_difference",
-    "example_standard_error",
-    "holm",
-    "interquartile_mean",
-    "mean",
-    "pareto_front",
-    "pseudo_values",
-    "seed_difference",
-    "sign_flip_test",
-    "t_interval",
-    "two_way_difference",
-    "wilson_interval",
-]

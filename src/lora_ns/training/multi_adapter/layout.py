@@ -79,8 +79,6 @@ class Layout:
             return [count // sum(rows) * n for n in rows]
         raise CannotGroup("a layer sees other positions than the rows have")
 
-    # -- dropout -------------------------------------------------------------------------------------------------------
-
     def seed(self, member: int, seed: int) -> None:
         """A member's stream starts where `set_seed` would have it start."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):

@@ -162,9 +162,6 @@ def _cache_per_token(model: Any) -> int:
     return 2 * getattr(config, "num_hidden_layers", 0) * heads * size * model.dtype.itemsize * model.can_generate()
 
 
-# -- as lora_ns.training does it ---------------------------------------------------------------------------------------
-
-
 def _batch(setup: Setup, config: RunConfig, shape: Shape) -> Batch:
     """One micro-batch of token 0, its loss on the last positions of each row."""
     each, more = divmod(shape.supervised, shape.rows)

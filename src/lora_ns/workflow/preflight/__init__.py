@@ -11,5 +11,3 @@ base.py       whether the base model has what the method and the task want of it
 
 from lora_ns.workflow.preflight.check import look_ahead
 from lora_ns.workflow.preflight.finding import Finding
-
-__all__ = ["Finding", "look_ahead"]

@@ -165,9 +165,6 @@ def _of_numbers(data: DatasetConfig, split: str, rows: Sequence[Row]) -> Iterato
             return
 
 
-# -- benchmarks --------------------------------------------------------------------------------------------------------
-
-
 def check_benchmark_rows(config: RunConfig, evaluation: EvaluationRequest, sample: Sample) -> Iterator[Finding]:
     """What of a benchmark's rows and solved examples does not fit."""
     spec, data = benchmark(evaluation.benchmark), evaluation.dataset
