@@ -7,34 +7,7 @@ Often no file is needed.  `exact_match`, `contains`, `regex`, `choice_letter` ju
 compares log-likelihoods, `perplexity` measures them, `classification` and `regression` compare labels: each reads columns
 of one's own, named in the config (`configs/template.yaml` shows them).
 
-To add a benchmark:
-
-1. Copy `gsm8k.py` to `capitals.py` and say at its head what a row, a completion and a verdict look like:
-
-       row          {"country": "France", "capital": "Paris"}
-       completion   " Paris"
-       verdict      capitals 1.0
-
-2. Fill in a `Benchmark`; its fields are documented below.  Most need four of them:
-
-       def reference(row: Row) -> str:
-           return row["capital"]
-
-       BENCHMARKS = [
-           Benchmark(
-               name="capitals", kind="generation", main_metric="exact_match", metrics=("exact_match", "contains"),
-               reference=reference, judge=judge_by(("exact_match", "contains"), reference),
-               generation={"max_new_tokens": 8, "stop": ["\\n"]},
-           )
-       ]
-
-   `judge_by` takes scorers by name (`lora_ns.benchmarks.scorers.SCORERS`); a scorer of one's own is a function
-   (completion, reference) -> Scored.  For another way to judge, write `judge` yourself.
-
-3. Name the module in `_MODULES` below.  `lora-ns evaluate` then knows it, with few-shot examples, chat templates,
-   batching, caching, kept predictions and `--rescore`; so do experiments and tables.
-
-4. When the meaning of its score changes, raise its `protocol`: old scores are then made again, not mixed with new ones.
+docs/how_to/add_a_benchmark.md adds one step by step.
 """
 
 from __future__ import annotations

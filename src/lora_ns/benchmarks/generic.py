@@ -14,8 +14,6 @@ settings: `reference_column`, the column that holds the right answer (default: t
 `ignore_case`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

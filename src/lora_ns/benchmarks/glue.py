@@ -9,8 +9,6 @@ benchmarks of their own; `glue_mnli` is the matched one under the task's name.  
 `regression`, for data of one's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any

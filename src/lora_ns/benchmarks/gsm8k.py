@@ -14,8 +14,6 @@ prompt (5 in its default).
 Source: Cobbe et al. 2021 (arXiv 2110.14168).
 """
 
-from __future__ import annotations
-
 from lora_ns.benchmarks import Benchmark, Row
 from lora_ns.benchmarks.generic import judge_by
 from lora_ns.errors import DataError

@@ -17,8 +17,6 @@ WikiText's paragraphs, are left out and counted in the score's warnings.
 Source of accuracy_norm: EleutherAI/lm-evaluation-harness, `acc_norm`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 from typing import Any

@@ -14,8 +14,6 @@ With the templates `Problem:\n{problem}\n\nSolution:` and ` {solution}`, num_few
 Sources: Hendrycks et al. 2021 (arXiv 2103.03874); Lightman et al. 2023 (arXiv 2305.20050) for the 500.
 """
 
-from __future__ import annotations
-
 from lora_ns.benchmarks import Benchmark, Row
 from lora_ns.benchmarks.generic import judge_by
 from lora_ns.benchmarks.scorers.hendrycks import boxed_answer

@@ -1,7 +1,5 @@
 """What a metric's name says of how to print it: which way is better, in per cent or as it is, within which bounds."""
 
-from __future__ import annotations
-
 import math
 
 _LOWER_IS_BETTER = ("loss", "perplexity", "error", "bits_per")

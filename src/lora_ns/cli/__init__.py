@@ -1,8 +1,6 @@
 """`lora-ns VERB`: argv to a stage.  Data on stdout, progress and messages on stderr; 0 done, 1 failed, 2 wrong input,
 75 told to stop with what was done kept."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The verbs about how a config is written: validate, schema."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The verbs that take over configs of other tools: import, import-peft-experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The verbs about models and methods: merge, infer, methods."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """Words that several verbs take, and the console for messages."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

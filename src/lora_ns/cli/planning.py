@@ -1,7 +1,5 @@
 """The verb that looks ahead: plan."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any
 

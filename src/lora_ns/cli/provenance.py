@@ -1,7 +1,5 @@
 """The verbs that ask where results came from: trace, verify, diff, doctor, archive."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections import Counter

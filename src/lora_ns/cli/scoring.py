@@ -1,7 +1,5 @@
 """The verbs that judge without a model: score, sandbox-check."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The verbs that each make one artefact: fetch, pretrain, tokenize, train, evaluate."""
 
-from __future__ import annotations
-
 import json
 import traceback
 from collections.abc import Sequence

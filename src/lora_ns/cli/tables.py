@@ -1,7 +1,5 @@
 """The verbs that turn scores into what a reader sees: choose, tables, report.  None of them trains."""
 
-from __future__ import annotations
-
 import sys
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Numbers as a person reads them: three figures, and a unit that suits."""
 
-from __future__ import annotations
-
 
 def bytes_as_text(size: float | None) -> str:
     """`14 MiB`, `1.2 GiB`; a dash for what is not known."""

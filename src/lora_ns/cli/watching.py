@@ -1,7 +1,5 @@
 """The verbs that look at work in progress: status, logs."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -1,7 +1,5 @@
 """PEFT's own adapter_config.json, as published or as saved beside an adapter, as the fields of a `peft` section."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What all sections of a config share."""
 
-from __future__ import annotations
-
 from pydantic import BaseModel, ConfigDict
 
 

@@ -1,7 +1,5 @@
 """The data sets and base models that the project makes itself: their names, versions and settings."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lora_ns.config.yaml_io import nearest

@@ -1,7 +1,5 @@
 """Settings that cannot go together, each with the reason."""
 
-from __future__ import annotations
-
 import string
 from functools import cache
 

@@ -1,7 +1,5 @@
 """The `dataset` section: where rows come from, and how a row becomes text."""
 
-from __future__ import annotations
-
 import json
 from datetime import date
 from pathlib import Path

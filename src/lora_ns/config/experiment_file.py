@@ -1,7 +1,5 @@
 """What an experiment file may say: typed and checked, but nothing that it names is read yet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """Kinds of GPU by name, with the vendors' figures, dense (without sparsity)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -5,8 +5,6 @@ configs/schema/*.json are what this makes; the first line of each config names i
 file beside theirs.  `lora-ns validate` knows more: what goes together, and what is there.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, get_args

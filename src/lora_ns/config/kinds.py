@@ -1,7 +1,5 @@
 """Which of the project's kinds of file a YAML file is, by the keys that it holds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """How a run is spread over processes, GPUs and nodes.  It changes nothing of the result and is in no digest."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

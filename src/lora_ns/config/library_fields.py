@@ -5,8 +5,6 @@ The files of the locked versions are a part of the package (`python -m lora_ns.c
 `make schemas` does).  Another version is imported once, and its file kept in the user's cache folder.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import types

@@ -1,7 +1,5 @@
 """From files and overrides to a checked RunConfig, or to every fault at once."""
 
-from __future__ import annotations
-
 import math
 import types
 import typing

@@ -1,7 +1,5 @@
 """What pydantic found wrong, as one line for each place: key path, what was expected, what was found."""
 
-from __future__ import annotations
-
 import datetime
 import typing
 from collections.abc import Iterable, Mapping, Sequence

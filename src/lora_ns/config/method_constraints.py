@@ -4,8 +4,6 @@ What stands here was tried with the installed PEFT (tests/models/test_adapter.py
 work is refused before anything is fetched.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

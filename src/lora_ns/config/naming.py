@@ -1,7 +1,5 @@
 """Names as parts of a path."""
 
-from __future__ import annotations
-
 import re
 
 

@@ -5,8 +5,6 @@ et al. 2023, arXiv 2305.14314, section 4); a learning rate of 1e-4 to 2e-4 for g
 classification; a cosine schedule with warm-up.  They hold for LoRA on models of the usual sizes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a task config may say: typed, checked, complete.  Field names are Hugging Face's own where they have one."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field

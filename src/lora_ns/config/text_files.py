@@ -1,7 +1,5 @@
 """Text files, written whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import platform
 from contextlib import suppress

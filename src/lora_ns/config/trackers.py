@@ -1,7 +1,5 @@
 """Trackers that a training reports to (`training.report_to`), and what of them is not installed here.  None is needed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path

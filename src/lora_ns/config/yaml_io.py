@@ -1,7 +1,5 @@
 """YAML files in, plain values out, and the paragraphs that say what is wrong with them."""
 
-from __future__ import annotations
-
 import difflib
 import math
 import re

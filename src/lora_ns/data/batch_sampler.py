@@ -7,8 +7,6 @@
 A batch is formed before it is split among processes, so a laptop and sixteen GPUs take the same optimiser steps.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Also downloads hub models to this machine's cache, so that training needs no network.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The label of a row: a class by name or number, or a number for regression."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

@@ -7,8 +7,6 @@ messages  {"messages": [{"role": "user", …}, …]}         the turns up to the
 With a chat template, plain and alpaca rows become one turn of the user's and one of the assistant's.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

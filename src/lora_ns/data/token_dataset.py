@@ -1,7 +1,5 @@
 """A run's tokenised rows, read from a memory-mapped Arrow file without loading it whole."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

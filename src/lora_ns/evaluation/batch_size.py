@@ -1,7 +1,5 @@
 """How many answers at a time: as many as pay and fit, and half as many where they did not fit after all."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

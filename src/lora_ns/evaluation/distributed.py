@@ -1,7 +1,5 @@
 """An exam spread over the processes of a launch: each row answered by one of them, the answers together again in order."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """How likely a causal model finds given tokens after those before them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

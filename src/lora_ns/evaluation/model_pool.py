@@ -3,8 +3,6 @@
 A base that is not what it was once an adapter is off is loaded anew: a run's scores never hang on who was there before.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager

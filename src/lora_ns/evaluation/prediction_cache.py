@@ -4,8 +4,6 @@ Another way of scoring gives an evaluation another digest; its answers are still
 that asked the same prompts and decoded alike.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Files of rows to be answered, and of answers: what `lora-ns infer` reads, keeps as it goes, and writes."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Collection, Mapping, Sequence

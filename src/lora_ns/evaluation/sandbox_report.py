@@ -3,8 +3,6 @@
 READS nothing   WRITES results/scratch/sandbox/<host>-<digest>.json
 """
 
-from __future__ import annotations
-
 import json
 import platform
 from typing import Any

@@ -1,7 +1,5 @@
 """What a score file contains: metrics, what was trained, and what it cost."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Answers against references: what each row came to, and the metrics over all of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Its adapter folder holds only a record with the reason.  Its score has no value.
 TrainingError with the reason (`store.artifact.read_record`).
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

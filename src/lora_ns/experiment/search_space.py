@@ -3,8 +3,6 @@
 `lora_ns.experiment.selection` makes the choice from scores on the validation split.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any

@@ -3,8 +3,6 @@
 Trials are evaluated on the validation split.  No test score is read here.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One method on one task, and one trial of a search."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Each weight's updates are combined as they are, ΔW = s·B·A in full, not facto
 product of sums, and so adapters of different ranks go together too.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The README of a merged model: what made it, and how far it is from what it was made of."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

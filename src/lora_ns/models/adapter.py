@@ -1,7 +1,5 @@
 """The method on the base model: attached for training, saved, and put back on for evaluation."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Support for methods that reallocate rank between layers during training (AdaLoRA, AdaMSS)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

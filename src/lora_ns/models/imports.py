@@ -1,7 +1,5 @@
 """Imports of heavy libraries: skip those that no run uses, silence their output, keep them out of garbage collection."""
 
-from __future__ import annotations
-
 import functools
 import gc
 import logging

@@ -4,8 +4,6 @@ The calibration rows are sampled with the run's seed, so a run always starts fro
 initialisations.  This module gives its different functions one interface.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 import warnings

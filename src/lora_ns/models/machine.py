@@ -1,7 +1,5 @@
 """Check before any work that this machine can run a config.  Imports torch only if the config needs the check."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 
 from lora_ns.config import RunConfig

@@ -1,7 +1,5 @@
 """PEFT's optimisers that treat LoRA's A and B differently: LoRA+, LoRA-FA, Riemannian preconditioning."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from lora_ns.config import RunConfig

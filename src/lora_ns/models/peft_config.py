@@ -1,7 +1,5 @@
 """A run's `peft` section as a config of PEFT's own class, and whether that class accepts it."""
 
-from __future__ import annotations
-
 import json
 from importlib.metadata import version
 from typing import Any

@@ -1,7 +1,5 @@
 """A trained adapter as files: written by PEFT, in a stable order, and read back."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@
 CSV files are read as they are; Markdown and LaTeX by the `tables.json` beside them, which holds the same cells.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 A part is `identical`, `within` the tolerance, `different`, or `unknown` where one side is not here to be compared.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """What differs between two runs: settings, data, environment, loss curves, scores.  Reads what is kept, makes nothing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from itertools import zip_longest

@@ -1,7 +1,5 @@
 """All that went into one score, adapter or data artefact, as far as it is kept here; nothing is made or downloaded."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Mapping

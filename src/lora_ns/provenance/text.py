@@ -1,7 +1,5 @@
 """What `trace` found, as a reader sees it: the chain from top to bottom, what all links share said once."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

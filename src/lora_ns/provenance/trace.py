@@ -1,7 +1,5 @@
 """From anything under results/ or data/ back to what it was made from, as plain values."""
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

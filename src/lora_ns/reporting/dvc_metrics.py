@@ -3,8 +3,6 @@
 Their names hold no digest, so that the values of two commits stand side by side.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Score files to one tidy frame: every value once, with the run and the file that it is from."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Random numbers for bootstrap and permutation: the same for the same cell, whatever else is in the tables."""
 
-from __future__ import annotations
-
 import zlib
 
 import numpy as np

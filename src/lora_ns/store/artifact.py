@@ -1,7 +1,5 @@
 """Artefacts are made in a scratch folder, sealed, and moved into place whole.  One exists if and only if its record does."""
 
-from __future__ import annotations
-
 import json
 import platform
 import shutil

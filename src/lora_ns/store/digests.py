@@ -1,7 +1,5 @@
 """Digests: hashes of all that determines an artefact."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

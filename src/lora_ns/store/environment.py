@@ -1,7 +1,5 @@
 """The environment of a stage: code, packages, hardware, memory."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Evaluation requests, and the files that hold them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace

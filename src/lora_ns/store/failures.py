@@ -1,7 +1,5 @@
 """Notes of failed runs, so that the tables can give the reason instead of only "missing"."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """A training's loss history, short enough to be stored in git with the scores."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from pathlib import Path

@@ -4,8 +4,6 @@ An artefact's record states the sha256 of each of its files, and its own as `sea
 Tables and figures are checked against the record in the tables folder.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

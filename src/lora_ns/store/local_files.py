@@ -1,7 +1,5 @@
 """Local files of data sets and base models: their splits and checksums, also for files not on this machine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping, Sequence

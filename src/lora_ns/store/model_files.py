@@ -1,7 +1,5 @@
 """Where a base model's files lie on this machine."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lora_ns.config import ModelConfig

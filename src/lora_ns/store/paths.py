@@ -5,8 +5,6 @@ unchanged one finds its old result on any machine, whatever the clocks say.  An 
 record does; it is made in scratch beside its place and moved there whole.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -7,8 +7,6 @@ WRITES results/scratch/<run>/progress.json (training), progress-<evaluation>.jso
 The file is gone once the work has ended, well or not; what is left of a killed process tells by its silence.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What transformers is told of a run's training: the config's settings and what comes of the machine."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys

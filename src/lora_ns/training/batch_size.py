@@ -1,7 +1,5 @@
 """How many steps a run takes, and how a batch is spread over devices."""
 
-from __future__ import annotations
-
 import math
 
 from lora_ns.config import RunConfig

@@ -4,8 +4,6 @@ A checkpoint is made in `saving/`, listed with its checksums in manifest.json, a
 at any moment leaves the last one as it was.  Two are kept, in case the newest was damaged on the disk.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

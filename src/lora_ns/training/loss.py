@@ -4,8 +4,6 @@ Four in five positions of a batch are prompt or padding.  transformers' `logits_
 output layer, which for a large vocabulary is a third of the whole computation; on GPUs TRL's fused output layer works in tiles.
 """
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass
 from typing import Any

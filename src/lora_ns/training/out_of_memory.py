@@ -1,7 +1,5 @@
 """Memory that runs out: found out at once with the longest rows, and answered by smaller shares of the same batch."""
 
-from __future__ import annotations
-
 import gc
 
 from lora_ns.errors import TrainingError

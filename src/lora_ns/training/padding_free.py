@@ -4,8 +4,6 @@ Linear layers and norms compute each position from itself, so padding is work fo
 sixteen rows of like length, and two in five tokens of sixteen as they come.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate, groupby
 from typing import Any

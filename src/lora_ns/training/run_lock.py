@@ -4,8 +4,6 @@ The file names its owner and is touched as long as that process lives, so that o
 owner from one that was killed.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import threading

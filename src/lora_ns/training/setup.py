@@ -1,8 +1,6 @@
 """What a training starts from.  A run alone, a member of a group and the step that `lora-ns plan` profiles go through
 `set_up`, so that they cannot drift apart."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

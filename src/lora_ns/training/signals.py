@@ -3,8 +3,6 @@
 75 is EX_TEMPFAIL of sysexits.h: not done, not broken; called again, the run goes on where it stopped.
 """
 
-from __future__ import annotations
-
 import signal
 import threading
 import time

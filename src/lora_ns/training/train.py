@@ -4,8 +4,6 @@ The adapter's folder holds PEFT's own files (all weights for method `full`, noth
 history.jsonl with one line a step, and record.json.  Checkpoints lie in results/scratch/<run> until it is there.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

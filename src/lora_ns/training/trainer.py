@@ -1,7 +1,5 @@
 """The loop: transformers' Trainer, with our batches, our loss, our checkpoints, and an end where a run was told to stop."""
 
-from __future__ import annotations
-
 import json
 import math
 import shutil

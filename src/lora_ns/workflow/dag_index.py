@@ -1,7 +1,5 @@
 """An experiment's artefacts by name, and the requests (run and evaluation files) that they are made from."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from pathlib import Path

@@ -7,8 +7,6 @@ Where the experiment searches for settings, the runs that are compared are known
 written the choice; until then whoever asks for them is sent to wait for it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from functools import cached_property

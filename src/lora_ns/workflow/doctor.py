@@ -1,7 +1,5 @@
 """What this machine has, and what it lacks for which feature.  Looks only: changes nothing, reaches for no network."""
 
-from __future__ import annotations
-
 import configparser
 import importlib.util
 import os

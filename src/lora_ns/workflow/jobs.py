@@ -1,7 +1,5 @@
 """Which runs share a process: decided once, before anything starts, from the experiment alone and without torch."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ several, on one machine      accelerate launch … -m lora_ns
 several machines             srun, which starts lora_ns.workflow.node_launcher (accelerate launch with its own rank) on each
 """
 
-from __future__ import annotations
-
 import shlex
 import sys
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 srun … python -m lora_ns.workflow.node_launcher --config_file F --num_processes 16 -- train --config RUN
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping, Sequence

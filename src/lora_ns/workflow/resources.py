@@ -1,7 +1,5 @@
 """What a cluster is asked for to train or evaluate a run: memory, time, processors, GPUs, nodes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 

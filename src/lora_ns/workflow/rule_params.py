@@ -1,7 +1,5 @@
 """What the rules' commands are given: run files, launchers, options, and what a cluster is asked for."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Sequence
 from functools import cache

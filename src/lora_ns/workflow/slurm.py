@@ -1,7 +1,5 @@
 """What a process asks of SLURM: whether a job is at work, that this one go on, that those a killed workflow left end."""
 
-from __future__ import annotations
-
 import getpass
 import os
 import re

@@ -1,7 +1,5 @@
 """How far an experiment is, from files alone: so it tells of jobs on other hosts too, and while anything else runs."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Its `attack()` says "blocked", or else how it got through.  A forgery is no atta
 must not pass.  All aim at bait laid out for them, so that a sandbox that fails the test does no harm.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

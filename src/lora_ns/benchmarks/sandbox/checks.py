@@ -6,8 +6,6 @@ functions through the judge, so it is out of the program's reach too.  Only a ha
 objects (its classes, say) has to run beside the program, where a program that sets out to forge its verdict can.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 from collections.abc import Callable

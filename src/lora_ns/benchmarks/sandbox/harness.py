@@ -3,8 +3,6 @@
 Never by what the program answers: else a program could choose its judge.
 """
 
-from __future__ import annotations
-
 import ast
 import builtins
 import sys

@@ -3,8 +3,6 @@
 READS nothing   WRITES results/scratch/sandbox/<host>-<digest>.json
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One program, from its first statement to its verdict."""
 
-from __future__ import annotations
-
 import contextlib
 import secrets
 import time

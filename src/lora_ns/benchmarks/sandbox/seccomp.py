@@ -5,8 +5,6 @@ processes, changes files' metadata (which Landlock does not cover), holds memory
 kernel's attack surface.  Calls newer than the filter get ENOSYS: the C library then falls back.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

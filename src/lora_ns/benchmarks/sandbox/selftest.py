@@ -1,7 +1,5 @@
 """Shows that the sandbox holds before the first verdict is believed."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 import shutil

@@ -4,8 +4,6 @@ Both show the program the interpreter, its libraries and nothing else, all read-
 on the tier.  bubblewrap's namespaces hide what Landlock's rules forbid.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

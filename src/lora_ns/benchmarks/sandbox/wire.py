@@ -1,7 +1,5 @@
 """Reads the values that leave the sandbox.  Their sender is not trusted: every message may be forged or malformed."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -9,8 +9,6 @@ A scorer reads one completion and one reference, both text.  Where scorers of th
 show on what.
 """
 
-from __future__ import annotations
-
 import difflib
 from typing import Any
 

@@ -9,8 +9,6 @@ run of its lines that is a program.  Nothing here runs or repairs code: what doe
 and fails where it is run.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import warnings

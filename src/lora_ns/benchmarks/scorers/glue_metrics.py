@@ -7,8 +7,6 @@ Every value is a fraction; a constant prediction has Matthews, Pearson and Spear
 Source: Wang et al. 2018 (arXiv 1804.07461), table 1.  F1 is that of the positive class, label 1.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -14,8 +14,6 @@ Sources: openai/grade-school-math, `grade_school_math/dataset.py` (official); El
 `tasks/gsm8k/gsm8k.yaml`, version 3.0 (strict, flexible).
 """
 
-from __future__ import annotations
-
 import re
 
 from lora_ns.benchmarks.scorers.result import Scored

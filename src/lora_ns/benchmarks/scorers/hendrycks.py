@@ -14,8 +14,6 @@ is compared as it stands.
 Source: Hendrycks et al. 2021 (arXiv 2103.03874); hendrycks/math, `modeling/math_equivalence.py`.
 """
 
-from __future__ import annotations
-
 import re
 
 from lora_ns.benchmarks.scorers.result import Scored

@@ -12,8 +12,6 @@ math-verify bounds its work by `signal.alarm`, which only the main thread may se
 Source: huggingface/Math-Verify 0.9.0.
 """
 
-from __future__ import annotations
-
 import threading
 from functools import lru_cache
 from typing import Any

@@ -11,8 +11,6 @@
 Source: meta-math/MetaMath, `eval_gsm8k.py` and `eval_math.py` (Yu et al. 2023, arXiv 2309.12284).
 """
 
-from __future__ import annotations
-
 import re
 from fractions import Fraction
 

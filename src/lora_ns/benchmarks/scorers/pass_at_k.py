@@ -5,8 +5,6 @@
 Source: Chen et al. 2021 (arXiv 2107.03374), equation 1, in the numerically stable form of its figure 3.
 """
 
-from __future__ import annotations
-
 import math
 
 from lora_ns.errors import ConfigError

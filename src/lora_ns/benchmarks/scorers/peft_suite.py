@@ -14,8 +14,6 @@ read as decimals or as fractions `a/b` and compared as floats; what is no number
 Source: huggingface/peft, `method_comparison/MetaMathQA/utils.py` (2025–2026).
 """
 
-from __future__ import annotations
-
 from decimal import Decimal, DivisionByZero, InvalidOperation
 
 from lora_ns.benchmarks.scorers.result import Scored

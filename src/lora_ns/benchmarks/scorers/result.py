@@ -4,8 +4,6 @@
 Scored(parsed='18', correct=True)
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ regex (pattern "is (\\w+)")   "It is Paris."            "Paris"     Paris     Tr
 choice_letter               "The answer is (C)."      "C"         C         True
 """
 
-from __future__ import annotations
-
 import re
 
 from lora_ns.benchmarks.scorers.result import Scored, Scorer

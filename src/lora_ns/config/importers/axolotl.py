@@ -6,8 +6,6 @@ theirs   {base_model: m, adapter: qlora, datasets: [{path: d, type: alpaca}], mi
 ours     {model: {name_or_path: m, quantization: 4bit}, dataset: {name: d, format: alpaca}, training: {…}, …}
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

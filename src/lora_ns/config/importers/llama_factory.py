@@ -7,8 +7,6 @@ theirs   {model_name_or_path: m, stage: sft, finetuning_type: lora, dataset: min
 ours     {model: {name_or_path: m}, dataset: {name: data/mine.json, format: sharegpt, chat_template: tokenizer}, …}
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The layout (huggingface/peft, method_comparison): a folder with PEFT's adapter_c
 from the suite's own, training_params.json; without an adapter_config.json all weights are trained.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

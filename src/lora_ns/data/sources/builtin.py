@@ -4,8 +4,6 @@ A generator is a module with `draw(rng, index) -> row` (index: the row's number 
 whose texts must be unique.  Its version is in config/builtin.py.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Mapping

@@ -8,8 +8,6 @@ The sentences of an equivalent pair describe one event with other words and word
 of the event differ.  Columns and label names are those of MRPC in GLUE (Dolan and Brockett 2005).
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from typing import Any

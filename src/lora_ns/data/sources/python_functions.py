@@ -9,8 +9,6 @@ The expected values are computed by the function.  The tests of a row fail for e
 Every assert has the form `call(literals) == literal`.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from functools import cache

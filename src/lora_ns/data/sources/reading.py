@@ -4,8 +4,6 @@ A tsv is read without quoting, because GLUE's TSV files have unbalanced quotes. 
 a csv or tsv stay text: `007`, `1e5` and an id of twenty digits are not changed.
 """
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

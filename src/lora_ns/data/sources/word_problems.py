@@ -8,8 +8,6 @@ An answer has one or two lines of reasoning with GSM8K's calculator annotations,
 arXiv 2110.14168, section 3).
 """
 
-from __future__ import annotations
-
 import random
 
 COLUMNS = ("question",)

@@ -5,8 +5,6 @@ prompt all but the last token is computed on entry; the last one is the slot's f
 so that tokens are chosen in one place.  To the model it looks like any batch that is padded on the left.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable, Iterator, Sequence

@@ -2,8 +2,6 @@
 mind than keys and values.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 

@@ -9,8 +9,6 @@ A step adds one column to all slots.  A slot whose answer has ended is given to 
 end in the same column.  At the right edge, everything moves back to the left.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from typing import Any

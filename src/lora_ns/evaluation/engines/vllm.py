@@ -4,8 +4,6 @@ Neither run nor measured on a GPU by this project: its tests hold what vLLM is t
 answers need not be those of the other engines to the letter; a score's record says which engine answered.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ The texts share words, arithmetic, Python and synonyms with the tasks, but not t
 has to learn a task's prompt and answer format.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 

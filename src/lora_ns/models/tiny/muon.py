@@ -1,7 +1,5 @@
 """The Muon optimiser."""
 
-from __future__ import annotations
-
 import torch
 
 

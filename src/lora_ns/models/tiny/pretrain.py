@@ -3,8 +3,6 @@
 The same specification and thread count give the same bytes on the same machine.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

@@ -1,7 +1,5 @@
 """Which files an archive holds: source path -> path in the archive."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The README of an archive: what it is, what lies where, how to use it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

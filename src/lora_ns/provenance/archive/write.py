@@ -1,7 +1,5 @@
 """The archive's folder, written whole or not at all.  READS results, records, configs, code   WRITES archive/<experiment>"""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A cell of a table, made again from scores that were made again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lora_ns.experiment.study import read_trials

@@ -4,8 +4,6 @@ What a run came to is kept twice: its adapter (DVC) and, beside each score (git)
 So a clone without a single adapter can verify too.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

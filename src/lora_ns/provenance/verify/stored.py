@@ -1,7 +1,5 @@
 """What lies here against its checksums; nothing is made."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """From score files to the paper's figures: vector PDF and PNG, readable in grey."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Training loss by step: mean over seeds, with a band from the lowest to the highest."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

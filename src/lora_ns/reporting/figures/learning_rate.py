@@ -1,7 +1,5 @@
 """How much the learning rate matters to each method: the search on the validation split, drawn."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Quality against cost, a row for each benchmark, a column for each kind of cost."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

@@ -1,7 +1,5 @@
 """Calibration of classifiers: how often they are right against how sure they are, and the expected error of that."""
 
-from __future__ import annotations
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

@@ -1,7 +1,5 @@
 """Every seed's value of the main metric, a panel for each benchmark."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes

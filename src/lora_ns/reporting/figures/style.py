@@ -1,7 +1,5 @@
 """One look for all figures: colours that the colour-blind tell apart, and markers and lines that do so in grey."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

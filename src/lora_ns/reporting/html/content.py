@@ -1,7 +1,5 @@
 """What the page opens with: the tables as they are in the paper, a line for each run, and the figures' data."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Mapping, Sequence

@@ -4,8 +4,6 @@ Answers are texts, and many: a benchmark of 1,000 rows asked of 1,000 runs would
 shows the same rows of every run, all of them where they fit TEXT_BYTES; right or wrong is kept of every row.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass

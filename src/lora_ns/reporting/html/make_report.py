@@ -2,8 +2,6 @@
 WRITES results/report/<experiment>/index.html
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from lora_ns.config.text_files import replace_text

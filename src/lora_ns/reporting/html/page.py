@@ -1,7 +1,5 @@
 """The report as one file: nothing in it asks for anything from outside, and its own policy forbids that it could."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

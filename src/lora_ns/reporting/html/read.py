@@ -1,7 +1,5 @@
 """An experiment's artefacts as the report needs them.  What is not on this machine is left out, never invented."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Do a classifier's probabilities mean what they say?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Is one method better than another?  Paired differences, their uncertainty over seeds and examples, the decision."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Literal
 

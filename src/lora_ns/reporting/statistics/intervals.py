@@ -1,7 +1,5 @@
 """Intervals for one quantity: over seeds, and over examples where there is one seed only."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 prediction, reference: [..., n].  The same values as scikit-learn's and scipy's, which take one vector at a time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One figure for a method over several tasks, and the front between quality and cost."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats

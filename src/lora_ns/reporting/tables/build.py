@@ -1,7 +1,5 @@
 """Scores to the files of `results/tables/<experiment>/`, the same bytes whenever the scores are the same."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each method against the baseline, and against the best: differences with their uncertainty, and what may be said."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The cost table: what each method took to train, to store and to run."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

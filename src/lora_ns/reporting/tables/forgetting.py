@@ -1,7 +1,5 @@
 """Forgetting: how much worse each adapter predicts general text than the base model that it was trained from."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 pandas' Styler writes one header for the whole table; these have a header for each section, so they are set here.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import groupby

@@ -1,7 +1,5 @@
 """A table as Markdown: one pipe table for each section."""
 
-from __future__ import annotations
-
 import re
 
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, grouped

@@ -1,7 +1,5 @@
 """Notes below a table: what a reader must know before believing a number in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import count, product
 from string import ascii_lowercase

@@ -1,7 +1,5 @@
 """Each method over all tasks: average rank and interquartile mean, where there are enough of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """paper.tex: a document that includes the tables and figures and compiles as it stands."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The main table: each method on each metric, mean and interval over seeds."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A table as a reader sees it, before any format: sections of rows, notes below."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

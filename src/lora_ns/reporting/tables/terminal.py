@@ -1,7 +1,5 @@
 """Tables for the terminal, with rich."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD

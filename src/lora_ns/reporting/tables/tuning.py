@@ -1,7 +1,5 @@
 """What the search on the validation split tried and chose, and whether the best lay on the grid's edge."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """AdamW for the parameters of many members, each with its own rate, decay and clipping."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

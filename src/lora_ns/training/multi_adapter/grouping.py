@@ -5,8 +5,6 @@ trained in turn: a start of Python with torch costs more than a small run itself
 difference: a job that is tried again, or started on another machine, finds itself.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from fractions import Fraction

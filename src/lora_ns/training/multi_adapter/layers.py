@@ -11,8 +11,6 @@ member's rows.  By factors: W is read once for all rows, and all members' factor
 which each row is masked to its own; for GPUs, and for what the others do not know.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ Members' rows stand one after another, padded to the longest of all where the mo
 dropout is drawn as when it is alone: from its own stream of random numbers, in the shape that its own batch has.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """The loop: every step, each member's next batch through the shared base, and one update for all."""
 
-from __future__ import annotations
-
 import math
 import shutil
 import time

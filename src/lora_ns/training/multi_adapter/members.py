@@ -4,8 +4,6 @@ PEFT makes each member's start on the shared base, exactly as it does for the ru
 again, and the base is left as it was.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

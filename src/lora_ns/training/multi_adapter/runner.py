@@ -4,8 +4,6 @@ Each run keeps its own artefact and digest, and fails or finishes by itself; tha
 record's circumstances only.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

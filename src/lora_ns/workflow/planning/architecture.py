@@ -1,7 +1,5 @@
 """The base model of a config without its weights: built on the meta device from its config file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

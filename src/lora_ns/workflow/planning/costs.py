@@ -3,8 +3,6 @@
 Cheap, as it is asked for every run of an experiment: what is not known stays unknown, and torch is not imported.
 """
 
-from __future__ import annotations
-
 import math
 
 from lora_ns.config import RunConfig

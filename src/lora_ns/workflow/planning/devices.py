@@ -3,8 +3,6 @@
 What of the vendors' figures a training step reaches is EFFICIENCY.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import platform

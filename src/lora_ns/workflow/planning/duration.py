@@ -3,8 +3,6 @@
 Without what every process begins with: loading libraries, model and rows.
 """
 
-from __future__ import annotations
-
 import math
 
 from lora_ns.config import RunConfig

@@ -3,8 +3,6 @@
 torch is imported only where something has to be traced, so whoever reads what is known pays nothing for it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """Storages and kernels of whatever runs on fake tensors, which have shapes and types, but no values and no memory."""
 
-from __future__ import annotations
-
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 Sizes in bytes; kernels as (floating-point operations of matrix products, bytes read and written, calls).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self

@@ -5,8 +5,6 @@ and goes more than is ever alive at once, because malloc keeps what is freed bet
 On a GPU it is what the caching allocator holds, and the driver's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from lora_ns.workflow.planning.devices import GIBIBYTE, Device

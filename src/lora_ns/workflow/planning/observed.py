@@ -1,7 +1,5 @@
 """What runs that are done took, from their records and scores: what predictions are held against.  Never imports torch."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The plan of an experiment: every run with its state, its size, and what it will take on a device."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ backward, clipping, optimiser) runs on fake tensors.  Every storage that comes a
 architecture or a method does shows, without a formula for each.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

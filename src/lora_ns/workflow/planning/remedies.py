@@ -1,7 +1,5 @@
 """The cheapest change of settings with which a run fits a device, each tried by predicting again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

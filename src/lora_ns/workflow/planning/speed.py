@@ -1,7 +1,5 @@
 """How fast this machine is, by three small measurements: a matrix product, an activation function, a kernel of nothing."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from functools import partial

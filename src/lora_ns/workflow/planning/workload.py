@@ -3,8 +3,6 @@
 From the tokens' and rows' records where these are made; else rows are counted where they lie, and lengths are guessed.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from functools import lru_cache

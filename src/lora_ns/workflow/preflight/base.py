@@ -1,7 +1,5 @@
 """Whether the base model has what the method and the task want of it: from its config, without its weights."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """One thing that a look ahead found."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

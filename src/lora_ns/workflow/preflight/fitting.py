@@ -1,7 +1,5 @@
 """Whether rows fit a config: columns, labels and answers to learn from, and what each benchmark asks of its own rows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 

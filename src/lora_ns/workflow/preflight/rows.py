@@ -1,7 +1,5 @@
 """A look at a data set: its splits by what they are for, and their rows, or the first of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
