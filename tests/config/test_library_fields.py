@@ -83,13 +83,13 @@ def test_a_refusal_of_pefts_own_class_is_told_and_remembered(
 
     from lora_ns.config import check
     from lora_ns.errors import ConfigError
-    from lora_ns.models import adapter
+    from lora_ns.models import peft_config
 
     peft = {"method": "lora", "r": 4, "layers_pattern": "layers", "target_modules": "all-linear"}
     config = check(causal_task(tiny_causal, peft=peft), "test")
     with pytest.raises(ConfigError) as first:
-        adapter.check_peft_config(config)
-    monkeypatch.setattr(adapter, "build_peft_config", lambda *_, **__: pytest.fail("PEFT was asked again"))
+        peft_config.check_peft_config(config)
+    monkeypatch.setattr(peft_config, "build_peft_config", lambda *_, **__: pytest.fail("PEFT was asked again"))
     with pytest.raises(ConfigError) as second:
-        adapter.check_peft_config(config)
+        peft_config.check_peft_config(config)
     assert "LoraConfig refuses these settings" in str(first.value) == str(second.value)

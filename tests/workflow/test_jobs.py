@@ -268,14 +268,14 @@ def answers(dag: Dag) -> Iterator[Any]:
     for job in dag.jobs:
         here = SimpleNamespace(job=job)
         yield from (ask(here) for ask in (dag.for_adapters, commands.run_files_of, commands.members_of, commands.limits_of))
-        yield dag.trial_flag_of(here)
+        yield commands.trial_flag_of(here)
         for evaluation in dag.evaluations:
             asked = SimpleNamespace(job=job, evaluation=evaluation)
-            yield dag.for_scores(asked), dag.evaluation_file_of(asked)
+            yield dag.for_scores(asked), commands.evaluation_file_of(asked)
             yield [ask(asked, 1) for ask in commands.evaluation_resources.values()]
     yield from (dag.for_tokens(SimpleNamespace(tokens=tokens)) for tokens in dag.tokens)
     yield from (dag.for_merged(SimpleNamespace(merged=merged)) for merged in dag.merged)
-    yield from (dag.request_of_rows(SimpleNamespace(rows=rows)) for rows in dag.rows)
+    yield from (commands.request_of_rows(SimpleNamespace(rows=rows)) for rows in dag.rows)
 
 
 def files(folder: Path) -> dict[Path, int]:

@@ -19,6 +19,7 @@ from lora_ns.provenance.verify.targets import Requests, requests_of, verify_all
 from lora_ns.reporting.make_tables import tables
 from lora_ns.store import paths as store_module
 from lora_ns.store import record
+from lora_ns.store.artifact import read_record
 from lora_ns.store.digests import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
@@ -61,7 +62,7 @@ def test_runs_that_were_trained_at_once_are_made_again_at_once(study: Path) -> N
     runs = load_experiment(Path("experiment.yaml"), store).runs
     make_adapters(runs, lambda *_: None, quiet=True)
     fused = [run.name for run in runs if run.config.peft.method == "lora"]
-    assert all(store_module.read_record(store.adapter(run))["circumstances"]["fused_with"] == fused for run in fused)
+    assert all(read_record(store.adapter(run))["circumstances"]["fused_with"] == fused for run in fused)
     shutil.rmtree("results/scores")
     assert [result.state for result in verified(*fused)] == ["identical"] * 2
 

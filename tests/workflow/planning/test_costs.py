@@ -30,7 +30,7 @@ def planned(experiment: Path) -> Plan:
 
 def asked(dag: Dag, name: str, kind: str, run: str, **more: str) -> int:
     wildcards = SimpleNamespace(**({"job": run} if run in dag.jobs else {"run": run}), **more)
-    return getattr(dag, f"{kind}_resources")[name](wildcards, 1)
+    return getattr(dag.commands, f"{kind}_resources")[name](wildcards, 1)
 
 
 def test_jobs_ask_for_what_was_predicted_and_for_a_guess_before(
