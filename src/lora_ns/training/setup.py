@@ -1,5 +1,5 @@
-"""What a training starts from.  A run alone, a member of a group and the step that `lora-ns plan` profiles go through
-`set_up`, so that they cannot drift apart."""
+"""Set up a training: model with its PEFT method, collator, loss.  A run alone, a member of a group and the step that
+`lora-ns plan` profiles all use `set_up`, so their set-ups cannot differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,20 +26,20 @@ from lora_ns.training.signals import Interruption
 
 @dataclass(frozen=True)
 class Setup:
-    """Model and batches before the first step."""
+    """Model and collator before the first step."""
 
     model: Any
-    """The base with the method on it, initialised."""
+    """The base model with the PEFT method applied and initialised."""
     collate: Collate
-    """Makes the batches that the model reads."""
+    """Makes the batches, padding-free if the model can read such batches."""
     padding_free: bool
     initial: dict[str, Any] | None
-    """What `lora_ns.models.adapter.initial_factors` gave."""
+    """Result of `lora_ns.models.adapter.initial_factors`."""
     parameters: dict[str, int]
-    """trainable, total."""
+    """Parameter counts: trainable, total."""
 
     def loss(self, config: RunConfig) -> Any:
-        """The loss on this model, which it makes ready for its batches."""
+        """The loss function.  It also prepares the model for padding-free batches."""
         return loss_of(config, self.model, flat=self.padding_free)
 
 
@@ -52,9 +52,9 @@ def set_up(
     calibration: Calibration | None = None,
     base_weights: Path | None = None,
 ) -> Setup:
-    """The method on a base model, and the batches it is trained on.
+    """Apply the method to a base model and choose its collator.
 
-    base: to be changed.  collate: what `collate_of` gave.  steps: optimiser steps of the run.  The rest as `attach` takes it.
+    base: is changed.  collate: result of `collate_of`.  steps: optimiser steps of the run.  Other arguments: see `apply_method`.
     """
     model = apply_method(base, config, calibration=calibration, base_weights=base_weights, steps=steps)
     padding_free = reads_flat(model, config)
@@ -69,14 +69,14 @@ def set_up(
 
 
 def set_up_run(run: Run, rows: Sequence[dict[str, Any]], collate: Collate, steps: int, base: Any = None) -> Setup:
-    """The set-up of a run as seed and settings make it, initialised by the run's own rows where the method asks for them.
+    """The set-up of a run.  Some methods initialise their weights from the run's own rows.
 
-    base: a base model as `load_base` gives it, to be changed; else it is loaded.  The rest as `set_up` takes it.
+    base: result of `load_base`, is changed.  None: the base model is loaded here.  Other arguments: see `set_up`.
     """
     config = run.config
     make_deterministic(config.seed)
     base = load_base(run) if base is None else base
-    make_deterministic(config.seed)  # however many numbers loading drew
+    make_deterministic(config.seed)  # loading may have drawn random numbers
     calibration, base_weights = None, None
     if config.peft.calibration_rows is not None:
         base = base.to(best_device())
@@ -88,7 +88,7 @@ def set_up_run(run: Run, rows: Sequence[dict[str, Any]], collate: Collate, steps
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """One run before its first step."""
+    """A run before its first step."""
 
     trainer: Any
     """lora_ns.training.trainer.RunTrainer."""
@@ -101,9 +101,9 @@ class PreparedRun:
 def prepare(
     run: Run, interruption: Interruption, *, processes: Processes = ALONE, per_device: int | None = None, quiet: bool = False
 ) -> PreparedRun:
-    """Model, rows and loop of a run whose tokens are there.
+    """Model, rows and trainer of a run.  Its tokens must be finished.
 
-    per_device: at most so many rows at once on a device.  Raises ConfigError where settings do not go together.
+    per_device: maximum rows of a batch on one device.  Raises ConfigError if settings do not fit together.
     """
     from lora_ns.training.arguments import arguments_of
     from lora_ns.training.trainer import RunTrainer
@@ -119,19 +119,19 @@ def prepare(
     trainer = RunTrainer(config, setup.model, arguments, rows, batches, setup.collate, setup.loss(config), interruption)
     if is_tracked(config):
         keep_events(trainer.callback_handler.callbacks, run.store.root / EVENTS / run.name)
-    trainable, total = count_parameters(setup.model)  # an optimiser may have frozen a part (LoRA-FA)
+    trainable, total = count_parameters(setup.model)  # the optimiser may have frozen parameters (LoRA-FA)
     return PreparedRun(trainer, rows, batches, setup.initial, {"trainable": trainable, "total": total})
 
 
 def rows_and_collate(run: Run) -> tuple[TokenRows, Collate]:
-    """A run's tokens, verified, and what makes padded batches of them."""
+    """A run's verified tokens, and the collator for padded batches."""
     load_verified(run.tokens)
     tokenizer = load_tokenizer(run.config.model, run.store)
     return TokenRows(run.tokens / "train.arrow"), collate_of(run.config, tokenizer)
 
 
 def run_batches(config: RunConfig, rows: TokenRows, share: Share) -> RunBatches:
-    """The order of a run's batches.  share: which part of each is the process's own."""
+    """The batches of a run in order.  share: this process's part of each batch."""
     training = config.training
     return RunBatches(
         rows.lengths, training.global_batch_size, share, seed=config.seed, strategy=training.train_sampling_strategy

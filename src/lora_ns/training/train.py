@@ -1,7 +1,7 @@
-"""One adapter: base model, method and tokens in, trained weights out.  WRITES results/adapters/<run>
+"""Train one adapter from a base model, a PEFT method and tokens.  WRITES results/adapters/<run>
 
-The adapter's folder holds PEFT's own files (all weights for method `full`, nothing but the record for `none`),
-history.jsonl with one line a step, and record.json.  Checkpoints lie in results/scratch/<run> until it is there.
+The folder contains PEFT's own files (all weights for method `full`, only the record for `none`), history.jsonl with one line
+a step, and record.json.  Checkpoints are in results/scratch/<run> until the adapter is finished.
 """
 
 import json
@@ -33,15 +33,15 @@ from lora_ns.training.signals import Interruption, defer_signals
 
 HISTORY = "history.jsonl"
 RANK_STRIDE = 1_000_003
-"""Between the dropout streams of two processes; seeds are small numbers."""
+"""Distance between the dropout seeds of two processes.  Seeds in configs are small numbers."""
 
 
 def train(run: Run, *, quiet: bool = False) -> Path:
-    """Makes the adapter of a run where it is missing; returns its folder.
+    """Train a run's adapter unless it is finished.  Returns its folder.
 
-    Every process of a run calls it; the first writes.  Raises ConfigError where model, method and settings do not go
-    together, TrainingError for a loss that is not finite, Busy where another process trains this run, Interrupted where
-    the process was told to stop.
+    Every process of a distributed run calls this, and the first process writes.  Raises ConfigError if model, method and
+    settings do not fit together, TrainingError for a loss that is not finite, Busy if another process trains this run,
+    Interrupted on SIGTERM or SIGINT.
     """
     target = run.adapter
     if is_finished(target):
@@ -54,19 +54,19 @@ def train(run: Run, *, quiet: bool = False) -> Path:
         if processes.is_first:
             held.enter_context(run_lock(scratch))
         if processes.count == 1 and is_finished(target):
-            return target  # another process made it between the first look and the lock
+            return target  # another process finished it between the first check and the lock
         with ExitStack() as made:
             folder, notes = made.enter_context(atomic_artifact(target)) if processes.is_first else (scratch, {})
             facts = _train_into(folder, run, meter, processes, interruption, quiet)
             notes |= described(run, meter, facts)
         if processes.is_first:
             shutil.rmtree(scratch, ignore_errors=True)
-    processes.meet()  # the others find the adapter in its place
+    processes.meet()  # the other processes return only once the adapter is in place
     return target
 
 
 def _count_only(run: Run) -> Path:
-    """Method `none`: the base model is only counted."""
+    """Write the record of method `none`: parameter counts, no weights."""
     meter = record.Meter()
     with atomic_artifact(run.adapter) as (_, notes):
         with meter.part("loading"):
@@ -78,7 +78,7 @@ def _count_only(run: Run) -> Path:
 
 
 def described(run: Run, meter: record.Meter, facts: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run's training.  facts: what it has to say, with `circumstances` for what may vary."""
+    """The record of a training.  facts: fields of the record, with `circumstances` for those that may vary."""
     described = record.describe(
         "train",
         run.digest,
@@ -96,7 +96,7 @@ def described(run: Run, meter: record.Meter, facts: dict[str, Any]) -> dict[str,
 def _train_into(
     folder: Path, run: Run, meter: record.Meter, processes: Processes, interruption: Interruption, quiet: bool
 ) -> dict[str, Any]:
-    """Trains, saves into the folder, and returns what the record says of it."""
+    """Train and save into the folder.  Returns the training's fields of the record."""
     config = run.config
     per_device, notes = config.training.per_device_train_batch_size, []
     while True:
@@ -107,12 +107,12 @@ def _train_into(
                 if checkpoint is None:
                     ready.trainer.probe()
             with meter.part("training"):
-                make_deterministic(config.seed + RANK_STRIDE * processes.rank)  # dropout's random numbers
+                make_deterministic(config.seed + RANK_STRIDE * processes.rank)  # seeds dropout
                 _fit(ready, run, checkpoint)
             break
         except OutOfMemory:
             size = ready.batches.share.size
-        # out of the except block, whose error holds on to the model that did not fit
+        # outside the except block: the exception still references the model
         per_device = smaller(size)
         notes.append(f"memory ran out with {size} rows at once on a device; {per_device} were taken instead")
         del ready
@@ -131,14 +131,14 @@ def _train_into(
 
 
 def _fit(ready: PreparedRun, run: Run, checkpoint: str | None) -> None:
-    """Trains, and says meanwhile where it stands."""
+    """Train, and write the progress file meanwhile."""
     steps, begun = count_steps(run.config, len(ready.rows)), 0 if checkpoint is None else step_of(Path(checkpoint))
     with report_progress(run.store, run.name, "train", steps, begun) as ready.trainer.report:
         ready.trainer.fit(checkpoint)
 
 
 def save_adapter(ready: PreparedRun, folder: Path, processes: Processes) -> None:
-    """The trained weights and the history; every process takes part where each holds a part of the weights."""
+    """Save weights and history.  All processes take part if the weights are sharded over them."""
     weights = ready.trainer.whole_weights()
     if not processes.is_first:
         return
@@ -156,10 +156,10 @@ def facts_of(
     lengths: Any,
     circumstances: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the record says of a training, alone or in a group.
+    """Fields of the record that a training alone and a training in a group have in common.
 
-    history: a line a step.  order: each step's rows.  lengths: tokens of every row.  circumstances: what may differ from one
-    time to the next.
+    history: one entry a step.  order: the rows of each step.  lengths: tokens of every row.  circumstances: values that may
+    differ when the run is trained again.
     """
     losses = [line["loss"] for line in history]
     return {

@@ -1,4 +1,4 @@
-"""The loop: transformers' Trainer, with our batches, our loss, our checkpoints, and an end where a run was told to stop."""
+"""transformers' Trainer with the project's batches, loss and checkpoints, and a clean stop on a signal."""
 
 import json
 import math
@@ -38,16 +38,16 @@ class CheckpointingTrainer(Trainer):
     """One line a step, stored with every checkpoint."""
 
     def plain_model(self) -> Any:
-        """The model without what several processes wrap it in."""
+        """The model without the wrappers of distributed training."""
         return self.accelerator.unwrap_model(self.model)
 
     @property
     def can_resume(self) -> bool:
-        """Whether checkpoints are kept at all."""
+        """Whether checkpoints of this model can be resumed."""
         return adaptive_rank.can_resume(self.plain_model())
 
     def resume_point(self) -> str | None:
-        """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
+        """The newest verified checkpoint, whose history is loaded.  None: start from the beginning."""
         folder = checkpoints.newest(self.scratch) if self.is_world_process_zero() else None
         folder = _of_rank_zero(folder, self.args.world_size)
         if folder is None:
@@ -67,7 +67,7 @@ class CheckpointingTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         if not self.can_resume:
-            return  # begun anew instead of gone on with in another way
+            return  # an interrupted run starts again, because resuming would change it
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
         with checkpoints.writing(self.scratch):
             if self.is_world_process_zero():
@@ -104,7 +104,7 @@ class RunTrainer(CheckpointingTrainer):
         self.batches = batches
         self.history = []
         self.report: Report = silent
-        """Is told of each step."""
+        """Called after each step."""
         self._losses = loss
         self._judged: list[Any] = []
         is_lora_own = config.training.optim in OPTIMIZERS_OF_LORA
@@ -117,7 +117,7 @@ class RunTrainer(CheckpointingTrainer):
             optimizers=(lora_optimizer(model.to(arguments.device), config) if is_lora_own else None, None),  # type: ignore[arg-type]
         )
         if arguments.activation_checkpointing:
-            model.activation_checkpointing_enable()  # the Trainer does so only as it begins, after the probe
+            model.activation_checkpointing_enable()  # the Trainer does this in train(), which is after the probe
         if adaptive_rank.moves_rank(model):
             self.add_callback(adaptive_rank.MovesRank())
         if arguments.disable_tqdm:
@@ -132,7 +132,7 @@ class RunTrainer(CheckpointingTrainer):
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
-            generator=torch.Generator().manual_seed(self.args.seed),  # else each epoch would draw from dropout's stream
+            generator=torch.Generator().manual_seed(self.args.seed),  # otherwise each epoch would draw from dropout's generator
         )
 
     def _run_epoch(self, **named: Any) -> None:  # type: ignore[override]
@@ -140,29 +140,29 @@ class RunTrainer(CheckpointingTrainer):
         super()._run_epoch(**named)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
-        """What the loss of one optimiser step is divided by, over all shares and processes."""
+        """Divisor of the loss of one optimiser step: supervised tokens (or rows) over all micro-batches and processes."""
         items = sum(self._losses.count(share) for share in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
 
     def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The share's part of the batch's mean loss, over all its shares and processes."""
+        """This micro-batch's part of the mean loss over all micro-batches and processes."""
         losses = self._losses(model, inputs)
         counted = self._losses.count(inputs).to(losses.values.device)
         if losses.correct is not None:
             self._judged.append(torch.stack([losses.correct.sum(), counted]))
         total = losses.values.sum()
         if (penalty := adaptive_rank.orthogonality(self.plain_model())) is not None:
-            total = total + penalty * counted  # shares and processes add up to the whole of it
+            total = total + penalty * counted  # summed over micro-batches and processes it counts once
         return total / num_items_in_batch * self.args.world_size  # processes average their gradients
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: transformers walks over all parameters for it at every step."""
+        """Returns 0: counting would walk over all parameters at every step."""
         return 0
 
     def accuracy(self) -> dict[str, float]:
-        """Share of the tokens (classes) since the last call of which the label was the likeliest, under its name."""
+        """Accuracy of the tokens (or classes) since the last call, by metric name."""
         judged, self._judged = self._judged, []
         if not judged:
             return {}
@@ -170,10 +170,10 @@ class RunTrainer(CheckpointingTrainer):
         return {self._losses.accuracy: correct / counted} if counted else {}
 
     def probe(self) -> None:
-        """One forward and backward pass over the longest rows, which leaves nothing behind.  Raises OutOfMemory."""
+        """One forward and backward pass over the longest rows, without side effects.  Raises OutOfMemory."""
         assert self.model is not None
         if is_deepspeed_zero3_enabled():
-            return  # each process has a part of every weight until the engine brings them together
+            return  # weights are sharded until the engine gathers them
         batch = self.data_collator([self.train_dataset[i] for i in self.batches.longest()])  # type: ignore[index, arg-type]
         batch = self._prepare_inputs(batch)
         items = self._losses.count(batch)
@@ -192,7 +192,7 @@ class RunTrainer(CheckpointingTrainer):
                 self.model.zero_grad(set_to_none=True)
 
     def fit(self, checkpoint: str | None) -> None:
-        """Trains to the end, or to where the process is told to stop.  Raises OutOfMemory where that can be tried again."""
+        """Train to the end or until a signal.  Raises OutOfMemory if a smaller batch can be tried."""
         try:
             self.train(resume_from_checkpoint=checkpoint)
         except Exception as error:
@@ -201,19 +201,19 @@ class RunTrainer(CheckpointingTrainer):
             raise OutOfMemory from error
 
     def whole_weights(self) -> dict[str, Any] | None:
-        """The weights gathered from all processes that hold a part of them, on the first; None where each has all."""
+        """The sharded weights gathered on the first process.  None if every process has all weights."""
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             return None
         return self.accelerator.get_state_dict(self.model_wrapped)
 
     @property
     def ways(self) -> dict[str, str]:
-        """How the loss is computed (fused, compact or whole) and rows are read (flat or padded)."""
+        """How the loss is computed (fused, compact or whole) and how rows are batched (flat or padded)."""
         return {"loss": self._losses.kind, "rows": self._losses.rows}
 
 
 def _of_rank_zero(value: Any, processes: int) -> Any:
-    """What the first process found, for all."""
+    """The first process's value, on every process."""
     if processes == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -222,7 +222,7 @@ def _of_rank_zero(value: Any, processes: int) -> Any:
 
 
 class _KeepHistory(TrainerCallback):
-    """Keeps each logged step, and stops at a loss that is not finite."""
+    """Stores every logged step.  Raises TrainingError for a loss that is not finite."""
 
     def __init__(self, trainer: RunTrainer):
         self.trainer = trainer
@@ -246,7 +246,7 @@ _LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
 
 
 class _Pauses(TrainerCallback):
-    """Keeps a checkpoint now and then, and at once where the process was told to stop, which it then does."""
+    """Saves a checkpoint at intervals.  On a signal it saves one at once and stops the training."""
 
     def __init__(self, trainer: RunTrainer, interruption: Interruption):
         self.trainer, self.interruption = trainer, interruption
@@ -261,10 +261,10 @@ class _Pauses(TrainerCallback):
         elif due and state.global_step < state.max_steps:
             control.should_save = True
         elif state.global_step >= state.max_steps:
-            control.should_save = False  # what follows is the adapter itself
+            control.should_save = False  # the adapter itself is saved next
 
     def _agreed(self, due: bool, told: bool) -> tuple[bool, bool]:
-        """The same answer on every process: due by the first one's clock, told by anyone's signal."""
+        """The same decision on every process: the first one's clock counts, and a signal to any of them."""
         if self.trainer.args.world_size == 1:
             return due, told
         import torch.distributed as group
