@@ -1,4 +1,4 @@
-"""What transformers is told of a run's training: the config's settings and what comes of the machine."""
+"""transformers' TrainingArguments of a run, from the config and the machine."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ from lora_ns.store.processes import Processes
 
 
 def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: int, quiet: bool) -> TrainingArguments:
-    """What the Trainer is told.  size: rows at once on one device.  Raises ConfigError with transformers' own reason."""
+    """TrainingArguments of a run.  size: per-device batch.  Raises ConfigError with transformers' own reason."""
     settings: dict[str, Any] = {
         "report_to": "none",
         "run_name": scratch.name,
@@ -32,12 +32,12 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
         "gradient_accumulation_steps": accumulation,
         "remove_unused_columns": False,
         "logging_strategy": "steps",
-        "logging_steps": 1,  # the record's losses and the history are of every step
+        "logging_steps": 1,  # the history has every step
         "logging_nan_inf_filter": False,
         "save_total_limit": None,
         "label_names": ["labels"],
         "dataloader_drop_last": False,
-        "use_cpu": best_device() == "cpu",  # else bf16 is refused where there is no GPU
+        "use_cpu": best_device() == "cpu",  # otherwise bf16 is refused without a GPU
     }
     settings |= _on_processors()
     if config.training.optim in OPTIMIZERS_OF_LORA:
@@ -47,12 +47,12 @@ def arguments_of(config: RunConfig, scratch: Path, *, size: int, accumulation: i
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"training: transformers refuses these settings: {error}") from error
     _check_schedule(arguments)
-    arguments._n_gpu = min(1, arguments.n_gpu)  # one process computes on one device; more devices, more processes
+    arguments._n_gpu = min(1, arguments.n_gpu)  # one device for each process
     return arguments
 
 
 def _on_processors() -> dict[str, Any]:
-    """What several processes without GPUs have to be told, which accelerate does not find out by itself."""
+    """Environment that accelerate does not set for several processes without GPUs."""
     if Processes.here().count == 1 or torch.cuda.is_available():
         return {}
     launched_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() == "true"
@@ -60,7 +60,7 @@ def _on_processors() -> dict[str, Any]:
 
 
 def _check_schedule(arguments: TrainingArguments) -> None:
-    """Raises ConfigError for a setting that the schedule does not have, which transformers finds at the first step."""
+    """Raises ConfigError for a setting that the schedule lacks.  transformers would fail at the first step."""
     kind = SchedulerType(arguments.lr_scheduler_type)
     schedule: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
     known = inspect.signature(schedule).parameters

@@ -1,4 +1,4 @@
-"""How many steps a run takes, and how a batch is spread over devices."""
+"""Number of optimiser steps of a run, and the batch on each device."""
 
 import math
 
@@ -9,7 +9,7 @@ DEFAULT_DEVICE_BATCH = 8
 
 
 def count_steps(config: RunConfig, rows: int) -> int:
-    """Optimiser steps of a run over so many rows."""
+    """Optimiser steps of a run.  rows: number of training rows."""
     training = config.training
     if training.max_steps > 0:
         return training.max_steps
@@ -17,7 +17,7 @@ def count_steps(config: RunConfig, rows: int) -> int:
 
 
 def split_batch(global_batch: int, processes: int, per_device: int | None) -> tuple[int, int]:
-    """(examples at once on one device, accumulation steps) whose product over all processes is the global batch.
+    """(per-device batch, accumulation steps).  Their product over all processes is the global batch.
 
     Raises ConfigError that lists the values that would do.
     """

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, and believed only where every file is what was written.
+"""Checkpoints of a run: written completely or not at all, and used only if every file has its recorded checksum.
 
 A checkpoint is made in `saving/`, listed with its checksums in manifest.json, and only then moved to its name; so a kill
 at any moment leaves the last one as it was.  Two are kept, in case the newest was damaged on the disk.
@@ -19,22 +19,22 @@ from lora_ns.store import record
 
 KEPT = 2
 EVERY_SECONDS = 600
-"""A run that says nothing of save_steps keeps a checkpoint so often; a short one keeps none."""
+"""Interval of checkpoints if save_steps is not set.  A shorter run has none."""
 
 MANIFEST = "manifest.json"
 NO_ROOM = ("iostream error", "PytorchStreamWriter", "inline_container")
-"""In what torch says where a file cannot be written to its end."""
+"""Part of torch's error message if a file cannot be written completely."""
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def saving_place(scratch: Path) -> Path:
-    """Where a checkpoint is made before it counts."""
+    """Folder in which a checkpoint is written before it is moved into place."""
     return scratch / "saving"
 
 
 @contextmanager
 def writing(scratch: Path) -> Iterator[None]:
-    """Inside, a checkpoint is written.  Raises CheckpointError where it cannot be, as on a full disk."""
+    """Context in which a checkpoint is written.  Raises CheckpointError if it cannot be written, such as on a full disk."""
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -48,14 +48,14 @@ def writing(scratch: Path) -> Iterator[None]:
 
 
 def seal(made: Path, scratch: Path) -> Path:
-    """The finished folder `saving/checkpoint-<step>` becomes a checkpoint; older ones beyond two go.  Returns its place."""
+    """Move the finished folder `saving/checkpoint-<step>` into place and delete all but the newest two.  Returns its path."""
     for path in made.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     record.write_json(made / MANIFEST, record.checksums(made))
     target = scratch / made.name
-    shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
+    shutil.rmtree(target, ignore_errors=True)  # a damaged checkpoint of the same step
     made.rename(target)
     _sync_folder(scratch)
     for old in _by_step(scratch)[KEPT:]:
@@ -64,7 +64,7 @@ def seal(made: Path, scratch: Path) -> Path:
 
 
 def newest(scratch: Path) -> Path | None:
-    """The newest checkpoint that verifies; None where there is none.  Removes what was cut short or damaged."""
+    """The newest checkpoint that is intact, or None.  Deletes incomplete and damaged ones."""
     shutil.rmtree(saving_place(scratch), ignore_errors=True)
     for folder in _by_step(scratch):
         if is_whole(folder):
@@ -74,7 +74,7 @@ def newest(scratch: Path) -> Path | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file of a checkpoint is there and has the checksum of its manifest."""
+    """Whether every file of a checkpoint exists and has the checksum in its manifest."""
     try:
         listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         found = record.checksums(folder)
@@ -85,7 +85,7 @@ def is_whole(folder: Path) -> bool:
 
 
 def step_of(folder: Path) -> int:
-    """Optimiser steps behind a checkpoint."""
+    """Optimiser steps before a checkpoint."""
     found = _NAME.fullmatch(folder.name)
     assert found is not None, folder
     return int(found[1])

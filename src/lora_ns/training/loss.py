@@ -50,22 +50,22 @@ class CausalLoss:
         self._virtual_tokens = _virtual_tokens(model)
 
     def count(self, inputs: dict[str, Any]) -> Any:
-        """What the mean over a batch divides by, of a part of it: its supervised tokens."""
+        """Number of supervised tokens: the divisor of the mean loss."""
         import torch
 
         return torch.tensor(len(inputs["targets"]))
 
     def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
-        """The losses of a batch that the collator made.  model: wrapped or not."""
+        """The losses of a batch from the collator.  model: may be wrapped for distributed training."""
         import torch
 
         given = {name: value for name, value in inputs.items() if name not in ("labels", "logits_to_keep", "targets")}
-        if not self._needs_mask:  # padding stands on the right, where no token looks: without a mask attention is quicker
+        if not self._needs_mask:  # padding is on the right, unseen by causal attention, which is faster without a mask
             del given["attention_mask"]
         keep, targets = inputs["logits_to_keep"], inputs["targets"]
         if self.kind == "fused" and not self.label_smoothing:
             output = model(**given, labels=inputs["labels"], use_cache=False, fused_lm_head=True)
-            width = inputs["labels"].size(1) - 1  # a trained prompt stands before the tokens
+            width = inputs["labels"].size(1) - 1  # virtual tokens come before the prompt
             kept = [_kept(figures[:, -width:], keep) for figures in (output.log_probs, output.is_top1)]
             return Losses(-kept[0].float(), kept[1])
         if self.kind == "compact":
@@ -92,14 +92,14 @@ def _kind_of(base: Any) -> str:
     import torch
 
     if getattr(base.config.get_text_config(), "output_router_logits", False):
-        return "whole"  # the experts' balance looks at all tokens
+        return "whole"  # the load-balancing loss of the experts needs all tokens
     if torch.cuda.is_available():
         return "fused"
     return "compact" if "logits_to_keep" in inspect.signature(type(base).forward).parameters else "whole"
 
 
 def _virtual_tokens(model: Any) -> int:
-    """Positions that a trained prompt takes before the tokens; a prefix stands in the cache and takes none."""
+    """Number of virtual tokens before the prompt.  Prefix tuning has none: its prefix is in the KV cache."""
     if not hasattr(model, "peft_config"):
         return 0
     method = model.active_peft_config
@@ -108,7 +108,7 @@ def _virtual_tokens(model: Any) -> int:
 
 
 def _looks_back_only(model: Any, base: Any) -> bool:
-    """Whether each position's output depends on those before it alone, whatever a mask says of those behind."""
+    """Whether the model is causal, so that padding on the right cannot change a position's output."""
     prompted = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
     settings = base.config.get_text_config()
     kinds = set(getattr(settings, "layer_types", None) or ["full_attention"])
@@ -126,12 +126,12 @@ class LabelLoss:
         self.regression, self.label_smoothing = regression, label_smoothing
 
     def count(self, inputs: dict[str, Any]) -> Any:
-        """What the mean over a batch divides by, of a part of it: its rows with a label."""
+        """Number of rows with a label: the divisor of the mean loss."""
         labels = inputs["labels"]
         return (~labels.isnan() if self.regression else labels != IGNORED).sum()
 
     def __call__(self, model: Any, inputs: dict[str, Any]) -> Losses:
-        """The losses of a batch.  model: wrapped or not."""
+        """The losses of a batch.  model: may be wrapped for distributed training."""
         import torch
 
         labels = inputs["labels"]
@@ -146,7 +146,7 @@ class LabelLoss:
 
 
 def sums_by_owner(losses: Losses, owners: Any, count: int) -> tuple[Any, Any]:
-    """(sum of losses, number of right answers) [count] of each owner.  owners [N]: whose each value is, 0 … count - 1."""
+    """(sum of losses, number of correct predictions) [count] of each owner.  owners [N]: owner of each value, 0 … count - 1."""
     right = losses.values.new_zeros(count)
     if losses.correct is not None:
         right = right.index_add(0, owners, losses.correct.to(right.dtype))
@@ -154,7 +154,7 @@ def sums_by_owner(losses: Losses, owners: Any, count: int) -> tuple[Any, Any]:
 
 
 def loss_of(config: RunConfig, model: Any, *, flat: bool) -> CausalLoss | LabelLoss:
-    """The loss of the config's task on its model.  flat: whether batches are padding-free."""
+    """The loss function of the config's task.  flat: batches are padding-free."""
     smoothing = float(config.training.arguments.get("label_smoothing_factor") or 0.0)
     if config.task_type == "causal_lm":
         return CausalLoss(model, label_smoothing=smoothing, flat=flat)

@@ -1,4 +1,4 @@
-"""Memory that runs out: found out at once with the longest rows, and answered by smaller shares of the same batch."""
+"""On out-of-memory the per-device batch is halved and the step retried.  The longest rows are tried first."""
 
 import gc
 
@@ -6,11 +6,11 @@ from lora_ns.errors import TrainingError
 
 
 class OutOfMemory(Exception):
-    """A forward and backward pass did not fit; the next try takes fewer rows at once."""
+    """A forward and backward pass did not fit into memory.  The next try uses a smaller per-device batch."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the machine."""
+    """Whether an error means out of memory, on a GPU or on the machine."""
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -20,7 +20,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def smaller(size: int) -> int:
-    """Rows at once for the next try.  Raises TrainingError where one row did not fit."""
+    """Per-device batch for the next try.  Raises TrainingError if a single row did not fit."""
     if size > 1:
         return next(n for n in range(size // 2, 0, -1) if size % n == 0)
     raise TrainingError(
@@ -30,7 +30,7 @@ def smaller(size: int) -> int:
 
 
 def release() -> None:
-    """Gives back what a failed try still holds."""
+    """Free the memory of a failed try."""
     import torch
 
     gc.collect()

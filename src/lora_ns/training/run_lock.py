@@ -1,4 +1,4 @@
-"""One trainer a run: whoever holds `lock` in a run's scratch writes its checkpoints, and nobody beside it.
+"""One trainer for each run: only the process that owns `lock` in the run's scratch folder writes checkpoints.
 
 The file names its owner and is touched as long as that process lives, so that one on another machine can tell a living
 owner from one that was killed.
@@ -21,7 +21,7 @@ BEAT_SECONDS = 10
 
 @contextmanager
 def run_lock(scratch: Path) -> Iterator[None]:
-    """Holds a run's scratch folder.  Raises Busy where a living process holds it, LoraNsError where it cannot be written."""
+    """Lock a run's scratch folder.  Raises Busy if a living process has locked it, LoraNsError if it cannot be written."""
     path = scratch / "lock"
     try:
         scratch.mkdir(parents=True, exist_ok=True)
@@ -40,9 +40,9 @@ def run_lock(scratch: Path) -> Iterator[None]:
 
 
 def _take(path: Path) -> None:
-    """Creates the file, after removing one whose owner is gone."""
+    """Create the lock file, after removing that of a dead process."""
     me = Owner.here()
-    # the content stands before the name does, so that nobody reads a lock without an owner
+    # the content is written before the file gets its name, so a lock always has an owner
     own = path.with_name(f".lock-{me.host}-{me.pid}")
     for _ in range(10):
         try:

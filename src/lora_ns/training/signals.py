@@ -1,4 +1,4 @@
-"""Being told to stop: a first SIGTERM, SIGUSR1 or Ctrl-C lets training keep what it has; then the process ends with 75.
+"""Clean stop: on a first SIGTERM, SIGUSR1 or Ctrl-C training saves its state, and the process exits with status 75.
 
 75 is EX_TEMPFAIL of sysexits.h: not done, not broken; called again, the run goes on where it stopped.
 """
@@ -14,12 +14,12 @@ from lora_ns.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ECHO_SECONDS = 3.0
-"""A Ctrl-C that comes again so soon is the same one: the terminal tells every process of a group, and torch's launcher
-passes on to the others what it was told itself."""
+"""A second Ctrl-C within this time is the same one: the terminal signals every process of a group, and torch's launcher
+forwards its own signal."""
 
 
 class Interruption:
-    """Whether the process was told to stop."""
+    """True once a signal has arrived."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -28,13 +28,13 @@ class Interruption:
         return self.signal is not None
 
     def raised(self, what: str) -> Interrupted:
-        """The error to raise once all is kept.  what: what was kept."""
+        """The error to raise once the state is saved.  what: description of what was saved."""
         assert self.signal is not None
         return Interrupted(f"stopped by {self.signal.name}: {what}. Called again, the run goes on from there.")
 
 
 _noticed: list[Interruption] = []
-"""By the block that is being run, if any."""
+"""The interruption of the block that is running, if any."""
 
 
 @contextmanager
@@ -50,11 +50,11 @@ def defer_signals() -> Iterator[Interruption]:
         return
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
-        yield interruption  # signals reach the main thread alone
+        yield interruption  # only the main thread receives signals
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
     pressed: list[float] = []
-    """When Ctrl-C came."""
+    """Time of the last Ctrl-C."""
 
     def note(number: int, frame: Any) -> None:
         interruption.signal = signal.Signals(number)
