@@ -1,4 +1,4 @@
-"""Padding-free batches: rows one after another, every token once, kept apart by attention alone.
+"""Padding-free batches: the rows of a batch are concatenated, and attention keeps them apart.
 
 Linear layers and norms compute each position from itself, so padding is work for nothing there: a fifteenth of a batch of
 sixteen rows of like length, and two in five tokens of sixteen as they come.
@@ -23,17 +23,17 @@ MODEL_TYPES = frozenset(
 attention.  tests/training/test_padding_free.py compares each with its padded batches."""
 
 COMPILED = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
-"""Any of which has transformers compile the model, which would be done again for every new batch length."""
+"""Settings that compile the model, which padding-free batches would do again for every new length."""
 
 NAME = "lora_ns_rows"
-"""The attention function's name among those that transformers knows."""
+"""Name under which transformers knows the attention function."""
 
 
 def reads_flat(model: Any, config: RunConfig) -> bool:
     """Whether a base or PEFT model can read padding-free batches: one of MODEL_TYPES with full attention and no dropout in it,
     and a method that computes each position from itself alone."""
     told = config.training.arguments
-    # NEFTune's noise is the weaker the longer a row is (Jain et al. 2023, arXiv 2310.05914, section 2)
+    # NEFTune's noise depends on the padded length (Jain et al. 2023, arXiv 2310.05914, section 2)
     if config.task_type != "causal_lm" or told.get("neftune_noise_alpha") or any(told.get(key) for key in COMPILED):
         return False
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -42,13 +42,13 @@ def reads_flat(model: Any, config: RunConfig) -> bool:
     settings = base.config.get_text_config()
     return (
         settings.model_type in MODEL_TYPES
-        and type(base).__module__.startswith("transformers.")  # not a hub's own code under a known name
+        and type(base).__module__.startswith("transformers.")  # not remote code under a known name
         and settings._attn_implementation in ("sdpa", NAME)
         and not getattr(settings, "attention_dropout", 0.0)
         and not getattr(settings, "output_router_logits", False)
         and _has_full_attention(settings)
         and all(_sees_one_position(module) for module in base.base_model.modules())
-        # a layer's copy (peft.layer_replication) has a config of its own, which does not know our attention
+        # copied layers (peft.layer_replication) have their own config, without our attention function
         and all(getattr(module, "config", settings) is settings for module in base.base_model.modules())
     )
 
@@ -63,7 +63,7 @@ def _sees_one_position(module: Any) -> bool:
 
     if type(module).__name__ == "Linear8bitLt" or isinstance(module, torch.nn.modules.conv._ConvNd):
         return False
-    if isinstance(module, LoraLayer):  # X-LoRA puts a forward of its own on the instance
+    if isinstance(module, LoraLayer):  # X-LoRA replaces forward on the instance
         return "forward" not in vars(module) and all(
             isinstance(variant, DoraLinearVariant) for variant in module.lora_variant.values()
         )
@@ -79,7 +79,7 @@ def _has_full_attention(settings: Any) -> bool:
 
 
 def read_flat(base: Any) -> None:
-    """Has a base model keep apart the rows of padding-free batches; padded ones it reads as before."""
+    """Make a base model read padding-free batches.  Padded batches still work."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -90,7 +90,7 @@ def read_flat(base: Any) -> None:
 
 
 def without_padding(collate: Collate) -> Collate:
-    """The collator whose batches are padding-free."""
+    """A collator that makes padding-free batches."""
     return lambda rows: flatten(collate(rows))
 
 
@@ -99,14 +99,14 @@ def flatten(batch: Batch) -> Batch:
     as places among the tokens, targets [N], and for attention the rows' lengths and places."""
     real = batch["attention_mask"].bool()
     labels = batch["labels"].clone()
-    labels[:, 0] = IGNORED  # what stands before a row's first token is another row's
+    labels[:, 0] = IGNORED  # the token before a row's first one belongs to another row
     positions = torch.arange(real.size(1), device=real.device).expand_as(real)
     lengths = real.sum(1).tolist()
     return {
         "input_ids": batch["input_ids"][real][None],
         "position_ids": positions[real][None],
         "labels": labels[real][None],
-        "attention_mask": torch.empty(1, 1, 1, 0, device=real.device),  # one of four dimensions is left as it is
+        "attention_mask": torch.empty(1, 1, 1, 0, device=real.device),  # transformers does not change a mask with four dimensions
         "logits_to_keep": batch["logits_to_keep"][real].nonzero()[:, 0],
         "targets": batch["targets"],
         "row_lengths": lengths,
@@ -115,7 +115,7 @@ def flatten(batch: Batch) -> Batch:
 
 
 def concatenated(batches: Sequence[Batch]) -> Batch:
-    """Padding-free batches one after another, as one."""
+    """Concatenate padding-free batches."""
     lengths = [length for batch in batches for length in batch["row_lengths"]]
     starts = [0, *accumulate(batch["input_ids"].size(1) for batch in batches)]
     kept = [batch["logits_to_keep"] + start for batch, start in zip(batches, starts, strict=False)]

@@ -1,4 +1,4 @@
-"""AdamW for the parameters of many members, each with its own rate, decay and clipping."""
+"""AdamW for several members, each with its own learning rate, weight decay and gradient clipping."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,16 +22,16 @@ class MembersAdamW:
         }
 
     def clip(self, member: int, largest: float) -> float:
-        """Scales a member's gradients to a norm of at most `largest` (0: not at all); returns the norm they had."""
+        """Clip a member's gradient norm to `largest` (0: no clipping).  Returns the norm before clipping."""
         trained = [p for group in self._of[member].param_groups for p in group["params"] if p.grad is not None]
         norm = get_total_norm([p.grad for p in trained])
         length = float(norm)
-        if largest > 0 and not length + 1e-6 <= largest:  # where torch's own would scale by 1
+        if largest > 0 and not length + 1e-6 <= largest:  # torch's clip_grad_norm_ scales by 1 below this
             clip_grads_with_norm_(trained, largest, norm)
         return length
 
     def step(self, rates: Mapping[int, float]) -> None:
-        """One update of every member that has a rate; gradients are gone after it."""
+        """Update every member that has a learning rate, and clear the gradients."""
         for member, rate in rates.items():
             optimizer = self._of[member]
             for group in optimizer.param_groups:
@@ -40,20 +40,20 @@ class MembersAdamW:
             optimizer.zero_grad()
 
     def drop(self, member: int) -> None:
-        """A member takes no further part."""
+        """Remove a member."""
         del self._of[member]
 
     def state(self) -> dict[int, Any]:
-        """What resuming needs, of each member."""
+        """State of each member for a checkpoint."""
         return {member: optimizer.state_dict() for member, optimizer in self._of.items()}
 
     def restore(self, state: Mapping[int, Any]) -> None:
-        """Puts a state back."""
+        """Restore a state."""
         for member, kept in state.items():
             self._of[member].load_state_dict(kept)
 
 
 def _groups(pairs: Sequence[tuple[torch.nn.Parameter, float]]) -> list[dict[str, Any]]:
-    """torch's parameter groups, one for each decay."""
+    """torch's parameter groups, one for each weight decay."""
     decays = dict.fromkeys(decay for _, decay in pairs)
     return [{"params": [p for p, own in pairs if own == decay], "weight_decay": decay} for decay in decays]

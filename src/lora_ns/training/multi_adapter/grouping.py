@@ -21,10 +21,10 @@ PEFT_FIELDS = frozenset(
     layers_to_transform layers_pattern bias modules_to_save eva_config corda_config lora_ga_config calibration_rows
     """.split()
 )
-"""Settings of method lora that a sweep takes each member's own of."""
+"""LoRA settings that may differ between members."""
 
 OWN_TRAINING = frozenset("learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay max_grad_norm".split())
-"""Training settings that members may differ in."""
+"""Training settings that may differ between members."""
 
 SHARED_TRAINING = frozenset(
     """
@@ -32,7 +32,7 @@ SHARED_TRAINING = frozenset(
     gradient_checkpointing_kwargs label_smoothing_factor adam_beta1 adam_beta2 adam_epsilon per_device_train_batch_size
     """.split()
 )
-"""Training settings that members have in common."""
+"""Training settings that all members of a group share."""
 
 SCHEDULES = frozenset(
     """
@@ -40,13 +40,13 @@ SCHEDULES = frozenset(
     warmup_stable_decay
     """.split()
 )
-"""Schedules that hang on the step alone."""
+"""Learning rate schedules that depend on the step only."""
 
 METHOD_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 
 
 def why_alone(config: RunConfig) -> str | None:
-    """Why a run is trained by itself; None where it can be a member of a sweep."""
+    """Why a run cannot be a member of a group.  None if it can."""
     peft, training = config.peft, config.training
     if peft.method != "lora":
         return f"peft.method {peft.method}"
@@ -75,7 +75,7 @@ def _is_said(value: Any) -> bool:
 
 
 def _key_of(run: Run) -> str:
-    """What members of one sweep have in common, as text: base, tokens, task and shape of the steps."""
+    """What members of one group share, as text: base model, tokens, task and shape of the steps."""
     training = run.config.training.model_dump()
     return json.dumps(
         {
@@ -106,7 +106,7 @@ def groups_of(runs: Sequence[Run], largest: int) -> list[list[Run]]:
 
 
 def count_of(members: Sequence[Any], largest: int | Fraction) -> int:
-    """How many parts there are of at most so many."""
+    """Number of parts with at most `largest` members each."""
     return int(-(-len(members) // largest))
 
 

@@ -1,4 +1,4 @@
-"""A frozen linear layer that many members share, each with a low-rank part of its own.
+"""A frozen linear layer shared by several members, each with its own low-rank factors.
 
     y = W x + s·B·A·x                                LoRA    (Hu et al. 2021, arXiv 2106.09685)
     y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; the norm held constant)
@@ -22,7 +22,7 @@ from lora_ns.training.multi_adapter.layout import Layout
 
 @dataclass
 class LowRank:
-    """One member's part of one layer.  a [r, in], b [out, r], magnitude [out]."""
+    """One member's factors for one layer.  a [r, in], b [out, r], magnitude [out]."""
 
     a: torch.nn.Parameter
     b: torch.nn.Parameter
@@ -30,14 +30,14 @@ class LowRank:
     dropout: float = 0.0
     magnitude: torch.nn.Parameter | None = None
     taken: tuple[torch.Tensor, torch.Tensor] | None = None
-    """(a₀, b₀) that were taken out of the layer's weight."""
+    """(a₀, b₀): initial factors that were subtracted from the layer's weight."""
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [self.a, self.b, *([] if self.magnitude is None else [self.magnitude])]
 
     @property
     def is_taken_apart(self) -> bool:
-        """Whether what was taken out of the weight sees other rows than the factors: those without dropout."""
+        """Whether dropout applies to the factors but not to what was subtracted from the weight."""
         return self.taken is not None and self.dropout > 0
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -47,7 +47,7 @@ class LowRank:
         return torch.cat([self.a, self.taken[0]]), torch.cat([self.b, -self.taken[1]], dim=1)
 
     def weight(self, shared: torch.Tensor) -> torch.Tensor:
-        """The member's own weight [out, in]."""
+        """The layer's weight with this member's factors added [out, in]."""
         a, b = self.factors()
         own = torch.addmm(shared, b, a, alpha=self.scaling)
         if self.magnitude is None:
@@ -56,14 +56,14 @@ class LowRank:
 
 
 LARGEST_OWN_WEIGHT = 2**17
-"""Numbers in a weight matrix up to which every member has its own sum of it, which takes as much memory as the layer."""
+"""Largest weight matrix (in numbers) that is summed for every member, which takes as much memory as the layer."""
 
 LARGEST_NORMED_WEIGHT = 4 * 2**20
-"""The same with DoRA, whose norm needs that sum anyway."""
+"""The limit with DoRA, whose norm needs the sum anyway."""
 
 
 def way_of(base: Any, parts: list[LowRank]) -> str:
-    """weights, pieces or factors, for a layer's parts."""
+    """How a layer is computed: weights, pieces or factors."""
     weight = base.weight
     dtypes = {weight.dtype, *(part.a.dtype for part in parts)}
     if type(base) is not torch.nn.Linear or weight.device.type != "cpu" or len(dtypes) > 1:
@@ -77,7 +77,7 @@ def way_of(base: Any, parts: list[LowRank]) -> str:
 
 
 class SharedLinear(torch.nn.Module):
-    """The layer.  parts: of each member that has one here, by its number."""
+    """The shared layer.  parts: factors of each member that trains this layer, by member number."""
 
     def __init__(self, base: Any, parts: dict[int, LowRank], layout: Layout):
         super().__init__()
@@ -85,7 +85,7 @@ class SharedLinear(torch.nn.Module):
         self._way = way_of(base, list(parts.values()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., in] -> [..., out], each member's rows by its own part."""
+        """x [..., in] -> [..., out].  Each row uses the factors of its member."""
         flat = x.reshape(-1, x.size(-1))
         sizes = self.layout.sizes(len(flat))
         parts = [self.parts.get(member) for member in self.layout.members]
@@ -183,7 +183,7 @@ def _less_taken(out: torch.Tensor, x: torch.Tensor, sizes: list[int], parts: lis
 
 
 def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: torch.Tensor) -> torch.Tensor:
-    """[positions, all ranks]: each position's own columns hold its member's scaling, others nothing."""
+    """[positions, all ranks]: the scaling of a position's member in that member's columns, else zero."""
     places = torch.repeat_interleave(torch.tensor(sizes)).to(like.device)
     ranks = torch.tensor([rank for _, _, rank in columns])
     owners = torch.repeat_interleave(torch.tensor([place for place, _, _ in columns]), ranks).to(like.device)
@@ -225,14 +225,14 @@ class _ByRows(torch.autograd.Function):
             to_own.append(piece.t() @ seen if ctx.needs_input_grad[4 + 3 * number] else None)
             if a is None:
                 to_own += [None, None]
-            else:  # the side of rank r first: processors take up to eight times as long for [n, r]
+            else:  # [r, n] first: on CPUs [n, r] takes up to eight times as long
                 to_own.append(((b.t() @ piece.t()) @ seen).mul_(scaling))
                 to_own.append(((a @ seen.t()) @ piece).mul_(scaling).t())
         return to_x, None, None, None, *to_own
 
 
 class OwnModules(torch.nn.Module):
-    """A layer that each member trains whole (a classifier's head): its rows go through its own copy."""
+    """A layer that each member trains fully, such as a classifier head.  Each row uses its member's copy."""
 
     def __init__(self, copies: dict[int, torch.nn.Module], layout: Layout):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Whose rows are where in a joint batch.
+"""Which member owns which rows of a joint batch.
 
 Members' rows stand one after another, padded to the longest of all where the model does not read them flat.  A member's
 dropout is drawn as when it is alone: from its own stream of random numbers, in the shape that its own batch has.
@@ -15,23 +15,23 @@ from lora_ns.training.padding_free import concatenated
 
 
 class CannotGroup(Exception):
-    """The runs cannot be trained at once on this base; the message is the reason."""
+    """The runs cannot be trained together on this base model.  The message is the reason."""
 
 
 class Layout:
-    """The joint batch of the moment, and the members' streams of random numbers."""
+    """The current joint batch, and the members' random number generators."""
 
     def __init__(self, *, flat: bool) -> None:
-        """flat: whether batches are padding-free."""
+        """flat: batches are padding-free."""
         self.flat = flat
         self.members: Sequence[int] = ()
-        """Numbers of those that take part, in the order of their rows."""
+        """Member numbers in the order of their rows."""
         self.shapes: Sequence[tuple[int, int]] = ()
-        """(rows, padded length) of each member's own batch."""
+        """(rows, padded length) of each member's batch."""
         self._length = 0
-        """Of the longest row of all."""
+        """Length of the longest row."""
         self._supervised: Sequence[int] = ()
-        """Positions of each member's that a causal model's output layer sees."""
+        """Number of positions of each member that the output layer computes."""
         self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
 
     def join(self, members: Sequence[int], batches: Sequence[Batch], device: Any) -> tuple[Batch, torch.Tensor]:
@@ -48,7 +48,7 @@ class Layout:
         return on_device, owners.to(device)
 
     def _padded(self, batches: Sequence[Batch]) -> Batch:
-        """All rows [rows, longest of all]."""
+        """All rows, padded [rows, longest]."""
         joint: Batch = {}
         for name, first in batches[0].items():
             fill = IGNORED if name == "labels" else 0
@@ -78,18 +78,18 @@ class Layout:
         raise CannotGroup("a layer sees other positions than the rows have")
 
     def seed(self, member: int, seed: int) -> None:
-        """A member's stream starts where `set_seed` would have it start."""
+        """Seed a member's generator as `set_seed` does."""
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             self._streams[member] = _state()
 
     @property
     def streams(self) -> dict[int, Any]:
-        """Where each member's stream stands."""
+        """State of each member's generator."""
         return dict(self._streams)
 
     def restore(self, streams: dict[int, Any]) -> None:
-        """Puts streams back where they stood."""
+        """Restore the generators' states."""
         self._streams = dict(streams)
 
     @contextmanager
@@ -101,12 +101,12 @@ class Layout:
         _set_state(before)
 
     def dropped(self, place: int, part: torch.Tensor, share: float) -> torch.Tensor:
-        """A member's positions [n, width] after dropout.  place: of the member in `members`."""
+        """A member's positions [n, width] after dropout.  place: index into `members`."""
         rows, length = self.shapes[place]
         count, width = part.shape
         longer = self._length - length
         if self.flat or not longer or count != rows * self._length:
-            return self._drawn(place, part, share)  # the shape that it has alone
+            return self._drawn(place, part, share)  # the shape of its batch when trained alone
         mask = self._drawn(place, part.new_ones(rows, length, width), share)
         return part * torch.nn.functional.pad(mask, (0, 0, 0, longer), value=1.0).view(-1, width)
 
@@ -116,7 +116,7 @@ class Layout:
 
 
 def _padding_of(batches: Sequence[Batch], name: str) -> int:
-    """The padding token, as it stands in a batch that has any."""
+    """The padding token of a batch that has padding."""
     for batch in batches:
         padding = batch[name][batch["attention_mask"] == 0]
         if len(padding):

@@ -1,4 +1,4 @@
-"""The loop: every step, each member's next batch through the shared base, and one update for all."""
+"""Training loop of a group: each step takes one batch of every member through the shared base model, then one update."""
 
 import math
 import shutil
@@ -24,10 +24,10 @@ from lora_ns.training.signals import Interruption
 
 STATE = "state.pt"
 STATE_FORM = 2
-"""Of what stands in it; another form is no checkpoint."""
+"""Version of the checkpoint's layout.  A checkpoint of another version is not used."""
 
 LARGEST_PASS = 2048
-"""Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
+"""Largest number of tokens in one pass on a CPU.  More tokens no longer fit its caches."""
 
 
 class MultiAdapterLoop:
@@ -37,7 +37,7 @@ class MultiAdapterLoop:
     """
 
     def __init__(self, base: Any, members: Sequence[Member], rows: TokenRows, *, size: int, scratch: Path, arguments: Any):
-        """base: to be changed, on the device that it is trained on.  arguments: of the first member's training."""
+        """base: on its device, is changed.  arguments: TrainingArguments of the first member."""
         self.members = {member.number: member for member in members}
         self.rows, self.size, self.scratch = rows, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
@@ -115,13 +115,13 @@ class MultiAdapterLoop:
         ]
 
     def _passes(self, batches: Sequence[Batch]) -> list[list[int]]:
-        """Whose batches go through the base together."""
+        """Positions of the members whose batches share a pass."""
         if self.base.device.type != "cpu":
             return [list(range(len(batches)))]
         return in_passes([batch["input_ids"].numel() for batch in batches])
 
     def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(sum of losses, number of right answers) of each member's share."""
+        """(sum of losses, number of correct predictions) of each member."""
         inputs, owners = self.layout.join(members, batches, self.base.device)
         with torch.autocast(self.base.device.type, torch.bfloat16, enabled=bool(self.arguments.bf16)):
             return sums_by_owner(self.loss(self.base, inputs), owners, len(members))
@@ -150,7 +150,7 @@ class MultiAdapterLoop:
             member.report(self.step, loss)
 
     def save(self) -> None:
-        """A checkpoint of all members."""
+        """Write a checkpoint of all members."""
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.step}"
         state = {
             "form": STATE_FORM,
@@ -166,7 +166,7 @@ class MultiAdapterLoop:
             checkpoints.seal(made, self.scratch)
 
     def resume(self) -> str | None:
-        """Takes up the newest checkpoint that verifies; returns its name, None where there is none."""
+        """Load the newest intact checkpoint.  Returns its name, or None."""
         folder = checkpoints.newest(self.scratch)
         if folder is None:
             return None
@@ -183,7 +183,7 @@ class MultiAdapterLoop:
 
 
 def in_passes(tokens: Sequence[int]) -> list[list[int]]:
-    """Places of members with so many tokens, in passes of at most LARGEST_PASS, or of one member."""
+    """Group members into passes of at most LARGEST_PASS tokens, or of one member.  tokens: tokens of each member."""
     passes: list[list[int]] = []
     room = 0
     for place, count in enumerate(tokens):
@@ -196,7 +196,7 @@ def in_passes(tokens: Sequence[int]) -> list[list[int]]:
 
 
 def _epoch(step: int, rows: int, batch: int, size: int) -> float:
-    """How many times the rows were seen after a step, as transformers counts it: by shares of at most `size` rows."""
+    """Epochs after a step, counted as transformers does: in micro-batches of at most `size` rows."""
     done, steps = divmod(step, -(-rows // batch))
     return done + steps * -(-batch // size) / count_shares(rows, batch, size)
 
@@ -211,7 +211,7 @@ def _replace(base: Any, name: str, module: torch.nn.Module) -> None:
 
 
 def _refuse_dropout(base: Any) -> None:
-    """The base's own dropout falls on all rows at once, where each member alone would draw its own."""
+    """Refuse a base model with dropout of its own: it would be drawn once for all members."""
     layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
     stated = [key for key, value in base.config.to_dict().items() if _is_dropout(key) and isinstance(value, float) and value]
     if layers or stated:
@@ -219,5 +219,5 @@ def _refuse_dropout(base: Any) -> None:
 
 
 def _is_dropout(key: str) -> bool:
-    """Whether a model's setting is dropout that falls inside the base (a classifier's own is a layer of it)."""
+    """Whether a config field is dropout inside the base model.  A classifier head's dropout is a layer of its own."""
     return ("dropout" in key or key.endswith("_pdrop")) and "classifier" not in key

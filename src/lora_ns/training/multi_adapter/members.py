@@ -1,4 +1,4 @@
-"""A run as a member of a sweep: where it starts, what it takes when, and how it is saved.
+"""A run as a member of a group: initial weights, batches, learning rates, and how it is saved.
 
 PEFT makes each member's start on the shared base, exactly as it does for the run alone; then its factors are taken off
 again, and the base is left as it was.
@@ -28,7 +28,7 @@ from lora_ns.training.setup import Setup, run_batches, set_up_run
 
 @dataclass
 class Member:
-    """One run among others."""
+    """One run of a group."""
 
     number: int
     run: Run
@@ -37,20 +37,20 @@ class Member:
     """Learning rate of each step."""
     largest_norm: float
     order: list[Rows]
-    """The global batch of each step."""
+    """Rows of each step's global batch."""
     parts: dict[str, LowRank]
-    """Layer of the base -> this member's part of it."""
+    """Layer of the base model -> this member's low-rank factors."""
     heads: dict[str, torch.nn.Module]
-    """Layer of the base -> this member's own copy, trained whole."""
+    """Layer of the base model -> this member's own trained copy."""
     decays: list[tuple[torch.nn.Parameter, float]]
-    """Every trained parameter with its weight decay."""
+    """Every trained parameter and its weight decay."""
     saved_as: dict[str, torch.Tensor]
-    """Name in PEFT's file -> parameter."""
+    """Parameter name in PEFT's file -> parameter."""
     setup: Setup
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: TrainingError | None = None
     report: Report = silent
-    """Is told of each step."""
+    """Called after each step."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint of the group holds of this member."""
@@ -61,7 +61,7 @@ class Member:
         }
 
     def restore(self, state: dict[str, Any]) -> TrainingError | None:
-        """Takes up the state of a checkpoint.  Returns the failure of a member that had failed."""
+        """Load the state of a checkpoint.  Returns the error of a member that had failed."""
         self.history[:] = json.loads(state["history"])
         if state["failure"] is not None:
             self.failure = TrainingError(state["failure"])
@@ -72,7 +72,7 @@ class Member:
         return None
 
     def save(self, started: Path, folder: Path) -> None:
-        """The trained adapter into the folder.  started: its files as they were at the start."""
+        """Save the trained adapter.  started: folder with the adapter's files before training."""
         for name, parameter in self.saved_as.items():
             if not torch.isfinite(parameter).all():
                 raise TrainingError(f"training ended with weights that are not finite ({name}); nothing was kept.")
@@ -90,7 +90,9 @@ def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, ar
     """
     config = run.config
     steps = count_steps(config, len(rows))
-    shared = base if config.task_type == "causal_lm" else None  # a head is drawn while loading, from the member's own seed
+    shared = (
+        base if config.task_type == "causal_lm" else None
+    )  # a classifier head is initialised while loading, from the member's own seed
     takes_out = shared is not None and takes_out_of_base(config.peft.fields.get("init_lora_weights"))
     taken_from = _weights_of(base) if takes_out else {}
     setup = set_up_run(run, rows, collate, steps, base=shared)
@@ -119,7 +121,7 @@ def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, ar
 
 
 def _weights_of(base: Any) -> dict[str, torch.Tensor]:
-    """Copies of the weights that an initialisation takes something out of."""
+    """Copies of the weights that the initialisation changes (PiSSA, OLoRA)."""
     return {
         f"{name}.weight": module.weight.detach().clone()
         for name, module in base.named_modules()
@@ -166,26 +168,26 @@ def parameters_with_decay(model: Any, decay: float) -> list[tuple[torch.nn.Param
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not decay:
         return [(p, 0.0) for _, p in trained]
-    from transformers import Trainer  # which takes a third of a second to import
+    from transformers import Trainer  # its import takes a third of a second
 
     decaying = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
     return [(p, decay if name in decaying else 0.0) for name, p in trained]
 
 
 def _names(model: Any) -> dict[str, torch.Tensor]:
-    """Name in PEFT's file -> the very parameter."""
+    """Parameter name in PEFT's file -> the parameter object."""
     from peft import get_peft_model_state_dict
 
     trained = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
     state = get_peft_model_state_dict(model)
     missing = [name for name, tensor in state.items() if tensor.data_ptr() not in trained]
-    if missing:  # a layer whose weight is tied to another's
+    if missing:  # a weight that is tied to another layer's
         raise CannotGroup(f"PEFT saves what is not trained ({', '.join(missing[:3])})")
     return {name: trained[tensor.data_ptr()] for name, tensor in state.items()}
 
 
 def _rates(arguments: Any, steps: int) -> list[float]:
-    """The learning rate of each step, as transformers' schedule has it."""
+    """The learning rate of each step, from transformers' schedule."""
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
@@ -205,5 +207,5 @@ def _rates(arguments: Any, steps: int) -> list[float]:
 
 
 def layers_of(members: Sequence[Member]) -> list[str]:
-    """Every layer of the base that some member has a part of."""
+    """Replace every layer of the base model that a member trains."""
     return list(dict.fromkeys(name for member in members for name in member.parts))

@@ -1,4 +1,4 @@
-"""Several adapters in one process: those that can share a forward pass trained at once, the others one after another.
+"""Train several adapters in one process: groups together, all other runs one after another.
 
 Each run keeps its own artefact and digest, and fails or finishes by itself; that it was trained beside others is in its
 record's circumstances only.
@@ -32,7 +32,7 @@ from lora_ns.training.train import described, facts_of, train
 Done = Callable[[Run, Path | LoraNsError], None]
 
 MEMBERS = "runs.json"
-"""In a group's scratch folder: the names of the runs that its checkpoints are of."""
+"""File in a group's scratch folder with the names of the runs in its checkpoints."""
 
 
 def train_all(groups: Sequence[Sequence[Run]], done: Done, *, quiet: bool = False) -> None:
@@ -55,12 +55,12 @@ def _stop_where_told(interruption: Interruption) -> None:
 
 
 def _one(run: Run, quiet: bool, *, beside: bool) -> Path | LoraNsError:
-    """A run by itself.  beside: whether there are others, which its failure is not to stop, whatever it is."""
+    """Train one run.  beside: other runs follow, so no failure of this one may stop the process."""
     return _outcome(lambda: train(run, quiet=quiet), run, beside=beside)
 
 
 def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path | LoraNsError:
-    """The run's adapter, or why there is none, which is noted."""
+    """The run's adapter, or the error, which is also recorded as the run's failure."""
     try:
         with record_failure(run.store, run.name, "train"):
             return work()
@@ -75,13 +75,13 @@ def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path
 
 
 def _told(error: Exception) -> LoraNsError:
-    """What nobody foresaw, for whoever mends it and for the table of what failed."""
+    """Print the traceback of an unexpected error.  Returns it as a LoraNsError for the table of failures."""
     traceback.print_exception(error)
     return LoraNsError(f"{type(error).__name__}: {error}")
 
 
 def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
-    """Trains in one loop what the group lacks; returns the runs that are there or have to be trained by themselves."""
+    """Train the unfinished runs of a group together.  Returns the runs that are finished or must be trained alone."""
     scratch = _scratch_of(group)
     members = _members(group, scratch)
     if len(members) < 2:
@@ -95,13 +95,13 @@ def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
             for run in members:
                 held.enter_context(run_lock(run.scratch))
             if all(run.is_trained for run in members):
-                return list(group)  # made by another process meanwhile
+                return list(group)  # finished by another process meanwhile
             _train_at_once(members, scratch, interruption, done, quiet)
     except CannotGroup:
         shutil.rmtree(scratch, ignore_errors=True)
         return list(group)
     except Busy:
-        return list(group)  # each says by itself what is the matter with it
+        return list(group)  # the worker died or the run is locked; trained alone, each run reports its own error
     except Interrupted:
         raise
     except CheckpointError as error:
@@ -119,19 +119,19 @@ def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
 
 
 def _members(group: Sequence[Run], scratch: Path) -> list[Run]:
-    """The runs of the group's checkpoint, also where some have their adapter by now; else those that have none."""
+    """The runs of the group's checkpoint, even if some are finished.  Without a checkpoint: the unfinished runs."""
     missing = [run for run in group if not run.is_trained]
     if any(scratch.glob("checkpoint-*")):
         with suppress(OSError, ValueError):
             names = json.loads((scratch / MEMBERS).read_text(encoding="utf-8"))
             if missing:
                 return [run for run in group if run.name in names]
-        shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or nobody knows whose it is
+        shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or its runs are unknown
     return missing
 
 
 def _made_or(failure: LoraNsError, run: Run) -> Path | LoraNsError:
-    """The run's adapter where it is there all the same."""
+    """The run's adapter if it was finished in spite of the failure."""
 
     def work() -> Path:
         if run.is_trained:
@@ -159,7 +159,7 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
                 fits = True
             except OutOfMemory:
                 fits = False
-            if not fits:  # out of the except block, whose error holds on to the base that did not fit
+            if not fits:  # outside the except block: the exception still references the base model
                 per_device = smaller(size)
                 notes.append(f"memory ran out with {size} rows of each run at once; {per_device} were taken instead")
                 del sweep, members
@@ -173,8 +173,8 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
                 outcome = _kept(member, started, meter, how, sweep.rows)
                 is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
                 done(member.run, outcome)
-            if not is_kept:  # what could not be written is written from here, next time
-                with suppress(Exception):  # all is told already
+            if not is_kept:  # the next try saves what could not be saved from this checkpoint
+                with suppress(Exception):  # the failure is reported already
                     sweep.save()
         if is_kept:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -184,7 +184,7 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
 def _prepared(
     group: Sequence[Run], starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
 ) -> tuple[Any, Any, int]:
-    """(the sweep, its members, rows of each at once), before the first step."""
+    """(training loop, members, per-device batch of each) before the first step."""
     from lora_ns.models.base_model import best_device, load_base, make_deterministic
     from lora_ns.training.arguments import arguments_of
     from lora_ns.training.batch_size import split_batch
@@ -207,13 +207,13 @@ def _prepared(
 
 
 def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], rows: Any) -> Path | LoraNsError:
-    """The member's adapter put in its place; or why there is none."""
+    """Save a member's adapter.  Returns its folder or the error."""
     run: Run = member.run
     target = run.adapter
 
     def save() -> Path:
         if is_finished(target):
-            return target  # made before the others' training was broken off, or by another process meanwhile
+            return target  # finished before an interruption, or by another process
         if member.failure is not None:
             raise member.failure
         with atomic_artifact(target) as (folder, notes):
@@ -229,7 +229,7 @@ def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], 
 
 
 def _share_of(meter: record.Meter, members: int) -> record.Meter:
-    """What one of so many members took: its share of the seconds, and the memory of all."""
+    """One member's share of the seconds, and the memory of the whole group."""
     share = record.Meter()
     share.figures = {**meter.figures, "seconds": {k: round(v / members, 3) for k, v in meter.figures["seconds"].items()}}
     share.not_deterministic = meter.not_deterministic
@@ -237,14 +237,14 @@ def _share_of(meter: record.Meter, members: int) -> record.Meter:
 
 
 def _scratch_of(group: Sequence[Run]) -> Path:
-    """Where the checkpoints of a group lie, also of those of its runs that were trained later than the others."""
+    """Folder of a group's checkpoints."""
     names = json.dumps([run.name for run in group])
     return group[0].store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
 
 
 @contextmanager
 def _starts(scratch: Path, count: int) -> Iterator[list[Path]]:
-    """An empty folder for each member's files as they are at the start."""
+    """An empty folder for each member's files before training."""
     with tempfile.TemporaryDirectory(prefix=f"starts-{os.getpid()}-", dir=scratch) as folder:
         places = [Path(folder) / str(number) for number in range(count)]
         for place in places:
