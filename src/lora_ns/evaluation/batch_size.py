@@ -1,4 +1,4 @@
-"""How many answers at a time: as many as pay and fit, and half as many where they did not fit after all."""
+"""Batch size of an evaluation: the largest that pays and fits.  On out-of-memory it is halved."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,15 +7,15 @@ from lora_ns.errors import EvaluationError
 from lora_ns.evaluation.engines.decoding import TokenSequence
 
 SLOTS = {"cpu": 64, "cuda": 256}
-"""More answers at a time no longer pay: benchmarks/RESULTS.md for processors; on GPUs a guess."""
+"""Batch sizes above which there is no gain: measured on CPUs (benchmarks/RESULTS.md), a guess on GPUs."""
 SHARE_OF_MEMORY = {"cpu": 0.25, "cuda": 0.5}
-"""Of what is free, at most so much is taken for keys and values."""
+"""Largest share of free memory that the KV cache may take."""
 ROWS = {"cpu": 32, "cuda": 128}
-"""Of whole texts that are read once, at a time."""
+"""Batch sizes for texts that are read once, without generation."""
 
 
 def slots_that_fit(model: Any, answers: Sequence[TokenSequence], new_tokens: int) -> int:
-    """The greatest power of two that pays and whose keys and values fit into memory."""
+    """The largest power of two that pays and whose KV cache fits into memory."""
     kind = "cuda" if str(model.device).startswith("cuda") else "cpu"
     longest = max(len(answer.prompt) for answer in answers) + new_tokens
     fitting = SHARE_OF_MEMORY[kind] * _free_bytes(kind) / (longest * _bytes_a_position(model))
@@ -26,7 +26,7 @@ def slots_that_fit(model: Any, answers: Sequence[TokenSequence], new_tokens: int
 
 
 def rows_at_a_time(model: Any, given: int | None) -> int:
-    """Texts in one batch: as given, else what pays on the device."""
+    """Batch size for texts: the given one, else the default of the device."""
     return given or ROWS["cuda" if str(model.device).startswith("cuda") else "cpu"]
 
 
@@ -41,7 +41,7 @@ def _free_bytes(kind: str) -> int:
 
 
 def _bytes_a_position(model: Any) -> int:
-    """Keys and values of one token in all layers."""
+    """Bytes of one token in the KV cache, over all layers."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -76,7 +76,7 @@ def halving(attempt: Callable[[int], None], size: int) -> dict[str, Any]:
 def in_batches(
     order: Sequence[int], size: int, answer: Callable[[list[int]], None], most: Callable[[int], int] | None = None
 ) -> dict[str, Any]:
-    """Hands out the numbers in order, `size` at a time; returns what `halving` does.
+    """Call a function with `size` numbers at a time, in order.  Returns the result of `halving`.
 
     most: how many may go together with a number that comes first.
     """

@@ -1,4 +1,4 @@
-"""An exam spread over the processes of a launch: each row answered by one of them, the answers together again in order."""
+"""An evaluation over several processes: each row is answered by one of them, and the answers are gathered in order."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ def _group() -> Any:
 
 @contextmanager
 def first_goes_first() -> Iterator[None]:
-    """The first process does what is inside before the others do."""
+    """Context that the first process runs before the others."""
     processes = Processes.here()
     if processes.count == 1:
         yield
@@ -59,7 +59,7 @@ def spread(count: int, answer: Callable[[list[int]], list[Found]]) -> list[Found
     mine: list[Found] = []
     try:
         mine = answer(list(range(processes.rank, count, world)))
-    except Exception as failed:  # the others must hear of it, or would wait for ever
+    except Exception as failed:  # the other processes must learn of it, or would wait for ever
         error = failed
     told = error if error is None or isinstance(error, LoraNsError) else LoraNsError(f"{type(error).__name__}: {error}")
     parts: list[Any] = [None] * world

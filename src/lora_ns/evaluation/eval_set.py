@@ -1,4 +1,4 @@
-"""One benchmark as it is put to one model: its rows, its solved examples, and the prompts made of them."""
+"""The rows of one benchmark for one model: selected rows, few-shot examples, and prompts."""
 
 from __future__ import annotations
 
@@ -61,23 +61,23 @@ class EvalSet:
         return self.evaluation.dataset
 
     def part(self, places: Sequence[int]) -> EvalSet:
-        """Some of its rows."""
+        """A subset of the rows."""
         rows, ids = [self.rows[place] for place in places], [self.ids[place] for place in places]
         return replace(self, rows=rows, ids=ids, _encoded=[])
 
     @cached_property
     def is_instructed(self) -> bool:
-        """Whether the benchmark's question is put as a request, to a model trained on those."""
+        """Whether prompts are instructions, for a model trained on instructions."""
         return self.spec.instruction is not None and (self.dataset.is_chat or self.dataset.format == "alpaca")
 
     @cached_property
     def prompts(self) -> list[Prompt]:
-        """What the model goes on from, solved examples first.  Raises DataError for a row that asks nothing."""
+        """The prompts, few-shot examples first.  Raises DataError for a row with an empty prompt."""
         examples = [(self._question(row), self._answer(row)) for row in self.examples]
         return [with_examples(self._question(row), examples) for row in self.rows]
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """The prompts as tokens; kept for the next model that is asked in the same tokens."""
+        """The prompts' token ids, cached for the next model with the same tokenizer."""
         if not self._encoded or self._encoded[0] is not tokenizer:
             chat = chat_of(self.dataset, tokenizer)
             self._encoded[:] = [tokenizer, encode_prompts(self.prompts, tokenizer, chat)]
@@ -107,11 +107,11 @@ class EvalSet:
 
     @cached_property
     def questions(self) -> list[list[str]]:
-        """What each row asks, in every form by which it is found among training rows: bare, and as it is put here."""
+        """Each row's question in every form that may occur in training rows: bare, and in the prompt template."""
         return [forms_of(row, self.spec, self.dataset, self.task_type) for row in self.rows]
 
     def reference(self, row: Row) -> Any:
-        """What the row's answer is compared with, as the predictions file shows it."""
+        """The reference of a row, as in the predictions file."""
         column = self.evaluation.settings.get("reference_column")
         if column is not None:
             return row.get(column) if self.spec.kind == "choice" else reference(row, column)
@@ -119,7 +119,7 @@ class EvalSet:
 
 
 def read_eval_set(config: RunConfig, evaluation: EvaluationRequest, store: Store) -> EvalSet:
-    """The rows of an evaluation, selected, limited and checked.  Raises DataError where they do not fit."""
+    """The rows of an evaluation, selected, limited and checked.  Raises DataError if they do not fit the benchmark."""
     spec, dataset, folder = benchmark(evaluation.benchmark), evaluation.dataset, store.rows(evaluation.dataset)
     load_verified(folder)
     table = sources.read(folder, evaluation.split, dataset.columns)
@@ -142,7 +142,7 @@ def read_eval_set(config: RunConfig, evaluation: EvaluationRequest, store: Store
     examples, numbers = _examples(spec, evaluation, folder, rows)
     eval_set = EvalSet(spec, evaluation, config.task_type, chosen, ids, examples, numbers, without_text)
     if spec.kind == "generation":
-        for row in chosen:  # what has no right answer is said before the model is asked anything
+        for row in chosen:  # a row without a reference is reported before the model is loaded
             eval_set.reference(row)
     return eval_set
 
@@ -161,7 +161,7 @@ def _ids(rows: Sequence[Row]) -> list[str]:
 
 
 def _with_reference(rows: list[dict[str, Any]], dataset: DatasetConfig) -> list[Row]:
-    """Conversations with the last answer as a column `reference`, where they have none."""
+    """Add the last assistant turn as column `reference` to conversations that have none."""
     if dataset.format not in CHAT_FORMATS or not rows or "reference" in rows[0]:
         return list(rows)
     return [{**row, "reference": _last_answer(row, dataset)} for row in rows]
@@ -177,7 +177,7 @@ def _last_answer(row: Mapping[str, Any], dataset: DatasetConfig) -> str | None:
 def _examples(
     spec: Benchmark, evaluation: EvaluationRequest, folder: Any, rows: Sequence[Row]
 ) -> tuple[list[Row], list[int] | None]:
-    """(solved examples, their numbers in the train split or None for a benchmark's own fixed ones)."""
+    """(few-shot examples, their row numbers in the train split, or None for the benchmark's fixed examples)."""
     wanted = evaluation.num_fewshot
     if wanted == 0:
         return [], None

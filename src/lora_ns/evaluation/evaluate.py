@@ -72,13 +72,13 @@ def evaluate_runs(
 
 
 def _base_of(config: RunConfig) -> tuple[str, ...]:
-    """Runs of one base model next to each other; those with weights of their own last."""
+    """Sort key: runs of one base model are adjacent, fully trained models come last."""
     method = config.peft.method
     return (str(method == "full"), config.model.model_dump_json(), config.task_type, str(config.seed))
 
 
 class Evaluator:
-    """One evaluation, put to one run after another."""
+    """Runs one evaluation on several runs."""
 
     def __init__(
         self, evaluation: EvaluationRequest, store: Store, quiet: bool, rescore: bool, bases: BaseModelPool | None = None
@@ -91,7 +91,7 @@ class Evaluator:
         self._exams: dict[str, EvalSet] = {}
 
     def score(self, run: Run) -> Path:
-        """A run's score file, made where it is missing."""
+        """The score file of a run, made if it is missing."""
         target = run.score(self._evaluation)
         if target.is_file() and not self._rescore:
             return target
@@ -125,7 +125,7 @@ def _write_score(
     facts: dict[str, Any],
     meter: record.Meter,
 ) -> None:
-    """Predictions and score file, with all that the score stands on."""
+    """Write predictions and score file, with everything needed to trace the score."""
     config, store, evaluation = run.config, run.store, eval_set.evaluation
     predictions = run.predictions(evaluation)
     lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in outcome.lines)
@@ -158,21 +158,21 @@ def _write_score(
 
 
 def _asked_rows(evaluation: EvaluationRequest, store: Store) -> str:
-    """The checksum of the split that is asked, which may be the same in two artefacts."""
+    """Checksum of the evaluated split.  It may be the same in two rows artefacts."""
     return read_record(store.rows(evaluation.dataset))["outputs"][f"{evaluation.split}.parquet"]["sha256"]
 
 
 def _asked(
     run: Run, eval_set: EvalSet, bases: BaseModelPool, meter: record.Meter, quiet: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
+    """Load the model, check that it differs from its base model, and predict.  Returns (answers, facts for the record)."""
     served = None
     if eval_set.evaluation.backend == "vllm" and eval_set.spec.kind == "generation":
         served = served_by_vllm(run)
     with ExitStack() as loaded:
         with meter.part("loading"):
             tokenizer = bases.tokenizer(run.config)
-            # vLLM takes the GPU's memory for itself
+            # vLLM allocates the GPU's memory itself
             device = "cpu" if served is not None and served.why_not is None else best_device()
             model = loaded.enter_context(bases.trained(run, device))
         canary = _canary(model, run, tokenizer, eval_set)
@@ -184,7 +184,7 @@ def _asked(
 
 
 def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes the rounding of answers, beside engine and batch: nothing that shows in float32."""
+    """Conditions that change rounding besides engine and batch size.  In float32 they do not change completions."""
     import torch
 
     on_gpu = model.device.type == "cuda" or (how.get("engine") == "vllm" and torch.cuda.is_available())
@@ -206,7 +206,7 @@ def _canary(model: Any, run: Run, tokenizer: PreTrainedTokenizerBase, eval_set: 
         return None
     trained = probe_logits(model, tokenizer, eval_set, CANARY_ROWS)
     if config.peft.method == "full":
-        make_deterministic(config.seed)  # the same new head as before training
+        make_deterministic(config.seed)  # initialises the same classifier head as before training
         base = load_base(run).to(model.device).eval()
         before = probe_logits(base, tokenizer, eval_set, CANARY_ROWS)
         del base
@@ -243,7 +243,7 @@ def _overlap(eval_set: EvalSet, run: Run) -> dict[str, Any] | None:
 
 @contextmanager
 def _progress(run: Run, eval_set: EvalSet, quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr where a person looks on, and a progress file for who asks from elsewhere."""
+    """A progress bar on stderr if it is a terminal, and a progress file for `lora-ns status`."""
     import sys
 
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""Text from a causal model: which engine answers, how many answers at a time, and what happens when memory runs out."""
+"""Text generation: chooses engine and batch size.  On out-of-memory the batch is halved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Progress = Callable[[int], None]
 
 
 class Generator:
-    """A model made ready to answer in text.
+    """A causal model prepared for generation.
 
     stop_ids: tokens that end an answer beside the end of sequence (a chat template's end of turn).  backend: one of
     `evaluation.backend`.  size: answers at a time; None: as many as pay and fit.  streamer: is handed each token of a
@@ -51,7 +51,7 @@ class Generator:
         ends = {tokenizer.eos_token_id, *_as_list(plain.config.eos_token_id), *stop_ids} - {None}
         self.decoder = Decoder(tokenizer, config, frozenset(ends))
         self.facts: dict[str, Any] = {}
-        """How the last answers came about: engine, batch_size, and what there is to say of either."""
+        """Facts of the last call: engine, batch_size, and the reasons for them."""
 
     def texts(
         self, prompt_ids: Sequence[Sequence[int]], keys: Sequence[str], progress: Progress = lambda done: None
@@ -70,7 +70,7 @@ class Generator:
         return [[self.decoder.text(answer) for answer in of_prompt] for of_prompt in answers]
 
     def _run(self, answers: Sequence[TokenSequence], done: Callable[[TokenSequence], None]) -> None:
-        """Answers all.  Raises EvaluationError where not even one at a time fits into memory."""
+        """Complete all sequences.  Raises EvaluationError if even batch size 1 does not fit into memory."""
         if not answers:
             return
         engine, reason = self._engine(answers)
@@ -86,7 +86,7 @@ class Generator:
         self.facts |= halving(attempt, min(size, len(answers)))
 
     def _engine(self, answers: Sequence[TokenSequence]) -> tuple[ContinuousEngine | HFGenerateEngine | VLLMEngine, str | None]:
-        """(engine, why it is not the one that comes first).  Raises EvaluationError where `continuous` cannot be it."""
+        """(engine, reason if it is not the preferred one).  Raises EvaluationError if `continuous` cannot be used."""
         if self._backend == "generate":
             return HFGenerateEngine(self._model, self.decoder, self._streamer), None
         reason = self._obstacle(answers)
@@ -112,7 +112,7 @@ class Generator:
 
 
 def count_examples(samples: int, progress: Progress) -> Callable[[TokenSequence], None]:
-    """Tells the progress of each example once its last sample is there."""
+    """A callback that reports an example as done after its last sample."""
     seen: Counter[str] = Counter()
 
     def done(answer: TokenSequence) -> None:

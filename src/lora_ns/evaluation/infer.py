@@ -37,12 +37,12 @@ BLOCK = 8
 """So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""
 
 Progress = Callable[[int, int], None]
-"""Is told the number of rows just answered, and of all rows."""
+"""Called with the number of rows just answered and the number of all rows."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is asked, and how it is asked."""
+    """A model and its decoding settings."""
 
     model: Any
     tokenizer: PreTrainedTokenizerBase
@@ -51,11 +51,11 @@ class Subject:
     chat: Chat | None
     raw: bool
     identity: dict[str, Any]
-    """What the answers hang on, beside the rows."""
+    """What determines the answers, besides the rows."""
 
     @property
     def is_causal(self) -> bool:
-        """Whether it answers in text, not with a class or a number."""
+        """Whether the model generates text (not a class or a number)."""
         return self.config.task_type == "causal_lm"
 
 
@@ -119,7 +119,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def decoding_of(run: Run) -> GenerationConfig:
-    """The decoding of the config's first benchmark that asks for text, else what `evaluation.generation` says."""
+    """Decoding settings of the config's first generation benchmark, else those of `evaluation.generation`."""
     asked = run.config.evaluation
     if run.config.task_type == "causal_lm" and asked.benchmarks:
         return run.evaluation(asked.benchmarks[0]).generation
@@ -127,7 +127,7 @@ def decoding_of(run: Run) -> GenerationConfig:
 
 
 def row_of(texts: Sequence[str], config: RunConfig) -> Row:
-    """Texts from the command line as a row: one for each column that is read.  Raises ConfigError where they are not."""
+    """Texts from the command line as a row, one for each column.  Raises ConfigError if the number differs."""
     columns = columns_read(config)
     if len(texts) != len(columns):
         what = ", ".join(columns) if columns else "one text"
@@ -136,7 +136,7 @@ def row_of(texts: Sequence[str], config: RunConfig) -> Row:
 
 
 def columns_read(config: RunConfig) -> list[str]:
-    """The columns that a prompt, or a classifier's input, is made of."""
+    """The columns that the prompt or the classifier's input uses."""
     data = config.dataset
     if config.task_type != "causal_lm":
         return list(data.text_columns or [])
@@ -146,7 +146,7 @@ def columns_read(config: RunConfig) -> list[str]:
 
 
 def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
-    """What a row asks, in the run's own template; as it stands for --raw.  Raises DataError naming the row."""
+    """The prompt of a row in the run's template, or the plain text for --raw.  Raises DataError that names the row."""
     data = subject.config.dataset
     if subject.raw:
         return str(_column(row, "text", where))
@@ -165,7 +165,7 @@ def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
 
 
 def _renamed(row: Row, data: DatasetConfig) -> Row:
-    """The row with the config's own column names, as training read its rows."""
+    """The row with the config's column names, as in training."""
     kept = {name: value for name, value in row.items() if data.columns.get(name, name) is not None}
     return {**kept, **{new: row[old] for new, old in data.columns.items() if old is not None and old in row}}
 
@@ -181,7 +181,7 @@ def _turns(row: Row, data: DatasetConfig) -> Any:
 
 
 def _asking(row: Row, data: DatasetConfig) -> Row:
-    """The conversation with an answer to come, where its last turn is the user's."""
+    """The conversation up to its last user turn."""
     column, role, content, name = (
         ("conversations", "from", "value", "gpt") if data.format == "sharegpt" else ("messages", "role", "content", "assistant")
     )
@@ -192,7 +192,7 @@ def _asking(row: Row, data: DatasetConfig) -> Row:
 
 
 def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
-    """The texts that a classifier reads.  Raises DataError naming the row."""
+    """The classifier's input texts.  Raises DataError that names the row."""
     data = subject.config.dataset
     for name in data.text_columns or []:
         _column(row, name, where)
@@ -234,7 +234,7 @@ def infer_file(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> int:
-    """Answers every row of a .jsonl or line of a .txt file; returns their number.
+    """Answer every row of a .jsonl file or line of a .txt file.  Returns their number.
 
     They are asked in blocks of rows of like length, always the same ones, so that going on gives what one call would have
     given.
@@ -263,6 +263,6 @@ def infer_file(
 
 
 def _blocks(asked: Sequence[Any], size: int) -> list[list[int]]:
-    """Places of the rows, the longest first, cut into blocks."""
+    """Row numbers, longest rows first, in blocks."""
     order = sorted(range(len(asked)), key=lambda i: (-len(str(asked[i])), i))
     return [order[start : start + size] for start in range(0, len(order), size)]

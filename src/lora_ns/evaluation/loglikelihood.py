@@ -1,4 +1,4 @@
-"""How likely a causal model finds given tokens after those before them."""
+"""Log-likelihood of given tokens under a causal model."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
 
 LOGIT_BYTES = 1 << 30
-"""At most so much for one batch's logits: vocabularies are large."""
+"""Largest memory for the logits of one batch."""
 
 
 def log_likelihoods(
@@ -52,12 +52,12 @@ def _of_batch(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[int]]
         for start, end in zip(spans[::2], spans[1::2], strict=True):
             counted[row, start:end] = True
     input_ids, counted = input_ids.to(model.device), counted.to(model.device)
-    # a trained prompt stands before the tokens, and its positions before theirs
+    # virtual tokens come before the prompt and shift its positions
     logits = model(input_ids=input_ids, attention_mask=attention.to(model.device)).logits[:, -longest:]
     scores = logits[:, :-1].float().log_softmax(-1).gather(-1, input_ids[:, 1:, None])[..., 0]
     return torch.where(counted[:, 1:], scores, 0.0).double().sum(-1).tolist()
 
 
 def counted_tokens(spans: Sequence[int]) -> int:
-    """Tokens that the spans count: all but the first of all, which nothing precedes."""
+    """Number of tokens in the spans, without the first token of the text, which has no predecessor."""
     return sum(end - max(start, 1) for start, end in zip(spans[::2], spans[1::2], strict=True))

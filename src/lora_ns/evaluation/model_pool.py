@@ -1,4 +1,4 @@
-"""Base models that runs have in common: loaded once, each run's adapter put on and taken off again.
+"""A base model that several runs share is loaded once.  Each run's adapter is loaded and unloaded.
 
 A base that is not what it was once an adapter is off is loaded anew: a run's scores never hang on who was there before.
 """
@@ -17,7 +17,7 @@ from lora_ns.store.run import Run
 
 
 class BaseModelPool:
-    """One base model and tokenizer at a time, for as many runs as share them."""
+    """Holds one base model and one tokenizer at a time."""
 
     def __init__(self, store: Store):
         self._store = store
@@ -26,17 +26,17 @@ class BaseModelPool:
         self._fingerprint: Any = None
         self._tokenizer: tuple[Any, Any] = (None, None)
         self.loads = 0
-        """Times that a base model was read from disk."""
+        """Number of times a base model was read from disk."""
 
     def tokenizer(self, config: RunConfig) -> Any:
-        """The tokenizer of a run's base."""
+        """The tokenizer of a run's base model."""
         if self._tokenizer[0] != config.model:
             self._tokenizer = (config.model, load_tokenizer(config.model, self._store))
         return self._tokenizer[1]
 
     @contextmanager
     def trained(self, run: Run, device: str) -> Iterator[Any]:
-        """The trained model of a run, for as long as the block lasts."""
+        """Context with the trained model of a run."""
         config = run.config
         if config.peft.method == "full":
             self._forget()
@@ -54,14 +54,14 @@ class BaseModelPool:
                 yield model
                 unload_adapter(model)
         except BaseException:
-            self._forget()  # half an adapter may be on it
+            self._forget()  # the adapter may be loaded in part
             raise
         if fingerprint(base) != self._fingerprint:
             self._forget()
 
     def _loaded(self, run: Run, device: str) -> Any:
         config = run.config
-        # a new head is drawn by seed
+        # the seed initialises a new classifier head
         seed = config.seed if config.task_type != "causal_lm" else None
         key = (config.model, config.task_type, config.dataset.labels, seed, device)
         if self._base is None or self._key != key:
@@ -78,7 +78,7 @@ class BaseModelPool:
 
 
 def fingerprint(model: Any) -> Any:
-    """All of a model that its answers hang on: modules, what hangs on them, every weight, and the settings."""
+    """Everything that determines a model's outputs: modules, their attributes and hooks, every weight, the config."""
     modules = [(name, type(module), sorted(_own(module))) for name, module in model.named_modules()]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     weights = {name: (tensor.dtype, tuple(tensor.shape), _checksum(tensor)) for name, tensor in tensors.items()}
@@ -86,13 +86,13 @@ def fingerprint(model: Any) -> Any:
 
 
 def _own(module: Any) -> set[str]:
-    """Attributes that were set on the module itself, and its hooks."""
+    """Attributes set on the module instance, and its hooks."""
     hooks = {name for name in ("_forward_hooks", "_forward_pre_hooks") if vars(module)[name]}
     return {name for name in vars(module) if not name.startswith("_")} - {"training"} | hooks
 
 
 def _checksum(tensor: Any) -> int:
-    """Of a tensor's bits, in their order."""
+    """Checksum of a tensor's bits in order."""
     import torch
 
     return zlib.crc32(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

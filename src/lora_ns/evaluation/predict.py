@@ -1,4 +1,4 @@
-"""An exam put to a model: its answers, as they are kept in the predictions file.
+"""A model's predictions for an evaluation, as stored in the predictions file.
 
 generation      {"prompt": "…", "completions": ["…"]}
 choice          {"prompt": "…", "choices": [" Rome", " Paris"], "log_likelihoods": [-7.1, -2.3]}
@@ -66,12 +66,12 @@ def predict(
 
 
 def prompts_as_text(eval_set: EvalSet, tokenizer: PreTrainedTokenizerBase | None) -> list[str]:
-    """The prompts as the model reads them, chat template applied."""
+    """The prompts as text, with the chat template applied."""
     return prompt_texts(eval_set.prompts, chat_of(eval_set.dataset, tokenizer))
 
 
 def probe_logits(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet, count: int) -> Any:
-    """Logits of the first rows: of the last position (causal) or of the classes, [rows, …]."""
+    """Logits of the first rows, at the last position (causal) or of the classes: [rows, …]."""
     import torch
 
     if eval_set.task_type != "causal_lm":

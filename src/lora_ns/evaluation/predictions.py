@@ -1,4 +1,4 @@
-"""Files of rows to be answered, and of answers: what `lora-ns infer` reads, keeps as it goes, and writes."""
+"""Input and output files of `lora-ns infer`."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
         raise DataError(f"--input-file: there is no file {source}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--input-file: {source} {why_unreadable(error)}.") from None
-    # split at line ends alone: a text may hold the further marks that splitlines knows
+    # split at newlines only: splitlines also splits at characters that a text may contain
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"--input-file: {source} holds no rows.")
@@ -88,7 +88,7 @@ class PredictionsFile:
 
     def _read(self, call: str) -> None:
         content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]  # behind the last line end stands what a kill cut short
+        whole = content[: content.rfind(b"\n") + 1]  # after the last newline is an incomplete line of a killed process
         head, *entries = [json.loads(line) for line in whole.decode().split("\n") if line] or [{"call": call}]
         if head.get("call") != call:
             raise ConfigError(
@@ -101,12 +101,12 @@ class PredictionsFile:
             self._append([head])
 
     def add(self, answers: Mapping[int, Answer]) -> None:
-        """Keeps answers, durable on disk when this returns."""
+        """Append answers.  They are on disk when this returns."""
         self.answers.update(answers)
         self._append([{"row": i, "answer": answer} for i, answer in answers.items()])
 
     def finish(self, lines: Sequence[str]) -> None:
-        """Writes the output whole, and forgets the journal."""
+        """Write the output file and delete the partial one."""
         replace_text(self._output, "".join(line + "\n" for line in lines))
         self._path.unlink()
 

@@ -1,4 +1,4 @@
-"""A model spoken to at the terminal: one prompt answered word by word, or a conversation."""
+"""Interactive use at the terminal: one prompt with streamed output, or a conversation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Write = Callable[[str], Any]
 
 
 class Printer:
-    """Writes a completion as its tokens come: whole characters, nothing of a stop text, nothing twice."""
+    """Streams a completion: complete characters only, without stop texts."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], write: Write):
         self._tokenizer = tokenizer
@@ -31,19 +31,19 @@ class Printer:
         self._written = 0
 
     def put(self, value: Any) -> None:
-        """Takes the prompt first, then each new token."""
+        """Called with the prompt first, then with each new token."""
         if not self._seen_prompt:
             self._seen_prompt = True
             return
         self._ids += value.reshape(-1).tolist()
         text = self._text()
-        # what may yet become a stop text, or the rest of a character, waits
+        # held back: a possible stop text, or an incomplete character
         held = max((n for s in self._stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
         if not text.endswith("\ufffd"):
             self._advance(text[: len(text) - held])
 
     def end(self) -> None:
-        """Writes what waited."""
+        """Write what was held back."""
         self._advance(self._text())
 
     def _text(self) -> str:

@@ -38,7 +38,7 @@ def score_content(config: RunConfig, eval_set: EvalSet, outcome: EvalResult, tra
 
 
 def cost_of(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -> dict[str, Any]:
-    """What the run took, each part apart; null for what was not measured.  asked: figures of the answering."""
+    """Cost of the run by part, null if not measured.  asked: figures of the evaluation."""
     train = trained["circumstances"]
     weights = [facts["bytes"] for name, facts in trained["outputs"].items() if name.endswith(".safetensors")]
 
@@ -60,4 +60,4 @@ def cost_of(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path)
 
 
 TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")
-"""What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
+"""Fields of the adapter's record that a score file contains, so it can be traced without the adapter."""

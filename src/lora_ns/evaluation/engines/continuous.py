@@ -1,4 +1,4 @@
-"""Many answers at once, each slot given to the next question as soon as its answer has ended.
+"""Continuous batching: a slot is reused for the next prompt as soon as its completion has ended.
 
 What stands before all questions (solved examples, the opening of a template, a trained prompt) is computed once.  Of a
 prompt all but the last token is computed on entry; the last one is the slot's first step together with everybody else's,
@@ -16,7 +16,7 @@ from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.kv_cache import SlottedKVCache
 
 ENTRY_TOKENS = 4096
-"""At most so many tokens enter in one forward pass: more would cost memory and no longer save time."""
+"""Largest number of prompt tokens in one forward pass.  More would cost memory and save no time."""
 PROBE_STEPS = 2
 
 Layers = list[tuple[Any, Any]]
@@ -25,31 +25,31 @@ Layers = list[tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Head:
-    """What stands before all prompts: a trained prompt, then tokens that they share."""
+    """Common prefix of all prompts: virtual tokens, then shared prompt tokens."""
 
     layers: Layers
     length: int
-    """In positions."""
+    """Length in positions."""
     shared: int
-    """Of those, tokens of the prompts."""
+    """Number of prompt tokens among them."""
 
 
 class ContinuousEngine:
-    """A model made ready to answer so."""
+    """A model prepared for continuous batching."""
 
     def __init__(self, model: Any, decoder: Decoder):
         self._model = model
         self._decoder = decoder
         self._plain = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._trains_prompt = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
-        # a trained prompt is in the head, so that nothing is left for PEFT to add
+        # virtual tokens are in the common prefix, so PEFT must not add them again
         self._forward = self._plain if self._trains_prompt else model
         accepted = inspect.signature(self._plain.forward).parameters
         self._accepts_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
-        """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
+        """Complete all sequences, `size` at a time, longest prompts first.  done: called after each."""
         import torch
 
         waiting = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))[::-1]
@@ -75,7 +75,7 @@ class ContinuousEngine:
                     running.pop()
 
     def _logits(self, running: Sequence[TokenSequence], slots: SlottedKVCache) -> Any:
-        """Of each answer's next token, [n, V]."""
+        """Logits of each sequence's next token [n, V]."""
         import torch
 
         device = self._model.device
@@ -88,7 +88,7 @@ class ContinuousEngine:
         return logits[:, -1]
 
     def _compute(self, ids: Any, cache: Any, positions: Any, **inputs: Any) -> Any:
-        """Logits of the last position where the model can leave out the others, [n, 1 or T, V]."""
+        """Logits of the last position if the model can skip the others: [n, 1 or T, V]."""
         if self._accepts_positions:
             inputs["position_ids"] = positions
         return self._forward(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only, **inputs).logits
@@ -112,7 +112,7 @@ class ContinuousEngine:
         slots.fill(layers, [head.length + len(rest) for rest in rests])
 
     def _head(self, answers: Sequence[TokenSequence]) -> Head:
-        """The shared tokens leave at least one of each prompt."""
+        """The common prefix leaves at least one token of each prompt."""
         import torch
 
         prompts = [answer.prompt for answer in answers]
@@ -125,9 +125,9 @@ class ContinuousEngine:
         return Head(_layers_of(cache), before + shared, shared)
 
     def _trained_prompt(self) -> Any:
-        """Keys and values that PEFT's prompt-learning methods put before everything."""
+        """Keys and values of PEFT's prompt-learning methods."""
         prompt = self._model.get_prompt(batch_size=1)
-        if hasattr(prompt, "get_seq_length"):  # of prefix tuning
+        if hasattr(prompt, "get_seq_length"):  # prefix tuning
             return _cache_of(_layers_of(prompt))
         cache = _cache_of([])
         embeds = prompt.to(self._plain.get_input_embeddings().weight.dtype)
@@ -171,7 +171,7 @@ class ContinuousEngine:
         return None
 
     def _alone(self, answer: TokenSequence) -> Any:
-        """Logits after a text that is computed whole, [V]."""
+        """Logits after a text computed without cache [V]."""
         import torch
 
         ids = torch.tensor([[*answer.prompt, *answer.tokens]], device=self._model.device)
@@ -179,7 +179,7 @@ class ContinuousEngine:
 
 
 def _groups(entering: Sequence[TokenSequence]) -> Iterator[list[TokenSequence]]:
-    """Answers that enter in one forward pass: prompts of like length, not too many."""
+    """Sequences for one forward pass: prompts of similar length, limited in number."""
     group: list[TokenSequence] = []
     for answer in entering:
         if group and (len(group) + 1) * len(group[0].prompt) > ENTRY_TOKENS:
@@ -190,7 +190,7 @@ def _groups(entering: Sequence[TokenSequence]) -> Iterator[list[TokenSequence]]:
 
 
 def _alike(found: Any, expected: Any, dtype: Any) -> bool:
-    """Whether the likeliest tokens' logits are the same but for rounding, measured by how far apart they lie."""
+    """Whether the top logits are equal up to rounding, relative to their spread."""
     import torch
 
     values, tokens = expected.topk(min(64, expected.shape[-1]))
@@ -200,14 +200,14 @@ def _alike(found: Any, expected: Any, dtype: Any) -> bool:
 
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with alike."""
+    """Length of the longest common prefix of all prompts."""
     first, last = min(map(list, prompts)), max(map(list, prompts))
     same = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return next(same, min(len(first), len(last)))
 
 
 def _cache_of(layers: Layers) -> Any:
-    """A cache that keeps every position, whatever a model's own would forget: what is attended to is the mask's part."""
+    """A cache that stores every position.  The mask decides what is attended to."""
     from transformers.cache_utils import Cache, DynamicLayer
 
     cache = Cache(layer_class_to_replicate=DynamicLayer)

@@ -1,4 +1,4 @@
-"""One answer, token by token: how the next token is chosen, and what ends it.
+"""Decoding: how the next token is chosen, and what ends a completion.
 
 Whatever computes the logits, and together with whichever other answers, asks here.  A drawn token hangs on the seed, the
 example and the sample's number alone: each answer has its own stream of random numbers.
@@ -26,25 +26,25 @@ class TokenSequence:
 
     prompt: Sequence[int]
     key: str
-    """The example's id and the sample's number."""
+    """Example id and sample number."""
     tokens: list[int] = field(default_factory=list)
-    """Without the token that ended it."""
+    """Generated tokens, without the one that ended the completion."""
     ended: bool = False
     _stream: random.Random | None = field(default=None, repr=False)
 
     def begin_again(self) -> None:
-        """Forgets what was said."""
+        """Discard the generated tokens."""
         self.tokens, self.ended, self._stream = [], False, None
 
     def draw(self, seed: int) -> float:
-        """The next random number of this answer, in [0, 1)."""
+        """The next random number of this sequence, in [0, 1)."""
         if self._stream is None:
             self._stream = random.Random(f"{seed} {self.key}")
         return self._stream.random()
 
 
 class Decoder:
-    """The decoding settings at work.  ends: tokens that end an answer."""
+    """Applies the decoding settings.  ends: tokens that end a completion."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, config: GenerationConfig, ends: frozenset[int]):
         self.tokenizer = tokenizer
@@ -54,16 +54,16 @@ class Decoder:
 
     @property
     def is_plain_greedy(self) -> bool:
-        """Whether the next token is the likeliest one as the model has it."""
+        """Whether decoding is greedy without any penalty."""
         return not self.config.do_sample and self.config.repetition_penalty == 1.0
 
     def choose(self, logits: Any, answers: Sequence[TokenSequence]) -> Any:
-        """The next token of each answer, [n].  logits [n, V]."""
+        """The next token of each sequence [n].  logits [n, V]."""
         scores = self._penalised(logits.float(), answers)
         return self._drawn(scores, answers) if self.config.do_sample else scores.argmax(-1)
 
     def _penalised(self, scores: Any, answers: Sequence[TokenSequence]) -> Any:
-        """Keskar et al. 2019 (arXiv 1909.05858), over the answer's own prompt and words, never over padding."""
+        """Repetition penalty (Keskar et al. 2019, arXiv 1909.05858) over prompt and completion, never over padding."""
         penalty = self.config.repetition_penalty
         if penalty == 1.0:
             return scores
@@ -77,7 +77,7 @@ class Decoder:
         return scores
 
     def _drawn(self, scores: Any, answers: Sequence[TokenSequence]) -> Any:
-        """The token in whose share of the cumulated probabilities the answer's random number falls."""
+        """Sample by inverse transform: the token whose cumulative probability covers the random number."""
         import torch
 
         for warper in self._warpers:
@@ -89,7 +89,7 @@ class Decoder:
 
     @cached_property
     def _warpers(self) -> list[Any]:
-        """transformers' own, in its order."""
+        """transformers' logits processors, in its order."""
         from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
         config = self.config
@@ -103,7 +103,7 @@ class Decoder:
         return found
 
     def take(self, answer: TokenSequence, token: int) -> None:
-        """Adds a token to an answer, or ends it there."""
+        """Add a token to a sequence, or end it."""
         if token in self.ends:
             answer.ended = True
             return
@@ -115,13 +115,13 @@ class Decoder:
         return self._stops is not None and self._stops.end(tokens)
 
     def text(self, answer: TokenSequence) -> str:
-        """What was said, up to the first stop text."""
+        """The completion up to the first stop text."""
         decoded = decode(self.tokenizer, answer.tokens)
         return cut_at(decoded, self.config.stop)
 
 
 class StopTexts:
-    """Finds stop texts as they are completed, across the borders of tokens.
+    """Finds stop texts during generation, across token borders.
 
     Only a token that holds the last character of a stop text (or a part of a character) can complete one; for those the
     last tokens are decoded: a text of n characters lies within the last n + 8, as each token but those of an unfinished
@@ -136,7 +136,7 @@ class StopTexts:
         self._can_complete: dict[int, bool] = {}
 
     def end(self, tokens: Sequence[int]) -> bool:
-        """Whether a stop text stands in the last tokens, the last one completing it."""
+        """Whether the last token completes a stop text."""
         last = tokens[-1]
         if last not in self._can_complete:
             self._can_complete[last] = self._may_complete(self._decode([last]))
@@ -146,7 +146,7 @@ class StopTexts:
         return any(text in tail for text in self._stop)
 
     def _may_complete(self, piece: str) -> bool:
-        """Spaces are always looked at: a tokenizer may leave them out at the beginning of a text."""
+        """Spaces always count, because a tokenizer may drop them at the beginning of a text."""
         return "\ufffd" in piece or any(last in piece or last.isspace() for last in self._last)
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -154,14 +154,14 @@ class StopTexts:
 
 
 def with_stops(config: GenerationConfig, chat: Chat | None) -> tuple[GenerationConfig, list[int]]:
-    """The decoding with a chat template's own end of turn: as a stop text, or as tokens."""
+    """The decoding settings with the chat template's end of turn, as a stop text or as tokens."""
     stop_ids, stop_texts = chat.stops() if chat is not None else ([], [])
     texts = [*config.stop, *(text for text in stop_texts if text not in config.stop)]
     return config.model_copy(update={"stop": texts}), stop_ids
 
 
 def until(ends: frozenset[int], tokens: Sequence[int]) -> list[int]:
-    """The tokens before the first that ends an answer."""
+    """The tokens before the first end token."""
     return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
 
 

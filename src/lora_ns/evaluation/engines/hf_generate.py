@@ -9,7 +9,7 @@ from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence, until
 
 
 class HFGenerateEngine:
-    """A model made ready to answer so.  streamer: is handed each token of a single answer as it comes."""
+    """A model prepared for `generate`.  streamer: receives each token of a single completion."""
 
     def __init__(self, model: Any, decoder: Decoder, streamer: Any = None):
         self._model = model
@@ -18,13 +18,13 @@ class HFGenerateEngine:
         self._settings = _settings(model, decoder)
 
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
-        """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
+        """Complete all sequences, `size` at a time, longest prompts first.  done: called after each."""
         import torch
 
         config = self._decoder.config
         draws_itself = config.num_beams > 1 and config.do_sample
         if draws_itself:
-            size = 1  # transformers draws for the whole batch at once
+            size = 1  # transformers samples for the whole batch at once
         order = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))
         for batch in _batches(order, size, like=_pads_between(self._model)):
             input_ids, attention = _left_padded([a.prompt for a in batch], self._pad, self._model.device)
@@ -49,7 +49,7 @@ class HFGenerateEngine:
         return int(self._decoder.tokenizer.pad_token_id)
 
     def _choosing(self, batch: Sequence[TokenSequence], start: int) -> Any:
-        """Leaves of each answer's scores only the token that the decoder chooses; beams choose for themselves."""
+        """Mask all scores but that of the token the decoder chooses.  Beam search chooses itself."""
         if self._decoder.config.num_beams > 1 or self._decoder.is_plain_greedy:
             return None
         from transformers import LogitsProcessorList
@@ -63,7 +63,7 @@ class HFGenerateEngine:
         return LogitsProcessorList([only_chosen])
 
     def _stopping(self, start: int) -> Any:
-        """Marks a row as done once its new text holds a stop text."""
+        """Mark a row as done once its completion contains a stop text."""
         if not self._decoder.config.stop:
             return None
         import torch
@@ -77,7 +77,7 @@ class HFGenerateEngine:
 
 
 def _settings(model: Any, decoder: Decoder) -> Any:
-    """Every decoding setting, stated; the model's own generation_config.json is put aside so that nothing leaks in."""
+    """Every decoding setting, stated.  The model's generation_config.json is not used."""
     from transformers import GenerationConfig as Settings
 
     config, tokenizer = decoder.config, decoder.tokenizer
@@ -115,7 +115,7 @@ def _pads_between(model: Any) -> bool:
 
 
 def _batches(order: Sequence[TokenSequence], size: int, *, like: bool) -> Iterator[list[TokenSequence]]:
-    """At most `size` answers in order.  like: of prompts of one length only."""
+    """Batches of at most `size` sequences.  like: only prompts of equal length share a batch."""
     batch: list[TokenSequence] = []
     for answer in order:
         if batch and (len(batch) == size or (like and len(answer.prompt) != len(batch[0].prompt))):

@@ -16,11 +16,11 @@ from typing import Any
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 SLACK = 64
-"""Columns beyond the longest answer: everything moves once in so many steps."""
+"""Spare columns.  The cache is shifted once in this many steps."""
 
 
 class SlottedKVCache(Cache):
-    """As many slots as `size`, each for at most `longest` positions; the first `len(firsts)` are in use."""
+    """`size` slots of at most `longest` positions.  The first `len(firsts)` are in use."""
 
     layers: Any  # SlotLayers
 
@@ -29,37 +29,37 @@ class SlottedKVCache(Cache):
         self.capacity = longest + SLACK
         self.end = 0
         self.firsts: list[int] = []
-        """The column that each slot in use begins in."""
+        """First column of each used slot."""
         super().__init__(layer_class_to_replicate=partial(SlotLayer, self))  # type: ignore[arg-type]
 
     @property
     def start(self) -> int:
-        """The first column that any slot uses."""
+        """The first used column of all slots."""
         return min(self.firsts, default=self.end)
 
     @property
     def positions(self) -> list[int]:
-        """How many positions each slot in use holds: the number of its next one."""
+        """Number of positions in each used slot, which is its next position."""
         return [self.end - first for first in self.firsts]
 
     def mask(self, device: Any) -> Any:
-        """Which columns each slot uses, the coming one among them: [n, end - start + 1]."""
+        """Mask of the columns each slot uses, with the next one: [n, end - start + 1]."""
         import torch
 
         firsts = torch.tensor(self.firsts, device=device)
         return (torch.arange(self.start, self.end + 1, device=device) >= firsts[:, None]).long()
 
     def make_room(self) -> None:
-        """Makes sure of a column for the coming step."""
+        """Make room for the next step's column."""
         if self.end == self.capacity:
             self._move_to(self.end - self.start)
 
     def advance(self) -> None:
-        """Counts the column that a step has written."""
+        """Count the column that a step has written."""
         self.end += 1
 
     def fill(self, layers: Sequence[tuple[Any, Any]], lengths: Sequence[int]) -> None:
-        """Puts further answers into the next slots.
+        """Put further sequences into the next slots.
 
         layers: (keys, values) [m, heads, T, dim] of each layer, of which answer j has the first lengths[j] positions.
         """
@@ -76,7 +76,7 @@ class SlottedKVCache(Cache):
                 layer.values[used + row, :, place] = values[row, :, :length]
 
     def vacate(self, slot: int) -> None:
-        """Gives up a slot; the last one in use takes its place."""
+        """Free a slot.  The last used slot moves into its place."""
         last = len(self.firsts) - 1
         if slot < last:
             place = slice(self.firsts[last], self.end)
@@ -95,7 +95,7 @@ class SlottedKVCache(Cache):
         return layer
 
     def _move_to(self, end: int) -> None:
-        """Moves everything so that it ends in another column."""
+        """Shift the cache so that it ends in another column."""
         old, new = slice(self.start, self.end), slice(end - (self.end - self.start), end)
         used = len(self.firsts)
         for layer in self.layers if used else []:
@@ -106,7 +106,7 @@ class SlottedKVCache(Cache):
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values, [size, heads, capacity, dim]; what a model is handed is a window of them."""
+    """One layer's keys and values [size, heads, capacity, dim].  The model receives a window of them."""
 
     is_sliding = False
     keys: Any
@@ -117,7 +117,7 @@ class SlotLayer(CacheLayerMixin):
         self._slots = slots
 
     def lazy_initialization(self, key_states: Any, value_states: Any) -> None:
-        """Takes the memory for all slots, once the shapes are known."""
+        """Allocate all slots once the shapes are known."""
         size, columns = self._slots.size, self._slots.capacity
         self.keys, self.values = (
             states.new_zeros((size, states.shape[1], columns, states.shape[3])) for states in (key_states, value_states)
@@ -125,7 +125,7 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Writes one more column; returns the window of the slots in use."""
+        """Write one column.  Returns the window of the used slots."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         slots, used = self._slots, len(key_states)

@@ -18,12 +18,12 @@ from lora_ns.store.model_files import location
 from lora_ns.store.run import Run
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Greatest ranks that vLLM can be made ready for."""
+"""Values of max_lora_rank that vLLM accepts."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What one engine of vLLM is started with."""
+    """Settings of one vLLM engine."""
 
     weights: str
     tokenizer: str
@@ -31,21 +31,21 @@ class Base:
     dtype: str
     trust_remote_code: bool
     rank: int | None
-    """The greatest of the adapters over it; None: it takes none."""
+    """Largest rank of its adapters.  None: no adapters."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A run's trained model as vLLM is told of it."""
+    """A run's trained model in vLLM's terms."""
 
     base: Base
     adapter: str | None
     why_not: str | None
-    """What of it vLLM cannot take."""
+    """Why vLLM cannot serve it, or None."""
 
 
 def served_by_vllm(run: Run) -> ServedModel:
-    """The trained model of a run as vLLM is told of it."""
+    """The trained model of a run in vLLM's terms."""
     config, model, method = run.config, run.config.model, run.config.peft.method
     place, folder = location(model, run.store), run.adapter.resolve()
     if method in ("none", "full"):
@@ -76,14 +76,14 @@ def _why_not(config: RunConfig, settings: dict[str, Any], rank: int | None) -> s
 
 
 class VLLMEngine:
-    """A model made ready to answer so."""
+    """A model prepared for vLLM."""
 
     def __init__(self, served: ServedModel, decoder: Decoder):
         self._served = served
         self._decoder = decoder
 
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
-        """Answers all; vLLM itself sees to how many at a time.  done: is told each."""
+        """Complete all sequences.  vLLM batches them itself.  done: called after each."""
         from vllm import TokensPrompt
         from vllm.lora.request import LoRARequest
 
@@ -120,13 +120,13 @@ class VLLMEngine:
 
 
 def _number(name: str) -> int:
-    """From 1 to 2**31, the same for the same name."""
+    """A number from 1 to 2**31 that depends on the name only."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) // 2 + 1
 
 
 @cache
 def _engine(base: Base) -> Any:
-    """One for all runs of a base; a model's own generation_config.json is not read."""
+    """One engine for all runs of a base model.  generation_config.json is not read."""
     from vllm import LLM
 
     adapters = {} if base.rank is None else {"enable_lora": True, "max_lora_rank": base.rank}
