@@ -181,7 +181,7 @@ def _turns(row: Row, data: DatasetConfig) -> Any:
 
 
 def _asking(row: Row, data: DatasetConfig) -> Row:
-    """The conversation up to its last user turn."""
+    """The conversation, with a placeholder answer appended if its last turn is the user's."""
     column, role, content, name = (
         ("conversations", "from", "value", "gpt") if data.format == "sharegpt" else ("messages", "role", "content", "assistant")
     )
