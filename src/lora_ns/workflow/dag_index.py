@@ -1,4 +1,4 @@
-"""An experiment's artefacts by name, and the requests (run and evaluation files) that they are made from."""
+"""An experiment's artefacts by name, and the run and evaluation files that they are made from."""
 
 import shlex
 import shutil
@@ -14,7 +14,7 @@ from lora_ns.workflow.jobs import Job, training_jobs
 from lora_ns.workflow.launch_command import is_plain
 
 LOCKS = Path(".snakemake/locks")
-"""Holds files while a workflow runs here."""
+"""Snakemake's locks.  It contains files while a workflow runs here."""
 
 
 class DagIndex:
@@ -38,14 +38,14 @@ class DagIndex:
         self.job_of: dict[str, Job] = {}
         self._add([trial.run for trial in self.experiment.trials])
         self.searched = set(self.runs)
-        # apart from those of chosen settings, so that jobs are the same before and after the choice
+        # added before the runs with selected settings, so that jobs are the same before and after the selection
         self._add(self.experiment.fixed)
         self._add_compared()
         if plans:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Writes the requests of all known runs, and removes markers from before something was lost.
+        """Write the run and evaluation files of all known runs, and delete outdated markers.
 
         Beside a workflow that runs here, whose next job may wait for a marker, they are left.
         """
@@ -62,7 +62,7 @@ class DagIndex:
         if self.experiment.merge:
             able = [run for run in self.experiment.runs if why_not_merged(run.config.peft.method) is None]
             self.merged = {run.merged.name: run for run in able}
-        # one that is compared as well is asked the general text anyway
+        # a compared run is evaluated on the general text anyway
         self._add([run for run in self.experiment.bases if run.name not in self.runs])
 
     def _add(self, runs: list[Run]) -> None:
@@ -93,7 +93,7 @@ class DagIndex:
             self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
 
     def compared(self) -> list[Run]:
-        """The runs that are compared.  While the choice is open, Snakemake is told to make it and to ask again."""
+        """The compared runs.  Before the selection Snakemake is sent to the checkpoint `choose`, and asks again later."""
         choice = self.experiment.choice
         if choice is not None and not choice.is_file():
             self._checkpoints.choose.get(choice=choice.stem)

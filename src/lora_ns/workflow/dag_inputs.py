@@ -1,4 +1,4 @@
-"""What the workflow's rules ask: which artefacts an experiment needs, and what each of them is made from.
+"""Input functions of the workflow's rules: which artefacts an experiment needs, and what each is made from.
 
 An input is asked for only while the output that needs it is missing.  So a finished adapter does not bring back its
 tokens, and neither a fresh clone's clocks nor lost intermediate files start any work.
@@ -24,20 +24,20 @@ Wildcards = Any
 Lookup = Callable[[Wildcards], list[str]]
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""One of these files is there where a GPU is: NVIDIA's, AMD's, Windows' own."""
+"""One of these files exists if there is a GPU: NVIDIA, AMD, Windows."""
 
 
 class Dag(DagIndex):
-    """What Snakemake asks: the targets of an experiment, and the inputs of each rule while its output is missing."""
+    """The targets of an experiment, and the inputs of each rule while its output is missing."""
 
     @cached_property
     def commands(self) -> RuleParams:
-        """What the rules' commands are given."""
+        """Parameters and resources of the rules' commands."""
         return RuleParams(self)
 
     @property
     def data(self) -> list[str]:
-        """The records of all rows, base models and tokens that the known runs and their benchmarks stand on."""
+        """The records of all rows, base models and tokens that the known runs and their benchmarks need."""
         rooms: dict[str, Iterable[str]] = {"raw": self.rows, "models": self.base_models, "tokens": self.tokens}
         made = [_record(self.store.root / "data" / room / name) for room, names in rooms.items() for name in names]
         return [*made, *(path for run in self.downloads.values() for path in map(str, run.base_records))]
@@ -48,28 +48,28 @@ class Dag(DagIndex):
         return _each_once(path for run in runs for evaluation in run.evaluations for path in self._score(run, evaluation))
 
     def adapters(self, wildcards: Wildcards) -> list[str]:
-        """The record of every adapter that is compared."""
+        """The record of every compared adapter."""
         return [path for run in self.compared() for path in self._adapter(run)]
 
     def every_adapter(self, wildcards: Wildcards) -> list[str]:
-        """The same, and that none is lacking afterwards."""
+        """`adapters`, with a check afterwards that none is missing."""
         paths = self.adapters(wildcards)
         shared = any(name in self.job_of for name in self.untrained)
         return [self._marker("adapters.complete")] if shared else paths
 
     @property
     def untrained(self) -> list[str]:
-        """The runs that are compared and have no adapter; a job of several is done also where one of them failed."""
+        """Compared runs without an adapter.  A job of several runs ends even if one of them failed."""
         return [run.name for run in self.experiment.runs if not is_finished(self.store.adapter(run.name))]
 
     def merged_records(self, wildcards: Wildcards) -> list[str]:
-        """The records of the merged models that the experiment asks for."""
+        """The records of the experiment's merged models."""
         self.compared()
         return [_record(run.merged) for run in self.merged.values()]
 
     @property
     def tables(self) -> str:
-        """The record of the tables; its digest covers whatever the tables are made from."""
+        """The record of the tables.  Its digest covers everything the tables are made from."""
         return str(self.experiment.tables_record)
 
     def table(self, name: str) -> str:
@@ -82,7 +82,7 @@ class Dag(DagIndex):
         return str(self.store.figures(self.experiment.name))
 
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
-        """Rows, those of benchmarks that have a say in which are trained on, and the base model whose tokenizer it is."""
+        """Rows, the rows of held-out benchmarks, and the base model with its tokenizer."""
         run = self.tokens[wildcards.tokens]
         return [] if is_finished(run.tokens) else [*map(str, run.tokens_inputs)]
 
@@ -91,7 +91,7 @@ class Dag(DagIndex):
         return self._for_adapter(self.runs[wildcards.run])
 
     def for_adapters(self, wildcards: Wildcards) -> list[str]:
-        """The same for all runs of a job."""
+        """`for_adapter` for all runs of a job."""
         return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_adapter(run))
 
     def _for_adapter(self, run: Run) -> list[str]:
@@ -102,7 +102,7 @@ class Dag(DagIndex):
         return self._for_score(self.runs[wildcards.run], self.evaluations[wildcards.evaluation])
 
     def for_scores(self, wildcards: Wildcards) -> list[str]:
-        """The same for all runs of a job."""
+        """`for_score` for all runs of a job."""
         evaluation = self.evaluations[wildcards.evaluation]
         return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_score(run, evaluation))
 
@@ -112,21 +112,21 @@ class Dag(DagIndex):
         return [*self._adapter(run), _record(self.store.rows(evaluation.dataset)), *map(str, run.base_records)]
 
     def _adapter(self, run: Run) -> list[str]:
-        """What to ask for to have a run's adapter: its record, or that the runs of its job are done."""
+        """The file that stands for a run's adapter: its record, or the marker of its job."""
         folder = self.store.adapter(run.name)
         if is_finished(folder) or run.name not in self.job_of:
             return [_record(folder)]
         return [self._marker(f"{self.job_of[run.name].name}.trained")]
 
     def _score(self, run: Run, evaluation: EvaluationRequest) -> list[str]:
-        """What to ask for to have a score: its file, or that all runs of its job have been asked."""
+        """The file that stands for a score: the score file, or the marker of its job."""
         path = self.store.score(run.name, evaluation.name)
         if path.is_file() or run.name not in self.job_of:
             return [str(path)]
         return [self._marker(f"{self.job_of[run.name].name}.{evaluation.name}.asked")]
 
     def _marker(self, name: str) -> str:
-        """The marker that a job leaves once all its runs were tried."""
+        """The marker that a job writes once all its runs were tried."""
         return str(self.store.job_marker(name))
 
     def for_choice(self, wildcards: Wildcards) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which runs share a process: decided once, before anything starts, from the experiment alone and without torch."""
+"""Which runs share a process.  Decided once, before anything starts, from the experiment only and without torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from lora_ns.store.run import Run
 from lora_ns.training.multi_adapter.grouping import count_of, evenly, groups_of
 
 SMALL_BYTES = 2**29
-"""A base model of at most so many bytes on the disk is small: its runs are short, and share a process."""
+"""Largest file size of a small base model.  Its runs are short and share a process."""
 
 
 IN_TURN = 6
-"""Short runs of a small base that share a process, one after another."""
+"""Number of short runs that share a process, one after another."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Job:
 
     runs: tuple[Run, ...]
     at_once: bool = False
-    """Whether they are trained in one loop; else one after another."""
+    """Whether they are trained in one loop.  Otherwise one after another."""
 
     @property
     def name(self) -> str:
-        """Names the job's marker and log; depends on the runs."""
+        """Name of the job's marker and log, with a digest of its runs."""
         how = "at-once" if self.at_once else "in-turn"
         names = "\n".join(run.name for run in self.runs)
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]
@@ -84,7 +84,7 @@ def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
     from lora_ns.workflow.planning.estimator import Estimator
     from lora_ns.workflow.planning.workload import workload_of
 
-    # which GPU it is makes no difference to memory
+    # the kind of GPU does not change the memory that is needed
     device = PROCESSOR if best_device() == "cpu" else next(iter(GPUS.values()))
     predictor = Estimator(group[0].store)
     parts: list[list[Run]] = []

@@ -18,12 +18,12 @@ PROGRAM = [sys.executable, "-m", "lora_ns"]
 
 
 def is_plain(config: RunConfig) -> bool:
-    """Whether a training is one process that needs no launcher; other runs may share it."""
+    """Whether a training is one process without a launcher.  Other runs may share it."""
     return config.peft.method == "none" or (config.topology.processes == 1 and config.launch.config is None)
 
 
 def training_command(config: RunConfig) -> str:
-    """What stands before `train …`, quoted for a shell."""
+    """The shell command before `train …`, quoted."""
     if is_plain(config):
         return shlex.join(PROGRAM)
     launch, topology = config.launch, config.topology
@@ -51,6 +51,6 @@ def training_command(config: RunConfig) -> str:
 
 
 def accelerate(options: Sequence[str], *, machines: int, port: int) -> list[str]:
-    """`accelerate launch` of this Python's own, up to lora-ns' verb.  port: 0 for any that is free."""
+    """`accelerate launch` with this Python, up to the verb of lora-ns.  port: 0 for any free one."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
     return [*launcher, "--num_machines", str(machines), "--main_process_port", str(port), "-m", "lora_ns"]

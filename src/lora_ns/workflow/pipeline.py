@@ -28,7 +28,7 @@ WAIT_SECONDS = 0.2
 
 
 def make_base_model(name: str, store: Store) -> Path:
-    """Pretrains `builtin:<name>` where it is missing; returns its folder.  Raises ConfigError for an unknown name."""
+    """Pretrain `builtin:<name>` if it is missing.  Returns its folder.  Raises ConfigError for an unknown name."""
     target = store.base_model(name)
     if is_finished(target):
         return target
@@ -48,7 +48,7 @@ def make_base_model(name: str, store: Store) -> Path:
 
 
 def make_base(run: Run, *, quiet: bool = False) -> None:
-    """The base model, where it is one of the project's own."""
+    """Make the base model if it is a built-in one."""
     if run.base_folder is None:
         return
     if Processes.here().is_first:
@@ -58,13 +58,13 @@ def make_base(run: Run, *, quiet: bool = False) -> None:
 
 
 def _await(folder: Path) -> None:
-    """Waits for an artefact that the first process makes; the launcher ends all where that one fails."""
+    """Wait for an artefact that the first process makes.  If that process fails, the launcher ends all."""
     while not is_finished(folder):
         time.sleep(WAIT_SECONDS)
 
 
 def make_tokens(run: Run, *, quiet: bool = False) -> Path:
-    """Rows, base model and tokens; returns the tokens' folder."""
+    """Make rows, base model and tokens.  Returns the tokens' folder."""
     folder = run.tokens
     if is_finished(folder):
         return folder
@@ -81,7 +81,7 @@ def make_tokens(run: Run, *, quiet: bool = False) -> Path:
 
 
 def make_adapter(run: Run, *, quiet: bool = False) -> Path:
-    """The adapter and what it is made from; returns its folder.  Raises LoraNsError where it cannot be had."""
+    """Make an adapter and everything it needs.  Returns its folder.  Raises LoraNsError."""
     from lora_ns.models.machine import check_machine
 
     if not run.is_trained:
@@ -95,7 +95,7 @@ def make_adapter(run: Run, *, quiet: bool = False) -> Path:
 
 
 def _make_ready(run: Run, quiet: bool) -> None:
-    """What an adapter is made from."""
+    """Make everything that an adapter needs."""
     make_base(run, quiet=quiet)
     if run.config.peft.method != "none":
         make_tokens(run, quiet=quiet)
@@ -142,7 +142,7 @@ def make_adapters(
         from lora_ns.training.multi_adapter.runner import train_all
         from lora_ns.workflow.jobs import parts_within
 
-        several = Processes.here().count > 1  # several processes share the rows of one run, not runs
+        several = Processes.here().count > 1  # processes of one launch share the rows of one run and cannot train a group
         groups = groups_of(ready, 1 if several else max_members)
         if max_memory is not None:
             groups = [part for group in groups for part in parts_within(group, max_memory)]
@@ -150,7 +150,7 @@ def make_adapters(
 
 
 def make_score(run: Run, evaluation: EvaluationRequest, *, quiet: bool = False) -> Path:
-    """The score of a run's adapter on one benchmark, and what it is made from; returns its file."""
+    """Make a run's score on one benchmark, and everything it needs.  Returns its file."""
     found = make_scores([run], evaluation, quiet=quiet)[run.name]
     if isinstance(found, Exception):
         raise found

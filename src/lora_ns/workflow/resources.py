@@ -1,4 +1,4 @@
-"""What a cluster is asked for to train or evaluate a run: memory, time, processors, GPUs, nodes."""
+"""Cluster resources of a training or evaluation: memory, time, CPUs, GPUs, nodes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,26 +7,26 @@ from lora_ns.config import RunConfig
 from lora_ns.config.launch import Topology
 
 Resources = dict[str, int | str | None]
-"""Name -> value, as Snakemake's executor for SLURM reads them; None: not asked for."""
+"""Resource name -> value for Snakemake's SLURM executor.  None: not requested."""
 
 
 RESOURCES = ("mem_mb", "runtime", "cpus_per_task", "nodes", "gpu", "gres", "tasks", "tasks_per_gpu", "mpi")
-"""Every resource that a training or an evaluation may ask for."""
+"""Every resource that a training or an evaluation may request."""
 
 
 class Cost(NamedTuple):
-    """What a stage of one run needs, of the machine and not of its GPUs."""
+    """Memory and time of one stage of a run, without GPU memory."""
 
     shared_mb: int
-    """Memory of the libraries and the base model, which runs of one process have in common."""
+    """Memory of the libraries and the base model, shared by the runs of one process."""
     own_mb: int
-    """The rest."""
+    """Memory of this run alone."""
     minutes: int
-    """Without what every job begins with."""
+    """Time without the start of a job."""
 
 
 START_MINUTES = 10
-"""Loading libraries, model and rows, from a slow disk."""
+"""Time to load libraries, model and rows from a slow disk."""
 
 
 def training_resources(
@@ -57,14 +57,14 @@ def evaluation_resources(configs: Sequence[RunConfig], costs: Sequence[Cost | No
 
 
 def _together(costs: Sequence[Cost], at_once: bool = False) -> Cost:
-    """Of a process that goes through all of them: in turn, or with all that is their own there at once."""
+    """Cost of one process for all runs, one after another or at once."""
     own = [cost.own_mb for cost in costs]
     minutes = sum(cost.minutes for cost in costs)
     return Cost(max(cost.shared_mb for cost in costs), sum(own) if at_once else max(own), minutes)
 
 
 def each_of(resources: Callable[[Any, int], Resources]) -> dict[str, Any]:
-    """Resource name -> the function that Snakemake asks for its value, of wildcards and attempt."""
+    """Resource name -> function of wildcards and attempt, as Snakemake calls it."""
 
     def asked(name: str) -> Any:
         return lambda wildcards, attempt: resources(wildcards, attempt)[name]
@@ -80,10 +80,10 @@ def _resources(topology: Topology, cpus_per_process: int, cost: Cost, attempt: i
         "runtime": (START_MINUTES + cost.minutes) * attempt,
         "cpus_per_task": cpus_per_process * topology.processes_per_node,
         "nodes": nodes,
-        # on one node a number, which Snakemake can count; on several so many on each
+        # on one node a number, which Snakemake counts; on several nodes the number for each
         "gpu": gpus if gpus and not several else None,
         "gres": f"gpu:{gpus}" if several else None,
-        # the job's own srun starts one task a node, so SLURM is to make no tasks of GPUs
+        # the job's own srun starts one task a node, so SLURM must not start a task for each GPU
         "tasks": nodes if several else None,
         "tasks_per_gpu": 0 if several else None,
         "mpi": "srun" if several else None,
@@ -91,7 +91,7 @@ def _resources(topology: Topology, cpus_per_process: int, cost: Cost, attempt: i
 
 
 def _guessed_training(config: RunConfig) -> Cost:
-    """Of one process.  Generous: a run that outlives its time is told so and goes on in the next."""
+    """A generous guess for one process.  A run that exceeds its time is resumed in the next job."""
     return Cost(16_000, 0, minutes=470) if config.needs_gpu else Cost(3_000, 0, minutes=50)
 
 

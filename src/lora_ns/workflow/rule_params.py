@@ -1,4 +1,4 @@
-"""What the rules' commands are given: run files, launchers, options, and what a cluster is asked for."""
+"""Parameters of the rules' commands: run files, launchers, options, and cluster resources."""
 
 import shlex
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class RuleParams:
         return str(self._dag.store.run_file(self._owner(wildcards).name))
 
     def _owner(self, wildcards: Wildcards) -> Run:
-        """The run (one of those) that an artefact is made for."""
+        """A run that the artefact is made for."""
         rooms = {"run": self._dag.runs, "tokens": self._dag.tokens, "merged": self._dag.merged, "model": self._dag.downloads}
         if hasattr(wildcards, "job"):
             return self._dag.jobs[wildcards.job].runs[0]
@@ -45,12 +45,12 @@ class RuleParams:
         return self._offline(self._owner(wildcards)) + self.program
 
     def _offline(self, run: Run) -> str:
-        """A hub's model has been fetched by now, and a compute node need not find that the network is not there."""
+        """Offline mode for a hub model: it is fetched by now, and a compute node may have no network."""
         return "" if run.download is None else "env HF_HUB_OFFLINE=1 "
 
     @property
     def training_resources(self) -> dict[str, Any]:
-        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+        """Resources of a training: resource name -> function of wildcards and attempt."""
 
         @cache
         def of(name: str, attempt: int) -> Resources:
@@ -62,12 +62,12 @@ class RuleParams:
         return each_of(lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, attempt))
 
     def _runs_of(self, name: str) -> Sequence[Run]:
-        """Of a job, or of a run by itself."""
+        """The runs of a job, or one run by its name."""
         return self._dag.jobs[name].runs if name in self._dag.jobs else [self._dag.runs[name]]
 
     @property
     def evaluation_resources(self) -> dict[str, Any]:
-        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+        """Resources of an evaluation: resource name -> function of wildcards and attempt."""
 
         @cache
         def of(name: str, evaluation: str, attempt: int) -> Resources:
@@ -89,7 +89,7 @@ class RuleParams:
         return [run.name for run in self._dag.jobs[wildcards.job].runs]
 
     def limits_of(self, wildcards: Wildcards) -> str:
-        """The options by which a job's runs are trained as they were grouped."""
+        """Options of `lora-ns train` that keep the job's grouping."""
         job, limit = self._dag.jobs[wildcards.job], self._dag.experiment.sweep.max_memory
         memory = "" if limit is None else f" --max-memory {int(limit)}"
         return f"--max-members {len(job.runs)}{memory}" if job.at_once else "--max-members 1"
@@ -100,11 +100,11 @@ class RuleParams:
         return "--trial" if first in self._dag.searched else ""
 
     def evaluation_file_of(self, wildcards: Wildcards) -> str:
-        """The evaluation file that a score answers."""
+        """The evaluation file of a score."""
         return str(self._dag.store.evaluation_file(wildcards.evaluation))
 
     def request_of_rows(self, wildcards: Wildcards) -> str:
-        """The option that names the request which wants these rows."""
+        """The option that names the run or evaluation file which needs these rows."""
         return self._dag.rows[wildcards.rows]
 
     def base_model_of(self, wildcards: Wildcards) -> str:

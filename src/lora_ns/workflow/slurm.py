@@ -1,4 +1,4 @@
-"""What a process asks of SLURM: whether a job is at work, that this one go on, that those a killed workflow left end."""
+"""Requests to SLURM: requeue this job, and cancel jobs that a killed workflow left."""
 
 import getpass
 import os
@@ -10,12 +10,12 @@ from lora_ns.errors import LoraNsError
 from lora_ns.store.owner import ask_slurm, squeue_command
 
 TRIES, PAUSE_SECONDS = 3, 2
-"""A controller under load may not answer at once."""
+"""A busy controller may not answer at once."""
 ENDING_SECONDS = 600
-"""A job that was told to end keeps what it has and is gone by then."""
+"""A cancelled job has saved its checkpoint and ended by then."""
 
 _OF_A_WORKFLOW = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-"""Names of the jobs that Snakemake submits: a prefix, and what is new for each of its calls."""
+"""Job names of Snakemake: a prefix, and a UUID for each call."""
 
 
 def requeue() -> bool:
@@ -48,7 +48,7 @@ def cancel_leftovers() -> list[str]:
 
 
 def _leftovers() -> list[str]:
-    """Jobs of a workflow in this folder that are queued or running, oldest first; none where there is no SLURM."""
+    """Queued and running jobs of workflows in this folder, oldest first.  Empty without SLURM."""
     said = ask_slurm("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%j|%Z")
     jobs = (line.split("|", 2) for line in (said or "").splitlines())
     here = str(Path.cwd())
@@ -57,7 +57,7 @@ def _leftovers() -> list[str]:
 
 
 def _insist(*words: str) -> str | None:
-    """`ask_slurm`, several times where there is no answer."""
+    """`ask_slurm`, repeated if there is no answer."""
     said = ask_slurm(*words)
     for _ in range(TRIES - 1):
         if said is None:

@@ -1,4 +1,4 @@
-"""How far an experiment is, from files alone: so it tells of jobs on other hosts too, and while anything else runs."""
+"""State of an experiment, read from files only, so it includes jobs on other hosts."""
 
 import time
 from collections import Counter
@@ -16,11 +16,11 @@ from lora_ns.store.progress import Progress
 from lora_ns.store.run import Run, find_run
 
 EXPERIMENTS = Path("configs/experiments")
-"""Where an experiment is looked for by its name."""
+"""Folder in which an experiment is looked up by name."""
 
 State = Literal["done", "running", "silent", "failed", "trained", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "silent", "failed", "trained", "missing")
-"""done      every score is there
+"""done      every score exists
 running   a process says where it stands
 silent    one did, and is dead or has said nothing for too long; the workflow, started again, goes on with it
 failed    the last try failed
@@ -30,14 +30,14 @@ missing   nothing has begun"""
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run, and what of it is there."""
+    """One run and its state."""
 
     run: Run
     state: State
     at_work: tuple[Progress, ...] = ()
-    """What its processes say, those that train or evaluate."""
+    """Progress of its training and evaluations."""
     reason: str = ""
-    """Why its last try failed."""
+    """Why the last try failed."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Status:
     name: str
     runs: tuple[RunStatus, ...]
     needs_selection: bool
-    """Whether settings are still to be chosen, so that more runs will come."""
+    """Whether settings are not selected yet, so that more runs will follow."""
     time: float
 
     def count(self, *states: State) -> int:
@@ -94,7 +94,7 @@ def _asked_both(first: Run, second: Run) -> Run:
 
 
 def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
-    """What of the run is there."""
+    """The state of one run."""
     scores = [path.is_file() for path in run.scores]
     if scores and all(scores):
         return RunStatus(run, "done")
