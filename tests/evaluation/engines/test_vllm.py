@@ -82,7 +82,7 @@ def test_it_is_told_base_adapter_prompts_and_every_decoding_setting(
     assert len({one["seed"] for one in settings}) == 10
     lines = [json.loads(line) for line in store.predictions(run, path.stem).read_text().splitlines()]
     assert {line["completions"][0] for line in lines} == {lines[0]["completions"][0]}
-    here = Run(config, store).asked(config.evaluation.benchmarks, backend="generate")
+    here = Run(config, store).with_benchmarks(config.evaluation.benchmarks, backend="generate")
     judged = make_scores([here], here.evaluations[0], quiet=True, rescore=True)[run]
     assert "no kept predictions" in str(judged), "vLLM drew by other random numbers"
 
