@@ -1,7 +1,7 @@
-"""Settings of method, base model and training that cannot go together, each with the reason; and what follows from them.
+"""Incompatible settings of method, base model and training, each with the reason.
 
-What stands here was tried with the installed PEFT (tests/test_methods.py holds it to that), so that a run that cannot
-work is refused before anything is fetched.
+Every entry was tried with the installed PEFT (checked by tests/test_methods.py). An impossible run is therefore
+refused before anything is downloaded.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from lora_ns.config.schema import METHODS_WITHOUT_PEFT, RunConfig, method_fields
 from lora_ns.config.yaml_io import nearest
 
 CACHE_METHODS = ("prefix_tuning", "cartridge")
-"""Methods whose vectors are handed over in the key-value cache."""
+"""Methods that pass their trained vectors through the KV cache."""
 
 NO_QUANTIZATION = frozenset(
     """
     adamss deft delora frod glora hra loha lokr osf peanut psoft supertuning tinylora trainable_tokens unilora xlora
     """.split()
 )
-"""Methods that read the base's weights as plain numbers, or change nothing where these are quantised."""
+"""Methods that need unquantised base weights, or have no effect on quantised ones."""
 
 CANNOT_MERGE = {
     "adaption_prompt": "it adds a gated prompt inside the attention, which is no change of weights",
@@ -30,34 +30,34 @@ CANNOT_MERGE = {
     "shadow": "it follows the input through the layers, which is no change of weights",
     "xlora": "it mixes adapters anew for every input",
 }
-"""Methods whose layers PEFT cannot fold into the base, beside those that add to the input or the cache."""
+"""Methods that PEFT cannot merge into the base model, besides those that add to the input or the KV cache."""
 
 DATA_DRIVEN = ("eva", "corda", "lora_ga")
-"""Values of peft.init_lora_weights that look at batches of the training data first."""
+"""Values of peft.init_lora_weights that read batches of the training data first."""
 
 OPTIMIZERS_OF_LORA = ("lora_fa", "loraplus", "riemannian")
-"""Values of training.optim that PEFT adds to those of transformers."""
+"""Values of training.optim from PEFT, in addition to those of transformers."""
 
 DEFAULT_CALIBRATION_ROWS = 64
 
 
 def takes_out_of_base(init: Any) -> bool:
-    """Whether peft.init_lora_weights moves a part of the base's weights into the adapter (PiSSA and its kin)."""
+    """Whether peft.init_lora_weights moves a part of the base weights into the adapter (PiSSA, OLoRA, CorDA, LoRA-GA)."""
     return isinstance(init, str) and (init in ("olora", "corda", "lora_ga") or init.startswith("pissa"))
 
 
 def learns_a_prompt(method: str) -> bool:
-    """Whether the method trains vectors beside the input, not weights."""
+    """Whether the method trains virtual tokens, not weights."""
     return method not in METHODS_WITHOUT_PEFT and "num_virtual_tokens" in method_fields(method)
 
 
 def saves_head(method: str) -> bool:
-    """Whether the adapter holds a classifier's trained head too."""
+    """Whether the adapter also contains a trained classification head."""
     return method in METHODS_WITHOUT_PEFT or "modules_to_save" in method_fields(method)
 
 
 def why_not_merged(method: str) -> str | None:
-    """Why a method's adapter cannot be folded into its base; None where it can."""
+    """Return why a method's adapter cannot be merged into its base model; None if it can."""
     if method == "none":
         return "nothing was trained"
     if method in CANNOT_MERGE:
@@ -68,7 +68,7 @@ def why_not_merged(method: str) -> str | None:
 
 
 def impossible_runs(config: RunConfig) -> list[str]:
-    """Every pair of settings of model, peft and training that cannot be, as `key path: reason`."""
+    """Return every incompatible pair of model, peft and training settings, as `key path: reason`."""
     return [
         *_range_problems(config),
         *_method_problems(config),
@@ -80,7 +80,7 @@ def impossible_runs(config: RunConfig) -> list[str]:
 
 
 def _range_problems(config: RunConfig) -> list[str]:
-    """Numbers that no run can be made with, which PEFT and transformers would refuse later, or take for something else."""
+    """Return the numbers out of range. PEFT and transformers would refuse them later, or misread them."""
     problems = []
     if config.training.max_steps < 1 and config.training.max_steps != -1:
         problems.append(
@@ -97,7 +97,7 @@ def _range_problems(config: RunConfig) -> list[str]:
         problems.append(f"training.dataloader_num_workers: expected 0 or more, found {workers}.")
     for key, value in config.peft.fields.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if key == "r" and is_number and value < 1 and config.peft.method != "oft":  # OFT's 0: as oft_block_size says
+        if key == "r" and is_number and value < 1 and config.peft.method != "oft":  # OFT: 0 means oft_block_size decides
             problems.append(f"peft.r: expected 1 or more, found {value}.")
         if key.endswith("dropout") and is_number and not 0 <= value <= 1:
             problems.append(f"peft.{key}: expected a share from 0 to 1, found {value}.")
@@ -188,7 +188,7 @@ def _init_problems(config: RunConfig) -> list[str]:
 
 
 def optimizers() -> list[str]:
-    """Every value of training.optim: those of transformers, and PEFT's."""
+    """Return every value of training.optim: those of transformers and those of PEFT."""
     return [*described("transformers")["OptimizerNames"], *OPTIMIZERS_OF_LORA]
 
 

@@ -1,4 +1,4 @@
-"""How many answers at a time: as many as pay and fit, and half as many where they did not fit after all."""
+"""Choose the evaluation batch size by device and free memory, and halve it on out-of-memory."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from lora_ns.errors import EvaluationError
 from lora_ns.evaluation.engines.decoding import TokenSequence
 
 SLOTS = {"cpu": 64, "cuda": 256}
-"""More answers at a time no longer pay: benchmarks/RESULTS.md for processors; on GPUs a guess."""
+"""Maximum slots for generation. Larger batches are not faster: measured on CPUs (benchmarks/RESULTS.md), a guess on GPUs."""
 SHARE_OF_MEMORY = {"cpu": 0.25, "cuda": 0.5}
-"""Of what is free, at most so much is taken for keys and values."""
+"""Maximum share of free memory for the KV cache."""
 ROWS = {"cpu": 32, "cuda": 128}
-"""Of whole texts that are read once, at a time."""
+"""Default batch size for a single forward pass over whole texts."""
 
 
 def slots_that_fit(model: Any, answers: Sequence[TokenSequence], new_tokens: int) -> int:
-    """The greatest power of two that pays and whose keys and values fit into memory."""
+    """Return the largest power of two up to SLOTS for which the KV cache fits into memory."""
     kind = "cuda" if str(model.device).startswith("cuda") else "cpu"
     longest = max(len(answer.prompt) for answer in answers) + new_tokens
     fitting = SHARE_OF_MEMORY[kind] * _free_bytes(kind) / (longest * _bytes_a_position(model))
@@ -28,7 +28,7 @@ def slots_that_fit(model: Any, answers: Sequence[TokenSequence], new_tokens: int
 
 
 def rows_at_a_time(model: Any, given: int | None) -> int:
-    """Texts in one batch: as given, else what pays on the device."""
+    """Return the batch size: as given, else the device's default."""
     return given or ROWS["cuda" if str(model.device).startswith("cuda") else "cpu"]
 
 
@@ -43,7 +43,7 @@ def _free_bytes(kind: str) -> int:
 
 
 def _bytes_a_position(model: Any) -> int:
-    """Keys and values of one token in all layers."""
+    """KV cache bytes of one token in all layers."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -51,9 +51,9 @@ def _bytes_a_position(model: Any) -> int:
 
 
 def halving(attempt: Callable[[int], None], size: int) -> dict[str, Any]:
-    """Tries with half the size for as long as memory runs out; returns {batch_size, and where it began}.
+    """Retry with half the batch size on out-of-memory; returns {batch_size, halved_from if it was halved}.
 
-    attempt: goes on where the last one stopped.  Raises EvaluationError where not even one fits.
+    attempt: continues where the last one stopped.  Raises EvaluationError if batch size 1 does not fit.
     """
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
@@ -78,9 +78,9 @@ def halving(attempt: Callable[[int], None], size: int) -> dict[str, Any]:
 def in_batches(
     order: Sequence[int], size: int, answer: Callable[[list[int]], None], most: Callable[[int], int] | None = None
 ) -> dict[str, Any]:
-    """Hands out the numbers in order, `size` at a time; returns what `halving` does.
+    """Call `answer` with batches of at most `size` numbers, in order; returns the result of `halving`.
 
-    most: how many may go together with a number that comes first.
+    most: maximum batch size, given the batch's first number.
     """
     done = 0
 

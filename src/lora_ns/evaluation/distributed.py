@@ -1,4 +1,4 @@
-"""An exam spread over the processes of a launch: each row answered by one of them, the answers together again in order."""
+"""Split an evaluation over the processes of a launch: each row goes to one process, and the results are gathered in order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Found = TypeVar("Found")
 
 @cache
 def _group() -> Any:
-    """What the processes of the launch talk over: the processor, whatever they compute on.
+    """Return a gloo process group for Python objects, on CPU or GPU.
 
-    The others wait for a slow one, however long it takes.
+    The timeout is seven days, because processes wait for the slowest one.
     """
     import torch
     from torch import distributed
@@ -33,7 +33,7 @@ def _group() -> Any:
 
 @contextmanager
 def first_goes_first() -> Iterator[None]:
-    """The first process does what is inside before the others do."""
+    """Run the block in the first process before the other processes run it."""
     processes = Processes.here()
     if processes.count == 1:
         yield
@@ -48,9 +48,9 @@ def first_goes_first() -> Iterator[None]:
 
 
 def spread(count: int, answer: Callable[[list[int]], list[Found]]) -> list[Found]:
-    """What `answer` gives for the numbers 0 … count-1, each asked in one of the processes, in order in all of them.
+    """Return the results of `answer` for 0 … count-1, in order, in all processes; each number goes to one process.
 
-    answer: numbers -> their answers.  Where it fails in one process, it fails in all.
+    answer: numbers -> their results.  If it fails in one process, all processes raise.
     """
     processes = Processes.here()
     if processes.count == 1:
@@ -61,7 +61,7 @@ def spread(count: int, answer: Callable[[list[int]], list[Found]]) -> list[Found
     mine: list[Found] = []
     try:
         mine = answer(list(range(processes.rank, count, world)))
-    except Exception as failed:  # the others must hear of it, or would wait for ever
+    except Exception as failed:  # without the error the other processes would wait for ever
         error = failed
     told = error if error is None or isinstance(error, LoraNsError) else LoraNsError(f"{type(error).__name__}: {error}")
     parts: list[Any] = [None] * world

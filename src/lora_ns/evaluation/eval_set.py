@@ -1,4 +1,4 @@
-"""One benchmark as it is put to one model: its rows, its solved examples, and the prompts made of them."""
+"""Evaluation rows of one benchmark for one model, with few-shot examples and prompts."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from lora_ns.store.paths import Store
 
 @dataclass(frozen=True)
 class EvalSet:
-    """What is asked, row by row.
+    """Evaluation rows and few-shot examples of one evaluation request.
 
-    ids: the row's own id where it has one that is unique, else its number in the split.
-    examples: the solved rows before each question; example_numbers: their numbers in the split that they come from.
-    without_text: rows that perplexity left out as there is nothing in them to read.
+    ids: the row's own id if ids are unique, else its number in the split.
+    examples: few-shot examples before each question; example_numbers: their row numbers in the train split.
+    without_text: number of blank rows that perplexity leaves out.
     """
 
     spec: Benchmark
@@ -58,23 +58,23 @@ class EvalSet:
         return self.evaluation.dataset
 
     def part(self, places: Sequence[int]) -> EvalSet:
-        """Some of its rows."""
+        """Return the eval set of the rows at these places."""
         rows, ids = [self.rows[place] for place in places], [self.ids[place] for place in places]
         return replace(self, rows=rows, ids=ids, _encoded=[])
 
     @cached_property
     def is_instructed(self) -> bool:
-        """Whether the benchmark's question is put as a request, to a model trained on those."""
+        """Whether prompts use the benchmark's instruction form: for models trained on chat or alpaca data."""
         return self.spec.instruction is not None and (self.dataset.is_chat or self.dataset.format == "alpaca")
 
     @cached_property
     def prompts(self) -> list[Prompt]:
-        """What the model goes on from, solved examples first.  Raises DataError for a row that asks nothing."""
+        """Prompt of each row, few-shot examples first.  Raises DataError for a row without a prompt."""
         examples = [(self._question(row), self._answer(row)) for row in self.examples]
         return [with_examples(self._question(row), examples) for row in self.rows]
 
     def prompt_ids(self, tokenizer: Any) -> list[list[int]]:
-        """The prompts as tokens; kept for the next model that is asked in the same tokens."""
+        """Token ids of the prompts. They are cached until another tokenizer is used."""
         if not self._encoded or self._encoded[0] is not tokenizer:
             chat = chat_of(self.dataset, tokenizer)
             self._encoded[:] = [tokenizer, encode_prompts(self.prompts, tokenizer, chat)]
@@ -104,11 +104,11 @@ class EvalSet:
 
     @cached_property
     def questions(self) -> list[list[str]]:
-        """What each row asks, in every form by which it is found among training rows: bare, and as it is put here."""
+        """Each row's question in every form that the contamination check searches for: bare, and as prompted here."""
         return [forms_of(row, self.spec, self.dataset, self.task_type) for row in self.rows]
 
     def reference(self, row: Row) -> Any:
-        """What the row's answer is compared with, as the predictions file shows it."""
+        """Reference answer of the row, as written to the predictions file."""
         column = self.evaluation.settings.get("reference_column")
         if column is not None:
             return row.get(column) if self.spec.kind == "choice" else reference(row, column)
@@ -116,7 +116,7 @@ class EvalSet:
 
 
 def read_eval_set(config: RunConfig, evaluation: EvaluationRequest, store: Store) -> EvalSet:
-    """The rows of an evaluation, selected, limited and checked.  Raises DataError where they do not fit."""
+    """Read the rows of an evaluation request, then select, limit and check them.  Raises DataError if they do not fit."""
     spec, dataset, folder = benchmark(evaluation.benchmark), evaluation.dataset, store.rows(evaluation.dataset)
     load_verified(folder)
     table = sources.read(folder, evaluation.split, dataset.columns)
@@ -139,13 +139,13 @@ def read_eval_set(config: RunConfig, evaluation: EvaluationRequest, store: Store
     examples, numbers = _examples(spec, evaluation, folder, rows)
     eval_set = EvalSet(spec, evaluation, config.task_type, chosen, ids, examples, numbers, without_text)
     if spec.kind == "generation":
-        for row in chosen:  # what has no right answer is said before the model is asked anything
+        for row in chosen:  # a row without a right answer fails before the model is loaded
             eval_set.reference(row)
     return eval_set
 
 
 def _holds_text(row: Row, spec: Benchmark, dataset: DatasetConfig) -> bool:
-    """False for a blank row of a text that perplexity reads, as WikiText has between its paragraphs."""
+    """Return False for a blank row in plain-text perplexity data. WikiText has blank rows between paragraphs."""
     return spec.kind != "perplexity" or dataset.format != "text" or bool(text_of(row, dataset).strip())
 
 
@@ -158,7 +158,7 @@ def _ids(rows: Sequence[Row]) -> list[str]:
 
 
 def _with_reference(rows: list[dict[str, Any]], dataset: DatasetConfig) -> list[Row]:
-    """Conversations with the last answer as a column `reference`, where they have none."""
+    """Add the last assistant turn of conversations as column `reference` if that column is missing."""
     if dataset.format not in CHAT_FORMATS or not rows or "reference" in rows[0]:
         return list(rows)
     return [{**row, "reference": _last_answer(row, dataset)} for row in rows]
@@ -174,7 +174,7 @@ def _last_answer(row: Mapping[str, Any], dataset: DatasetConfig) -> str | None:
 def _examples(
     spec: Benchmark, evaluation: EvaluationRequest, folder: Any, rows: Sequence[Row]
 ) -> tuple[list[Row], list[int] | None]:
-    """(solved examples, their numbers in the train split or None for a benchmark's own fixed ones)."""
+    """Return (few-shot examples, their row numbers in the train split; None for a benchmark's own fixed examples)."""
     wanted = evaluation.num_fewshot
     if wanted == 0:
         return [], None

@@ -1,6 +1,6 @@
-"""Scores: one trained model asked one benchmark.  READS adapter, rows   WRITES results/scores, results/predictions
+"""Evaluate trained models on one benchmark.  READS adapter, rows   WRITES results/scores, results/predictions
 
-The predictions file keeps every answer as the model gave it, so that scoring can be done again without the model.
+The predictions file stores the model's raw completions, so that they can be scored again without the model.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from lora_ns.store.run import Run
 
 CANARY_ROWS = 4
 TRAINED = ("code", "packages", "steps", "training", "parameters", "inputs", "outputs", "circumstances")
-"""What a score keeps of its adapter's record, so that it can be traced and verified where the adapter is not."""
+"""Keys of the adapter's record that are copied into a score file. They trace and verify a score without the adapter."""
 
 
 def evaluate_runs(
@@ -50,11 +50,11 @@ def evaluate_runs(
     rescore: bool = False,
     bases: BaseModelPool | None = None,
 ) -> dict[str, Path | Exception]:
-    """Run -> its score file, or why it has none, in the order of the runs: one evaluation put to several runs.
+    """Evaluate several runs with one evaluation request; returns run name -> score file or exception, in order of the runs.
 
-    Rows and prompts are read once, and each base model once for all runs that share it, whose adapters are put on and
-    taken off in turn; every run's score is what it would be alone.  One that fails does not stop the others; why it
-    did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
+    Rows and prompts are read once. Each base model is loaded once, and the adapters of its runs are loaded and unloaded in
+    turn. Every run's score is what it would be alone. A run that fails does not stop the others. The reason is saved
+    (`store.failures.record_failure`).  bases: keeps the last base model for a further call.
     """
     sitting = Evaluator(evaluation, runs[0].store, quiet, rescore, bases)
     found: dict[str, Path | Exception] = {run.name: EvaluationError("not asked") for run in runs}
@@ -70,13 +70,13 @@ def evaluate_runs(
 
 
 def _base_of(config: RunConfig) -> tuple[str, ...]:
-    """Runs of one base model next to each other; those with weights of their own last."""
+    """Sort key: runs of one base model come together, fully fine-tuned runs last."""
     method = config.peft.method
     return (str(method == "full"), config.model.model_dump_json(), config.task_type, str(config.seed))
 
 
 class Evaluator:
-    """One evaluation, put to one run after another."""
+    """Evaluates one run after another with one evaluation request."""
 
     def __init__(
         self, evaluation: EvaluationRequest, store: Store, quiet: bool, rescore: bool, bases: BaseModelPool | None = None
@@ -89,7 +89,7 @@ class Evaluator:
         self._exams: dict[str, EvalSet] = {}
 
     def score(self, run: Run) -> Path:
-        """A run's score file, made where it is missing."""
+        """Return the run's score file; evaluate the run if the file is missing."""
         target = run.score(self._evaluation)
         if target.is_file() and not self._rescore:
             return target
@@ -123,7 +123,7 @@ def _write_score(
     facts: dict[str, Any],
     meter: record.Meter,
 ) -> None:
-    """Predictions and score file, with all that the score stands on."""
+    """Write the predictions and the score file with its provenance."""
     config, store, evaluation = run.config, run.store, eval_set.evaluation
     predictions = run.predictions(evaluation)
     lines = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in outcome.lines)
@@ -156,21 +156,21 @@ def _write_score(
 
 
 def _asked_rows(evaluation: EvaluationRequest, store: Store) -> str:
-    """The checksum of the split that is asked, which may be the same in two artefacts."""
+    """Checksum of the evaluated split's rows. Two artefacts may hold the same split."""
     return read_record(store.rows(evaluation.dataset))["outputs"][f"{evaluation.split}.parquet"]["sha256"]
 
 
 def _asked(
     run: Run, eval_set: EvalSet, bases: BaseModelPool, meter: record.Meter, quiet: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(answers, facts for the record): the model loaded, shown not to be its base, and asked."""
+    """Load the model, check that it differs from its base, and evaluate it; returns (predictions, facts for the record)."""
     served = None
     if eval_set.evaluation.backend == "vllm" and eval_set.spec.kind == "generation":
         served = served_by_vllm(run)
     with ExitStack() as loaded:
         with meter.part("loading"):
             tokenizer = bases.tokenizer(run.config)
-            # vLLM takes the GPU's memory for itself
+            # vLLM reserves the GPU's memory for itself
             device = "cpu" if served is not None and served.why_not is None else best_device()
             model = loaded.enter_context(bases.trained(run, device))
         canary = _canary(model, run, tokenizer, eval_set)
@@ -182,7 +182,7 @@ def _asked(
 
 
 def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[str, Any]:
-    """What changes the rounding of answers, beside engine and batch: nothing that shows in float32."""
+    """Conditions besides engine and batch size that change rounding in low precision; in float32 their effect is not visible."""
     import torch
 
     on_gpu = model.device.type == "cuda" or (how.get("engine") == "vllm" and torch.cuda.is_available())
@@ -195,16 +195,16 @@ def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[s
 
 
 def _canary(model: Any, run: Run, tokenizer: Any, eval_set: EvalSet) -> dict[str, Any] | None:
-    """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
+    """Return the largest logit difference between trained and base model on a few rows.
 
-    None for method `none`, which is its own base.
+    Raises EvaluationError if the logits are equal or not finite. None for method `none`, which is its own base.
     """
     config = run.config
     if config.peft.method == "none":
         return None
     trained = probe_logits(model, tokenizer, eval_set, CANARY_ROWS)
     if config.peft.method == "full":
-        make_deterministic(config.seed)  # the same new head as before training
+        make_deterministic(config.seed)  # draws the same new head as before training
         base = load_base(run).to(model.device).eval()
         before = probe_logits(base, tokenizer, eval_set, CANARY_ROWS)
         del base
@@ -223,9 +223,9 @@ def _canary(model: Any, run: Run, tokenizer: Any, eval_set: EvalSet) -> dict[str
 
 
 def _overlap(eval_set: EvalSet, run: Run) -> dict[str, Any] | None:
-    """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
+    """Contamination: benchmark rows that repeat a training row. None for an untrained model or if the tokens are missing.
 
-    Raises EvaluationError where there are some and dataset.overlap is `fail`, before the model is asked anything.
+    Raises EvaluationError on contamination if dataset.overlap is `fail`, before the model is loaded.
     """
     config = run.config
     if config.peft.method == "none":
@@ -268,7 +268,7 @@ def _score(config: RunConfig, eval_set: EvalSet, outcome: EvalResult, trained: M
 
 
 def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -> dict[str, Any]:
-    """What the run took, each part apart; null for what was not measured.  asked: figures of the answering."""
+    """Cost of the run by part; null for what was not measured.  asked: record with the figures of generation."""
     train = trained["circumstances"]
     weights = [facts["bytes"] for name, facts in trained["outputs"].items() if name.endswith(".safetensors")]
 
@@ -291,7 +291,7 @@ def _cost(trained: Mapping[str, Any], asked: Mapping[str, Any], adapter: Path) -
 
 @contextmanager
 def _progress(run: Run, eval_set: EvalSet, quiet: bool) -> Iterator[Any]:
-    """A progress bar on stderr where a person looks on, and a progress file for who asks from elsewhere."""
+    """Show a progress bar on stderr if it is a terminal, and write a progress file for other processes (`lora-ns status`)."""
     import sys
 
     from rich.console import Console

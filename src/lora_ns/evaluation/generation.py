@@ -1,4 +1,4 @@
-"""Text from a causal model: which engine answers, how many answers at a time, and what happens when memory runs out."""
+"""Generate text with a causal model: choose the engine and batch size, and halve the batch on out-of-memory."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Progress = Callable[[int], None]
 
 
 class Generator:
-    """A model made ready to answer in text.
+    """Generates completions with a model.
 
-    stop_ids: tokens that end an answer beside the end of sequence (a chat template's end of turn).  backend: one of
-    `evaluation.backend`.  size: answers at a time; None: as many as pay and fit.  streamer: is handed each token of a
-    single answer as it comes.  served: the model as vLLM is told of it, for that backend.
+    stop_ids: tokens that end a completion besides EOS (a chat template's end of turn).  backend: a value of
+    `evaluation.backend`.  size: batch size; None: chosen by device and free memory.  streamer: receives each token of a
+    single completion as it comes.  served: the model's vLLM arguments, for that backend.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Generator:
         ends = {tokenizer.eos_token_id, *_as_list(plain.config.eos_token_id), *stop_ids} - {None}
         self.decoder = Decoder(tokenizer, config, frozenset(ends))
         self.facts: dict[str, Any] = {}
-        """How the last answers came about: engine, batch_size, and what there is to say of either."""
+        """Facts about the last call: engine, batch_size, and reasons for either."""
 
     def texts(
         self, prompt_ids: Sequence[Sequence[int]], keys: Sequence[str], progress: Progress = lambda done: None
     ) -> list[list[str]]:
-        """num_samples completions of each prompt, cut at stop texts and the end mark, in the order of the prompts.
+        """Return num_samples completions of each prompt, cut at stop texts and end tokens, in the order of the prompts.
 
-        keys: the examples' ids, which drawn answers hang on beside the seed.
+        keys: the examples' ids; sampling depends on them and the seed.  Raises DataError for an empty prompt.
         """
         for ids, key in zip(prompt_ids, keys, strict=True):
             if not ids:
@@ -67,7 +67,7 @@ class Generator:
         return [[self.decoder.text(answer) for answer in of_prompt] for of_prompt in answers]
 
     def _run(self, answers: Sequence[TokenSequence], done: Callable[[TokenSequence], None]) -> None:
-        """Answers all.  Raises EvaluationError where not even one at a time fits into memory."""
+        """Complete all sequences.  Raises EvaluationError if batch size 1 runs out of memory."""
         if not answers:
             return
         engine, reason = self._engine(answers)
@@ -83,7 +83,7 @@ class Generator:
         self.facts |= halving(attempt, min(size, len(answers)))
 
     def _engine(self, answers: Sequence[TokenSequence]) -> tuple[ContinuousEngine | HFGenerateEngine | VLLMEngine, str | None]:
-        """(engine, why it is not the one that comes first).  Raises EvaluationError where `continuous` cannot be it."""
+        """Return (engine, why not the preferred one).  Raises EvaluationError if backend `continuous` cannot be used."""
         if self._backend == "generate":
             return HFGenerateEngine(self._model, self.decoder, self._streamer), None
         reason = self._obstacle(answers)
@@ -109,7 +109,7 @@ class Generator:
 
 
 def _counting(samples: int, progress: Progress) -> Callable[[TokenSequence], None]:
-    """Tells the progress of each example once its last sample is there."""
+    """Report progress for an example when its last sample is done."""
     seen: Counter[str] = Counter()
 
     def done(answer: TokenSequence) -> None:

@@ -1,7 +1,7 @@
-"""Answers of a trained, merged or base model: to one text, or to a file of them.  READS adapter   WRITES the output file
+"""Completions or labels of a trained, merged or base model for texts.  READS adapter   WRITES the output file
 
-A file's answers are kept in `<output>.part` as they come, a line each, and written in the order of the rows at the end: an
-interrupted call goes on where it was, and the output exists exactly when it is whole.
+A file's answers are appended to `<output>.part` as they come, one a line. At the end they are written in the order of the
+rows. An interrupted call resumes where it stopped. The output file exists only when it is complete.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
 BLOCK = 8
-"""So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""
+"""Batches generated and saved together. Within a block a slot goes to the next row as soon as it is free."""
 
 Progress = Callable[[int, int], None]
-"""Is told the number of rows just answered, and of all rows."""
+"""Called with the number of rows just answered and the number of all rows."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that is asked, and how it is asked."""
+    """A loaded model with its tokenizer and its prompt and decoding settings."""
 
     model: Any
     tokenizer: Any
@@ -48,18 +48,18 @@ class Subject:
     chat: Chat | None
     raw: bool
     identity: dict[str, Any]
-    """What the answers hang on, beside the rows."""
+    """Everything that the answers depend on, besides the rows."""
 
     @property
     def is_causal(self) -> bool:
-        """Whether it answers in text, not with a class or a number."""
+        """Whether the model generates text, not a class or a number."""
         return self.config.task_type == "causal_lm"
 
 
 def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, raw: bool = False) -> Subject:
-    """The model of a run: its own adapter's, another folder's (adapter or whole model), or the base as it is.
+    """Load the model of a run: with its own adapter, with another folder's (adapter or whole model), or the base model alone.
 
-    raw: texts are prompts as they stand, without template.  Raises ConfigError or DataError where there is none.
+    raw: texts are used as prompts without a template.  Raises ConfigError or DataError if there is no such model.
     """
     config, store = run.config, run.store
     check_machine(config, training=False)
@@ -101,9 +101,9 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
 
 
 def _refuse_damaged(folder: Path, store: Store) -> None:
-    """Raises DamagedError for a folder that is not as its record says, or that lies in the store and has none.
+    """Raises DamagedError for a folder that differs from its record, or that is in the store and has no record.
 
-    What is somebody else's has no record to be checked against.
+    A folder made by other tools has no record and is not checked.
     """
     if store.keeps(folder):
         load_verified(folder)
@@ -116,7 +116,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def decoding_of(run: Run) -> GenerationConfig:
-    """The decoding of the config's first benchmark that asks for text, else what `evaluation.generation` says."""
+    """Decoding settings of the config's first benchmark; without benchmarks, or with a class head, `evaluation.generation`."""
     asked = run.config.evaluation
     if run.config.task_type == "causal_lm" and asked.benchmarks:
         return run.evaluation(asked.benchmarks[0]).generation
@@ -127,7 +127,7 @@ def decoding_of(run: Run) -> GenerationConfig:
 
 
 def row_of(texts: Sequence[str], config: RunConfig) -> Row:
-    """Texts from the command line as a row: one for each column that is read.  Raises ConfigError where they are not."""
+    """Make a row of command-line texts, one for each column that is read.  Raises ConfigError if their number differs."""
     columns = columns_read(config)
     if len(texts) != len(columns):
         what = ", ".join(columns) if columns else "one text"
@@ -136,7 +136,7 @@ def row_of(texts: Sequence[str], config: RunConfig) -> Row:
 
 
 def columns_read(config: RunConfig) -> list[str]:
-    """The columns that a prompt, or a classifier's input, is made of."""
+    """Columns that form the prompt or the classifier's input."""
     data = config.dataset
     if config.task_type != "causal_lm":
         return list(data.text_columns or [])
@@ -146,7 +146,7 @@ def columns_read(config: RunConfig) -> list[str]:
 
 
 def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
-    """What a row asks, in the run's own template; as it stands for --raw.  Raises DataError naming the row."""
+    """Prompt of a row in the run's template; with --raw its plain text.  Raises DataError naming the row."""
     data = subject.config.dataset
     if subject.raw:
         return str(_column(row, "text", where))
@@ -165,7 +165,7 @@ def prompt_from(row: Row, subject: Subject, where: str) -> Prompt:
 
 
 def _renamed(row: Row, data: DatasetConfig) -> Row:
-    """The row with the config's own column names, as training read its rows."""
+    """Rename the row's columns by dataset.columns, as for training rows."""
     kept = {name: value for name, value in row.items() if data.columns.get(name, name) is not None}
     return {**kept, **{new: row[old] for new, old in data.columns.items() if old is not None and old in row}}
 
@@ -181,7 +181,7 @@ def _turns(row: Row, data: DatasetConfig) -> Any:
 
 
 def _asking(row: Row, data: DatasetConfig) -> Row:
-    """The conversation with an answer to come, where its last turn is the user's."""
+    """Append an empty assistant turn if the last turn is the user's."""
     column, role, content, name = (
         ("conversations", "from", "value", "gpt") if data.format == "sharegpt" else ("messages", "role", "content", "assistant")
     )
@@ -192,7 +192,7 @@ def _asking(row: Row, data: DatasetConfig) -> Row:
 
 
 def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
-    """The texts that a classifier reads.  Raises DataError naming the row."""
+    """Input texts of a classifier.  Raises DataError naming the row."""
     data = subject.config.dataset
     for name in data.text_columns or []:
         _column(row, name, where)
@@ -203,7 +203,7 @@ def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
 
 
 def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
-    """{label, probabilities} of each text or pair of texts; {value} of a regression."""
+    """Return {label, probabilities} for each text or pair of texts, or {value} for regression."""
     data = subject.config.dataset
     logits = head_logits(subject.model, subject.tokenizer, texts, data.max_length).float()
     if subject.config.task_type == "regression":
@@ -217,9 +217,9 @@ def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
 
 
 def complete(subject: Subject, prompts: Sequence[Prompt], keys: Sequence[str], size: int | None = None) -> list[Answer]:
-    """{completion}, or {completions} where several are drawn, of each prompt.
+    """Return {completion} for each prompt, or {completions} if several are sampled.
 
-    keys: the rows' names, which drawn answers hang on beside the seed.  size: answers at a time.
+    keys: the rows' names; sampling depends on them and the seed.  size: batch size.
     """
     config, stop_ids = with_stops(subject.generation, subject.chat)
     ids = encode_prompts(list(prompts), subject.tokenizer, subject.chat)
@@ -240,11 +240,10 @@ def infer_file(
     overwrite: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> int:
-    """Answers every row of a .jsonl or line of a .txt file; returns their number.
+    """Answer every row of a .jsonl file or line of a .txt file; returns the number of rows.
 
-    They are asked in blocks of rows of like length, always the same ones, so that going on gives what one call would have
-    given.
-    Raises ConfigError where the output is there, or was begun by another call.
+    Rows are answered in fixed blocks of similar length, so a resumed call gives the same answers as an uninterrupted one.
+    Raises ConfigError if the output exists or was begun by a different call.
     """
     rows = read_rows(source, ["text"] if subject.raw else columns_read(subject.config))
     to_ask = prompt_from if subject.is_causal else texts_from
@@ -269,6 +268,6 @@ def infer_file(
 
 
 def _blocks(asked: Sequence[Any], size: int) -> list[list[int]]:
-    """Places of the rows, the longest first, cut into blocks."""
+    """Blocks of row numbers, longest rows first."""
     order = sorted(range(len(asked)), key=lambda i: (-len(str(asked[i])), i))
     return [order[start : start + size] for start in range(0, len(order), size)]

@@ -1,4 +1,4 @@
-"""How likely a causal model finds given tokens after those before them."""
+"""Log-likelihood of given tokens under a causal model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from lora_ns.evaluation.batch_size import in_batches, rows_at_a_time
 
 LOGIT_BYTES = 1 << 30
-"""At most so much for one batch's logits: vocabularies are large."""
+"""Maximum bytes of one batch's float32 logits."""
 
 
 def log_likelihoods(
@@ -18,9 +18,9 @@ def log_likelihoods(
     batch_size: int | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[float], dict[str, Any]]:
-    """(sum of the log-probabilities, in nats, of each example's chosen tokens, in their order; what batches they took).
+    """Return (summed log-probability in nats of each example's counted tokens, batch-size facts).
 
-    examples: (input_ids, spans [start, end, …] of the tokens to count); the first token of all has no probability.
+    examples: (input_ids, spans [start, end, …] of the tokens to count). The first token has no probability.
     """
     import torch
 
@@ -54,12 +54,12 @@ def _of_batch(model: Any, examples: Sequence[tuple[Sequence[int], Sequence[int]]
         for start, end in zip(spans[::2], spans[1::2], strict=True):
             counted[row, start:end] = True
     input_ids, counted = input_ids.to(model.device), counted.to(model.device)
-    # a trained prompt stands before the tokens, and its positions before theirs
+    # a soft prompt adds positions before the tokens
     logits = model(input_ids=input_ids, attention_mask=attention.to(model.device)).logits[:, -longest:]
     scores = logits[:, :-1].float().log_softmax(-1).gather(-1, input_ids[:, 1:, None])[..., 0]
     return torch.where(counted[:, 1:], scores, 0.0).double().sum(-1).tolist()
 
 
 def counted_tokens(spans: Sequence[int]) -> int:
-    """Tokens that the spans count: all but the first of all, which nothing precedes."""
+    """Number of tokens in the spans, without the sequence's first token, which has no probability."""
     return sum(end - max(start, 1) for start, end in zip(spans[::2], spans[1::2], strict=True))

@@ -1,6 +1,6 @@
-"""Base models that runs have in common: loaded once, each run's adapter put on and taken off again.
+"""Load each base model once for all its runs, and load and unload the runs' adapters in turn.
 
-A base that is not what it was once an adapter is off is loaded anew: a run's scores never hang on who was there before.
+The base model is reloaded if unloading an adapter changed it, so a run's scores never depend on earlier runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lora_ns.store.run import Run
 
 
 class BaseModelPool:
-    """One base model and tokenizer at a time, for as many runs as share them."""
+    """Holds one base model and one tokenizer for the runs that share them."""
 
     def __init__(self, store: Store):
         self._store = store
@@ -28,17 +28,17 @@ class BaseModelPool:
         self._fingerprint: Any = None
         self._tokenizer: tuple[Any, Any] = (None, None)
         self.loads = 0
-        """Times that a base model was read from disk."""
+        """Number of times a base model was read from disk."""
 
     def tokenizer(self, config: RunConfig) -> Any:
-        """The tokenizer of a run's base."""
+        """Return the tokenizer of a run's base model."""
         if self._tokenizer[0] != config.model:
             self._tokenizer = (config.model, load_tokenizer(config.model, self._store))
         return self._tokenizer[1]
 
     @contextmanager
     def trained(self, run: Run, device: str) -> Iterator[Any]:
-        """The trained model of a run, for as long as the block lasts."""
+        """Yield the trained model of a run; it is valid inside the block."""
         config = run.config
         if config.peft.method == "full":
             self._forget()
@@ -56,14 +56,14 @@ class BaseModelPool:
                 yield model
                 unload_adapter(model)
         except BaseException:
-            self._forget()  # half an adapter may be on it
+            self._forget()  # an adapter may be partly loaded
             raise
         if fingerprint(base) != self._fingerprint:
             self._forget()
 
     def _loaded(self, run: Run, device: str) -> Any:
         config = run.config
-        # a new head is drawn by seed
+        # the weights of a new classification head depend on the seed
         seed = config.seed if config.task_type != "causal_lm" else None
         key = (config.model, config.task_type, config.dataset.labels, seed, device)
         if self._base is None or self._key != key:
@@ -80,7 +80,7 @@ class BaseModelPool:
 
 
 def fingerprint(model: Any) -> Any:
-    """All of a model that its answers hang on: modules, what hangs on them, every weight, and the settings."""
+    """Return all that a model's output depends on: modules, their attributes and hooks, weight checksums, config."""
     modules = [(name, type(module), sorted(_own(module))) for name, module in model.named_modules()]
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     weights = {name: (tensor.dtype, tuple(tensor.shape), _checksum(tensor)) for name, tensor in tensors.items()}
@@ -88,13 +88,13 @@ def fingerprint(model: Any) -> Any:
 
 
 def _own(module: Any) -> set[str]:
-    """Attributes that were set on the module itself, and its hooks."""
+    """Public attributes set on the module itself, and its hooks."""
     hooks = {name for name in ("_forward_hooks", "_forward_pre_hooks") if vars(module)[name]}
     return {name for name in vars(module) if not name.startswith("_")} - {"training"} | hooks
 
 
 def _checksum(tensor: Any) -> int:
-    """Of a tensor's bits, in their order."""
+    """CRC-32 of a tensor's bytes."""
     import torch
 
     return zlib.crc32(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -1,4 +1,4 @@
-"""An exam put to a model: its answers, as they are kept in the predictions file.
+"""Run a model on an eval set. Each prediction has the form that the predictions file stores:
 
 generation      {"prompt": "…", "completions": ["…"]}
 choice          {"prompt": "…", "choices": [" Rome", " Paris"], "log_likelihoods": [-7.1, -2.3]}
@@ -33,10 +33,10 @@ Progress = Callable[[int], None]
 def predict(
     model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress = lambda done: None, served: ServedModel | None = None
 ) -> tuple[list[Answer], Facts]:
-    """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
+    """Return (one prediction a row, in order; facts such as engine and batch size).  Raises DataError for an unusable row.
 
-    served: the model as vLLM is told of it, where that is to generate text.
-    In several processes each row is asked in one of them, and all return all answers.
+    served: vLLM's settings for the model, if vLLM generates the text.
+    With several processes each row is evaluated in one of them, and all processes return all predictions.
     """
     askers: dict[str, Callable[..., tuple[list[Answer], Facts]]] = {
         "generation": partial(_generate, served=served),
@@ -59,12 +59,12 @@ def predict(
 
 
 def prompts_as_text(eval_set: EvalSet, tokenizer: Any) -> list[str]:
-    """The prompts as the model reads them, chat template applied."""
+    """Prompts as text, with the chat template applied."""
     return texts_to_ask(eval_set.prompts, chat_of(eval_set.dataset, tokenizer))
 
 
 def probe_logits(model: Any, tokenizer: Any, eval_set: EvalSet, count: int) -> Any:
-    """Logits of the first rows: of the last position (causal) or of the classes, [rows, …]."""
+    """Logits of the first rows, [rows, …]: at the last position (causal) or of the classes."""
     import torch
 
     if eval_set.task_type != "causal_lm":
@@ -77,9 +77,9 @@ def probe_logits(model: Any, tokenizer: Any, eval_set: EvalSet, count: int) -> A
 
 
 def room_warnings(model: Any, tokenizer: Any, eval_set: EvalSet) -> list[str]:
-    """What a score says of prompts that leave no room for an answer within the positions the model was made for.
+    """Warnings about prompts that, with max_new_tokens, exceed the model's max_position_embeddings.
 
-    Raises EvaluationError where it has no more positions than those: rotary ones go on, learned ones end.
+    Raises EvaluationError for learned position embeddings, which end there. Rotary embeddings only give a warning.
     """
     config = model.config.get_text_config()
     room = getattr(config, "max_position_embeddings", None)
@@ -169,7 +169,7 @@ def _classify(model: Any, tokenizer: Any, eval_set: EvalSet, progress: Progress)
 
 
 def head_logits(model: Any, tokenizer: Any, texts: Sequence[Sequence[str]], max_length: int) -> Any:
-    """Class logits [B, C] (regression: values [B, 1]) of texts or pairs of texts."""
+    """Return class logits [B, C] (regression: values [B, 1]) of texts or pairs of texts."""
     import torch
 
     columns = [list(column) for column in zip(*texts, strict=True)]

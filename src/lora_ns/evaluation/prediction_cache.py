@@ -1,7 +1,7 @@
-"""Predictions that were kept: answers of an earlier evaluation, to be judged again without the model.
+"""Load saved predictions of an earlier evaluation, to score them again without the model.
 
-Another way of scoring gives an evaluation another digest; its answers are still those of any evaluation of the same run
-that asked the same prompts and decoded alike.
+Changed scoring settings change an evaluation's digest. Predictions of the same run with the same prompts and decoding can
+still be reused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 
 DECODING = ("generation", "split", "num_fewshot", "fewshot_seed", "limit")
-"""Settings of an evaluation that its answers hang on, beside its rows and prompts."""
+"""Evaluation settings that predictions depend on, besides rows and prompts."""
 
 ANSWER_KEYS = {
     "generation": ("prompt", "completions"),
@@ -29,14 +29,14 @@ ANSWER_KEYS = {
     "classification": ("texts", "probabilities"),
     "regression": ("texts", "prediction"),
 }
-"""What of a kept line is the model's answer."""
+"""Keys of a saved line that hold the model's prediction, by kind of benchmark."""
 
 
 def cached_predictions(run: Run, eval_set: EvalSet) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """(the kept answers to this exam, facts for the record, how they were answered).
+    """Return (saved predictions for this eval set, facts for the record, conditions of generation).
 
-    Raises EvaluationError where none fit, DamagedError for a score or predictions that were changed since: edited answers
-    would come out with a new seal.
+    Raises EvaluationError if none fit. Raises DamagedError if the score or predictions were changed since: edited
+    predictions would otherwise get a new seal.
     """
     store, evaluation = run.store, eval_set.evaluation
     own = run.predictions(evaluation)
@@ -63,7 +63,7 @@ def cached_predictions(run: Run, eval_set: EvalSet) -> tuple[list[dict[str, Any]
 
 
 def _facts(before: dict[str, Any]) -> dict[str, Any]:
-    """What the record said of the answers, which judging them again does not change."""
+    """Facts from the earlier record that scoring again does not change."""
     kinds = ("seconds", "peak_memory_bytes", "peak_gpu_memory_bytes")
     figures = before.get("asked") or {kind: before["circumstances"].get(kind, {}) for kind in kinds}
     return {key: before.get(key) for key in ("canary", "prompt_warnings")} | {"asked": figures}
@@ -74,12 +74,12 @@ def _decoded_alike(before: dict[str, Any], eval_set: EvalSet, store: Store) -> b
     if before.get("inputs", {}).get("rows") != store.rows(eval_set.dataset).name or eval_set.spec.kind == "perplexity":
         return False
     if now["generation"]["do_sample"] and (then.get("backend") == "vllm") != (now["backend"] == "vllm"):
-        return False  # drawn by other random numbers
+        return False  # vLLM samples with other random numbers
     return all(then.get(key) == now[key] for key in DECODING)
 
 
 def _asked_texts(eval_set: EvalSet, run: Run) -> list[Any]:
-    """What each row asks, as a kept line shows it; None where it does not."""
+    """Prompt or texts of each row as saved in the predictions file; None for perplexity, which saves none."""
     if eval_set.spec.kind in ("classification", "regression"):
         return [texts_of(row, eval_set.dataset) for row in eval_set.rows]
     if eval_set.spec.kind == "perplexity":
@@ -89,7 +89,7 @@ def _asked_texts(eval_set: EvalSet, run: Run) -> list[Any]:
 
 
 def _answers_to(lines: list[dict[str, Any]], asked: list[Any], eval_set: EvalSet) -> bool:
-    """Whether the lines answer this exam, row by row."""
+    """Whether the saved lines match this eval set row by row."""
     keys = ANSWER_KEYS[eval_set.spec.kind]
     if [line.get("id") for line in lines] != eval_set.ids or not all(key in line for line in lines for key in keys):
         return False
@@ -103,7 +103,7 @@ def _answers_to(lines: list[dict[str, Any]], asked: list[Any], eval_set: EvalSet
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     lines = []
-    with path.open(encoding="utf-8") as file:  # splitlines would also cut at marks that a text may hold
+    with path.open(encoding="utf-8") as file:  # str.splitlines also splits at characters that a text may contain
         for number, line in enumerate(file, start=1):
             try:
                 lines.append(json.loads(line))

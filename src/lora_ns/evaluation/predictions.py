@@ -1,4 +1,4 @@
-"""Files of rows to be answered, and of answers: what `lora-ns infer` reads, keeps as it goes, and writes."""
+"""Input, journal and output files of `lora-ns infer`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Answer = dict[str, Any]
 
 
 def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
-    """Rows of a .jsonl file, or lines of a .txt as rows of one column.  Raises DataError that names the line.
+    """Read rows of a .jsonl file, or lines of a .txt as rows of one column.  Raises DataError naming the line.
 
-    columns: what is read of a row; a .txt can have but one.
+    columns: columns that are read; a .txt file allows only one.
     """
     try:
         text = source.read_text(encoding="utf-8-sig")
@@ -27,7 +27,7 @@ def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
         raise DataError(f"--input-file: there is no file {source}.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--input-file: {source} {why_unreadable(error)}.") from None
-    # split at line ends alone: a text may hold the further marks that splitlines knows
+    # str.splitlines also splits at characters that a text may contain, such as U+2028
     lines = [line for line in text.split("\n") if line.strip()]
     if not lines:
         raise DataError(f"--input-file: {source} holds no rows.")
@@ -51,9 +51,9 @@ def _row(line: str, where: str) -> Row:
 
 
 def output_line(row: Row, answer: Answer, output: Path, columns: Collection[str]) -> str:
-    """The row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`.
+    """Return the row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`.
 
-    columns: those of all rows, none of which an answer overwrites: beside a column `label` it is `predicted_label`.
+    columns: columns of all rows. An answer overwrites none of them: beside a column `label` it becomes `predicted_label`.
     """
     if output.suffix != ".txt":
         return json.dumps({**row, **{_free(key, columns): value for key, value in answer.items()}}, ensure_ascii=False)
@@ -66,12 +66,12 @@ def _free(key: str, columns: Collection[str]) -> str:
 
 
 class PredictionsFile:
-    """The answers so far, in `<output>.part`: a line that says which call they belong to, then one line an answer."""
+    """Journal of answers in `<output>.part`: one line with the digest of the call, then one line for each answer."""
 
     def __init__(self, output: Path, call: str, *, overwrite: bool):
-        """call: digest of all that the answers hang on.
+        """call: digest of everything that the answers depend on.
 
-        Raises ConfigError where the output is there already, or was begun by another call.
+        Raises ConfigError if the output exists or was begun by a different call.
         """
         self._output, self._path = output, output.with_name(output.name + ".part")
         self.answers: dict[int, Answer] = {}
@@ -90,7 +90,7 @@ class PredictionsFile:
 
     def _read(self, call: str) -> None:
         content = self._path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]  # behind the last line end stands what a kill cut short
+        whole = content[: content.rfind(b"\n") + 1]  # a killed process may leave an incomplete last line
         head, *entries = [json.loads(line) for line in whole.decode().split("\n") if line] or [{"call": call}]
         if head.get("call") != call:
             raise ConfigError(
@@ -103,12 +103,12 @@ class PredictionsFile:
             self._append([head])
 
     def add(self, answers: Mapping[int, Answer]) -> None:
-        """Keeps answers, durable on disk when this returns."""
+        """Save answers; they are synced to disk on return."""
         self.answers.update(answers)
         self._append([{"row": i, "answer": answer} for i, answer in answers.items()])
 
     def finish(self, lines: Sequence[str]) -> None:
-        """Writes the output whole, and forgets the journal."""
+        """Write the output file atomically and delete the journal."""
         replace_text(self._output, "".join(line + "\n" for line in lines))
         self._path.unlink()
 

@@ -1,4 +1,4 @@
-"""A model spoken to at the terminal: one prompt answered word by word, or a conversation."""
+"""Interactive use of a model at the terminal: one streamed completion, or a conversation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Write = Callable[[str], Any]
 
 
 class Printer:
-    """Writes a completion as its tokens come: whole characters, nothing of a stop text, nothing twice."""
+    """Streams a completion as text: only whole characters, and no part of a stop text."""
 
     def __init__(self, tokenizer: Any, stop: Sequence[str], write: Write):
         self._tokenizer = tokenizer
@@ -27,19 +27,19 @@ class Printer:
         self._written = 0
 
     def put(self, value: Any) -> None:
-        """Takes the prompt first, then each new token."""
+        """Receive the prompt first, then each new token."""
         if not self._seen_prompt:
             self._seen_prompt = True
             return
         self._ids += value.reshape(-1).tolist()
         text = self._text()
-        # what may yet become a stop text, or the rest of a character, waits
+        # hold back what may become a stop text, or an incomplete character
         held = max((n for s in self._stop for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
         if not text.endswith("\ufffd"):
             self._advance(text[: len(text) - held])
 
     def end(self) -> None:
-        """Writes what waited."""
+        """Write the text held back."""
         self._advance(self._text())
 
     def _text(self) -> str:
@@ -54,7 +54,7 @@ class Printer:
 def answer(
     model: Any, tokenizer: Any, prompt: Prompt, config: GenerationConfig, chat: Chat | None, write: Write | None = None
 ) -> list[str]:
-    """The completions of one prompt.  write: is handed the text as it comes, where there is one completion of one beam."""
+    """Return the completions of one prompt.  write: receives the text; streamed for one sample without beam search."""
     config, stop_ids = with_stops(config, chat)
     ids = encode_prompts([prompt], tokenizer, chat)
     streams = write is not None and config.num_beams == 1 and config.num_samples == 1
@@ -75,9 +75,9 @@ def converse(
     write: Write,
     system: str | None = None,
 ) -> list[Message]:
-    """Answers line after line, each in the light of what was said before; returns the conversation.
+    """Answer each line with the conversation so far as context; returns the conversation.
 
-    `/reset` forgets it, `/exit` or the end of the lines ends it.
+    `/reset` clears it. `/exit` or the end of the lines ends it.
     """
     opening: list[Message] = [{"role": "system", "content": system}] if system else []
     turns = list(opening)

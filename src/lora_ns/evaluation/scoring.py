@@ -1,4 +1,4 @@
-"""Answers against references: what each row came to, and the metrics over all of them."""
+"""Score predictions against references: one result for each row, and metrics over all rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class EvalResult:
-    """examples: id, scores and more, by column, for the score file; lines: for the predictions file; metrics: the score."""
+    """examples: columns (id, scores, …) of the score file.  lines: of the predictions file.  metrics: over all rows."""
 
     examples: dict[str, Any]
     lines: list[dict[str, Any]]
@@ -25,7 +25,7 @@ class EvalResult:
 
 
 def score_predictions(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
-    """What the answers of an exam came to.  Raises EvaluationError, SandboxError where they cannot be judged."""
+    """Score the predictions of an eval set.  Raises EvaluationError or SandboxError if they cannot be scored."""
     judges = {
         "generation": _judge_texts,
         "choice": _judge_choices,
@@ -49,7 +49,7 @@ def _judge_texts(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
 
 
 def _judge_choices(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
-    """accuracy by log-likelihood, accuracy_norm by log-likelihood a byte of the answer."""
+    """Compute accuracy by log-likelihood and accuracy_norm by log-likelihood per byte of the choice."""
     assert eval_set.spec.choices is not None
     references, verdicts = [], []
     for row, answer in zip(eval_set.rows, answers, strict=True):
@@ -64,20 +64,20 @@ def _judge_choices(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
 
 
 def _judge_likelihoods(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
-    """Over all tokens, not over rows: a long row counts for more, as in training."""
+    """Average loss over all tokens, not over rows: a long row weighs more, as in training."""
     total = -sum(answer["log_likelihood"] for answer in answers)
     tokens, characters = sum(a["tokens"] for a in answers), sum(a["bytes"] for a in answers)
     loss = total / max(tokens, 1)
     verdicts = [ExampleResult(None, {"loss": -a["log_likelihood"] / max(a["tokens"], 1)}) for a in answers]
     outcome = _outcome(eval_set, answers, verdicts, [None] * len(answers))
     metrics = {"perplexity": math.exp(min(loss, 700.0)), "loss": loss, "bits_per_byte": total / math.log(2) / max(characters, 1)}
-    # what the metrics divide by, so that the rows can be resampled
+    # denominators of the metrics, needed to bootstrap over rows
     sizes = {size: [int(a[size]) for a in answers] for size in ("tokens", "bytes")}
     return EvalResult({**outcome.examples, **sizes}, outcome.lines, metrics)
 
 
 def _judge_labels(eval_set: EvalSet, answers: Sequence[Answer]) -> EvalResult:
-    """Classes or numbers compared; accuracy is kept by example where there are classes."""
+    """Compare classes or numbers. Per-row scores are accuracy for classes, squared error for regression."""
     spec, data = eval_set.spec, eval_set.dataset
     assert spec.metrics_of_labels is not None
     examples: dict[str, Any] = {"id": eval_set.ids, "scores": {}}

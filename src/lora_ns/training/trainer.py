@@ -1,4 +1,4 @@
-"""The loop: transformers' Trainer, with our batches, our loss, our checkpoints, and an end where a run was told to stop."""
+"""The training loop: transformers' Trainer with the project's batches, loss and checkpoints, and a clean stop on a signal."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ HISTORY = "history.jsonl"
 
 
 class RunTrainer(Trainer):
-    """One run's training over its batches.
+    """The trainer of one run.
 
-    history: one line a step, kept with every checkpoint.
+    history: one entry per optimiser step, saved in every checkpoint.
     """
 
     loss_is_scaled_for_ga = True
@@ -54,7 +54,7 @@ class RunTrainer(Trainer):
         self.batches = batches
         self.history: list[dict[str, Any]] = []
         self.report: Report = silent
-        """Is told of each step."""
+        """Called after each optimiser step."""
         self._losses = loss
         self._judged: list[Any] = []
         is_lora_own = config.training.optim in OPTIMIZERS_OF_LORA
@@ -67,7 +67,7 @@ class RunTrainer(Trainer):
             optimizers=(lora_optimizer(model.to(arguments.device), config) if is_lora_own else None, None),  # type: ignore[arg-type]
         )
         if arguments.activation_checkpointing:
-            model.activation_checkpointing_enable()  # the Trainer does so only as it begins, after the probe
+            model.activation_checkpointing_enable()  # the Trainer enables it only in train(), after the probe
         if adaptive_rank.moves_rank(model):
             self.add_callback(adaptive_rank.MovesRank())
         if arguments.disable_tqdm:
@@ -84,7 +84,7 @@ class RunTrainer(Trainer):
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             persistent_workers=self.args.dataloader_persistent_workers,
             prefetch_factor=self.args.dataloader_prefetch_factor,
-            generator=torch.Generator().manual_seed(self.args.seed),  # else each epoch would draw from dropout's stream
+            generator=torch.Generator().manual_seed(self.args.seed),  # the default generator is dropout's
         )
 
     def _run_epoch(self, **named: Any) -> None:  # type: ignore[override]
@@ -92,29 +92,32 @@ class RunTrainer(Trainer):
         super()._run_epoch(**named)
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Any]], device: Any) -> Any:
-        """What the loss of one optimiser step is divided by, over all shares and processes."""
+        """Return the divisor of one optimiser step's loss: its supervised tokens or labelled rows, over all processes."""
         items = sum(self._losses.count(share) for share in batch_samples).to(device)
         return self.accelerator.gather(items).sum() if self.args.world_size > 1 else items
 
     def compute_loss(  # type: ignore[override]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The share's part of the batch's mean loss, over all its shares and processes."""
+        """Return one share's contribution to the mean loss of the optimiser step."""
         losses = self._losses(model, inputs)
         counted = self._losses.count(inputs).to(losses.values.device)
         if losses.correct is not None:
             self._judged.append(torch.stack([losses.correct.sum(), counted]))
         total = losses.values.sum()
         if (penalty := adaptive_rank.orthogonality(self.plain_model())) is not None:
-            total = total + penalty * counted  # shares and processes add up to the whole of it
+            total = total + penalty * counted  # counts add up to num_items_in_batch
         return total / num_items_in_batch * self.args.world_size  # processes average their gradients
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: transformers walks over all parameters for it at every step."""
+        """Return 0.  transformers' count loops over all parameters at every step."""
         return 0
 
     def accuracy(self) -> dict[str, float]:
-        """Share of the tokens (classes) since the last call of which the label was the likeliest, under its name."""
+        """Return the top-1 accuracy of tokens or classes since the last call, under its metric name.
+
+        Empty if nothing was counted.
+        """
         judged, self._judged = self._judged, []
         if not judged:
             return {}
@@ -122,10 +125,13 @@ class RunTrainer(Trainer):
         return {self._losses.accuracy: correct / counted} if counted else {}
 
     def probe(self) -> None:
-        """One forward and backward pass over the longest rows, which leaves nothing behind.  Raises OutOfMemory."""
+        """Run one forward and backward pass on the longest rows.  Raises OutOfMemory.
+
+        Gradients are cleared and the random state is restored.
+        """
         assert self.model is not None
         if is_deepspeed_zero3_enabled():
-            return  # each process has a part of every weight until the engine brings them together
+            return  # ZeRO-3 shards every weight until its engine gathers them
         batch = self.data_collator([self.train_dataset[i] for i in self.batches.longest()])  # type: ignore[index, arg-type]
         batch = self._prepare_inputs(batch)
         items = self._losses.count(batch)
@@ -144,7 +150,7 @@ class RunTrainer(Trainer):
                 self.model.zero_grad(set_to_none=True)
 
     def fit(self, checkpoint: str | None) -> None:
-        """Trains to the end, or to where the process is told to stop.  Raises OutOfMemory where that can be tried again."""
+        """Train until the last step or a stop signal.  Raises OutOfMemory if a retry is possible (one process)."""
         try:
             self.train(resume_from_checkpoint=checkpoint)
         except Exception as error:
@@ -153,29 +159,29 @@ class RunTrainer(Trainer):
             raise OutOfMemory from error
 
     def whole_weights(self) -> dict[str, Any] | None:
-        """The weights gathered from all processes that hold a part of them, on the first; None where each has all."""
+        """Return the full weights on the first process, gathered from all.  None if weights are not sharded."""
         if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             return None
         return self.accelerator.get_state_dict(self.model_wrapped)
 
     @property
     def ways(self) -> dict[str, str]:
-        """How the loss is computed (fused, compact or whole) and rows are read (flat or padded)."""
+        """The loss computation (fused, compact or whole) and the batch layout (flat or padded)."""
         return {"loss": self._losses.kind, "rows": self._losses.rows}
 
     def plain_model(self) -> Any:
-        """The model without what several processes wrap it in."""
+        """Return the model without the wrapper for distributed training."""
         return self.accelerator.unwrap_model(self.model)
 
     # -- checkpoints -----------------------------------------------------------------------------------------------------
 
     @property
     def can_resume(self) -> bool:
-        """Whether checkpoints are kept at all."""
+        """Whether the method can resume.  Otherwise no checkpoints are saved."""
         return adaptive_rank.can_resume(self.plain_model())
 
     def resume_point(self) -> str | None:
-        """The newest checkpoint that verifies, with its history taken up; None to start from the beginning."""
+        """Return the newest valid checkpoint and load its history.  None if training starts from step 0."""
         folder = checkpoints.newest(self.scratch) if self.is_world_process_zero() else None
         folder = _of_rank_zero(folder, self.args.world_size)
         if folder is None:
@@ -195,7 +201,7 @@ class RunTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any = None) -> None:
         if not self.can_resume:
-            return  # begun anew instead of gone on with in another way
+            return  # a restart then begins at step 0
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.state.global_step}"
         with checkpoints.writing(self.scratch):
             if self.is_world_process_zero():
@@ -213,7 +219,7 @@ class RunTrainer(Trainer):
 
 
 def _of_rank_zero(value: Any, processes: int) -> Any:
-    """What the first process found, for all."""
+    """Return the first process's value on every process."""
     if processes == 1:
         return value
     from accelerate.utils import broadcast_object_list
@@ -222,7 +228,7 @@ def _of_rank_zero(value: Any, processes: int) -> Any:
 
 
 class _KeepHistory(TrainerCallback):
-    """Keeps each logged step, and stops at a loss that is not finite."""
+    """Appends each logged step to the history.  Raises TrainingError for a non-finite loss."""
 
     def __init__(self, trainer: RunTrainer):
         self.trainer = trainer
@@ -246,7 +252,7 @@ _LOGGED = ("loss", "grad_norm", "learning_rate", "epoch")
 
 
 class _Pauses(TrainerCallback):
-    """Keeps a checkpoint now and then, and at once where the process was told to stop, which it then does."""
+    """Saves a checkpoint every EVERY_SECONDS, unless save_strategy is set.  On a stop signal it saves and stops."""
 
     def __init__(self, trainer: RunTrainer, interruption: Interruption):
         self.trainer, self.interruption = trainer, interruption
@@ -261,10 +267,10 @@ class _Pauses(TrainerCallback):
         elif due and state.global_step < state.max_steps:
             control.should_save = True
         elif state.global_step >= state.max_steps:
-            control.should_save = False  # what follows is the adapter itself
+            control.should_save = False  # the adapter is saved next
 
     def _agreed(self, due: bool, told: bool) -> tuple[bool, bool]:
-        """The same answer on every process: due by the first one's clock, told by anyone's signal."""
+        """Return the same pair on every process: due on the first process, told on any process."""
         if self.trainer.args.world_size == 1:
             return due, told
         import torch.distributed as group

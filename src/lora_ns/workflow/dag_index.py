@@ -1,4 +1,4 @@
-"""An experiment's artefacts by name, and the requests (run and evaluation files) that they are made from."""
+"""Index of an experiment's artefacts by name, and writer of their run and evaluation files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lora_ns.workflow.jobs import Job, training_jobs
 from lora_ns.workflow.launch_command import is_plain
 
 LOCKS = Path(".snakemake/locks")
-"""Holds files while a workflow runs here."""
+"""Contains files while Snakemake runs in this folder."""
 
 
 class DagIndex:
-    """An experiment's runs, tokens, rows, base models, evaluations and jobs, each by the name of its artefact."""
+    """An experiment's runs, tokens, rows, base models, evaluations and jobs, by artefact name."""
 
     def __init__(self, experiment_file: str, checkpoints: Any = None, plans: bool = True, cores: int = 1):
         self.store = Store()
@@ -40,16 +40,16 @@ class DagIndex:
         self.job_of: dict[str, Job] = {}
         self._add([trial.run for trial in self.experiment.trials])
         self.searched = set(self.runs)
-        # apart from those of chosen settings, so that jobs are the same before and after the choice
+        # added before the runs with chosen settings, so that jobs do not change after the choice
         self._add(self.experiment.fixed)
         self._add_compared()
         if plans:
             self._prepare()
 
     def _prepare(self) -> None:
-        """Writes the requests of all known runs, and removes markers from before something was lost.
+        """Write run and evaluation files of all known runs, and remove old job markers.
 
-        Beside a workflow that runs here, whose next job may wait for a marker, they are left.
+        Markers stay while another workflow runs in this folder, because its next job may wait for one.
         """
         for run in self.runs.values():
             run.write_file()
@@ -64,7 +64,7 @@ class DagIndex:
         if self.experiment.merge:
             able = [run for run in self.experiment.runs if why_not_merged(run.config.peft.method) is None]
             self.merged = {run.merged.name: run for run in able}
-        # one that is compared as well is asked the general text anyway
+        # compared runs already have the evaluation that measures forgetting
         self._add([run for run in self.experiment.bases if run.name not in self.runs])
 
     def _add(self, runs: list[Run]) -> None:
@@ -95,7 +95,7 @@ class DagIndex:
             self.rows.setdefault(self.store.rows(evaluation.dataset).name, f"--evaluation {asked}")
 
     def compared(self) -> list[Run]:
-        """The runs that are compared.  While the choice is open, Snakemake is told to make it and to ask again."""
+        """Return the compared runs. Before settings are chosen, make Snakemake run `choose` and evaluate the inputs again."""
         choice = self.experiment.choice
         if choice is not None and not choice.is_file():
             self._checkpoints.choose.get(choice=choice.stem)

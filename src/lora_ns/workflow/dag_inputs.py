@@ -1,10 +1,10 @@
-"""What the workflow's rules ask: which artefacts an experiment needs, and what each of them is made from.
+"""Input functions of the workflow's rules: the artefacts of an experiment, and the inputs of each artefact.
 
-An input is asked for only while the output that needs it is missing.  So a finished adapter does not bring back its
-tokens, and neither a fresh clone's clocks nor lost intermediate files start any work.
+An input is requested only while its output is missing.  So a finished adapter does not cause its tokens to be made again,
+and neither file times of a fresh clone nor lost intermediate files start any work.
 
-Where the experiment searches for settings, the runs that are compared are known once the checkpoint `choose` has
-written the choice; until then whoever asks for them is sent to wait for it.
+If the experiment searches for settings, the compared runs are known only after the checkpoint `choose` has written the
+choice. Until then a request for them makes Snakemake wait for the checkpoint.
 """
 
 from __future__ import annotations
@@ -26,89 +26,89 @@ Wildcards = Any
 Lookup = Callable[[Wildcards], list[str]]
 
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""One of these files is there where a GPU is: NVIDIA's, AMD's, Windows' own."""
+"""Device files that exist on a machine with a GPU: NVIDIA, AMD, WSL."""
 
 
 class Dag(DagIndex):
-    """What Snakemake asks: the targets of an experiment, and the inputs of each rule while its output is missing."""
+    """Targets of an experiment, and the inputs of each rule while its output is missing."""
 
     @cached_property
     def commands(self) -> RuleParams:
-        """What the rules' commands are given."""
+        """Parameters of the rules' commands."""
         return RuleParams(self)
 
     # -- targets -------------------------------------------------------------------------------------------------
 
     @property
     def data(self) -> list[str]:
-        """The records of all rows, base models and tokens that the known runs and their benchmarks stand on."""
+        """Records of all rows, base models and tokens of the known runs and their benchmarks."""
         rooms: dict[str, Iterable[str]] = {"raw": self.rows, "models": self.base_models, "tokens": self.tokens}
         made = [_record(self.store.root / "data" / room / name) for room, names in rooms.items() for name in names]
         return [*made, *(path for run in self.downloads.values() for path in map(str, run.base_records))]
 
     def scores(self, wildcards: Wildcards) -> list[str]:
-        """Every score file that the tables are made from."""
+        """Return every score file that the tables use."""
         runs = [*self.compared(), *self.experiment.bases]
         return _each_once(path for run in runs for evaluation in run.evaluations for path in self._score(run, evaluation))
 
     def adapters(self, wildcards: Wildcards) -> list[str]:
-        """The record of every adapter that is compared."""
+        """Return the record of every compared adapter, or its job's marker."""
         return [path for run in self.compared() for path in self._adapter(run)]
 
     def every_adapter(self, wildcards: Wildcards) -> list[str]:
-        """The same, and that none is lacking afterwards."""
+        """Return `adapters`, or if jobs share runs the marker of the rule that checks that none is missing."""
         paths = self.adapters(wildcards)
         shared = any(name in self.job_of for name in self.untrained)
         return [self._marker("adapters.complete")] if shared else paths
 
     @property
     def untrained(self) -> list[str]:
-        """The runs that are compared and have no adapter; a job of several is done also where one of them failed."""
+        """Compared runs without an adapter. A job of several runs completes even if one of them failed."""
         return [run.name for run in self.experiment.runs if not is_finished(self.store.adapter(run.name))]
 
     def merged_records(self, wildcards: Wildcards) -> list[str]:
-        """The records of the merged models that the experiment asks for."""
+        """Return the records of the experiment's merged models."""
         self.compared()
         return [_record(run.merged) for run in self.merged.values()]
 
     @property
     def tables(self) -> str:
-        """The record of the tables; its digest covers whatever the tables are made from."""
+        """Record of the tables. Its digest covers all inputs of the tables."""
         return str(self.experiment.tables_record)
 
     def table(self, name: str) -> str:
-        """One of the tables as CSV."""
+        """Return the path of one table as CSV."""
         return str(self.store.tables(self.experiment.name) / f"{name}.csv")
 
     @property
     def figures(self) -> str:
-        """The folder of the figures."""
+        """Folder of the figures."""
         return str(self.store.figures(self.experiment.name))
 
-    # -- inputs, while the output is missing -----------------------------------------------------------------------
+    # -- inputs, only while the output is missing ------------------------------------------------------------------
 
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
-        """Rows, those of benchmarks that have a say in which are trained on, and the base model whose tokenizer it is."""
+        """Training rows, benchmark rows for the contamination filter, and the base model for its tokenizer."""
         run = self.tokens[wildcards.tokens]
         return [] if is_finished(run.tokens) else [*map(str, run.tokens_inputs)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
-        """Tokens and base model."""
+        """Tokens and base model of a run."""
         return self._for_adapter(self.runs[wildcards.run])
 
     def for_adapters(self, wildcards: Wildcards) -> list[str]:
-        """The same for all runs of a job."""
+        """Tokens and base models of all runs of a job."""
         return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_adapter(run))
 
     def _for_adapter(self, run: Run) -> list[str]:
         return [] if run.is_trained else [*map(str, run.adapter_inputs)]
 
     def for_score(self, wildcards: Wildcards) -> list[str]:
-        """Adapter, the benchmark's rows, and base model."""
+        """Adapter, benchmark rows and base model of a run."""
         return self._for_score(self.runs[wildcards.run], self.evaluations[wildcards.evaluation])
 
     def for_scores(self, wildcards: Wildcards) -> list[str]:
-        """The same for all runs of a job."""
+        """Adapters, benchmark rows and base models of all runs of a job."""
         evaluation = self.evaluations[wildcards.evaluation]
         return _each_once(path for run in self.jobs[wildcards.job].runs for path in self._for_score(run, evaluation))
 
@@ -118,41 +118,41 @@ class Dag(DagIndex):
         return [*self._adapter(run), _record(self.store.rows(evaluation.dataset)), *map(str, run.base_records)]
 
     def _adapter(self, run: Run) -> list[str]:
-        """What to ask for to have a run's adapter: its record, or that the runs of its job are done."""
+        """Return the target for a run's adapter: its record, or the marker of its shared job."""
         folder = self.store.adapter(run.name)
         if is_finished(folder) or run.name not in self.job_of:
             return [_record(folder)]
         return [self._marker(f"{self.job_of[run.name].name}.trained")]
 
     def _score(self, run: Run, evaluation: EvaluationRequest) -> list[str]:
-        """What to ask for to have a score: its file, or that all runs of its job have been asked."""
+        """Return the target for a score: its file, or the marker of its shared job."""
         path = self.store.score(run.name, evaluation.name)
         if path.is_file() or run.name not in self.job_of:
             return [str(path)]
         return [self._marker(f"{self.job_of[run.name].name}.{evaluation.name}.asked")]
 
     def _marker(self, name: str) -> str:
-        """The marker that a job leaves once all its runs were tried."""
+        """Return the marker file that a job writes after trying all its runs."""
         return str(self.store.job_marker(name))
 
     def for_choice(self, wildcards: Wildcards) -> list[str]:
-        """The score of every trial."""
+        """Return the score of every trial."""
         if not self.experiment.needs_selection:
             return []
         runs = [trial.run for trial in self.experiment.trials]
         return _each_once(path for run in runs for path in self._score(run, run.evaluations[0]))
 
     def for_merged(self, wildcards: Wildcards) -> list[str]:
-        """Adapter and base model."""
+        """Adapter and base model of a merged model."""
         run = self.merged[wildcards.merged]
         return [] if is_finished(run.merged) else [*self._adapter(run), *map(str, run.base_records)]
 
 
 def missing(inputs: Lookup) -> Lookup:
-    """The inputs without those that are there: a job has to wait for the others alone.
+    """Return the inputs that do not exist yet: a job waits only for these.
 
-    After a job Snakemake dates its outputs to now, and removes them where an input is newer (its dag.py, check_output_mtime),
-    whatever `ancient` says: a clock that ran ahead when an input was made would cost what was just finished.
+    After a job Snakemake sets its outputs' time to now, and removes them if an input is newer (dag.py, check_output_mtime),
+    even with `ancient`. An existing input with a time in the future would then delete finished outputs.
     """
     return lambda wildcards: [path for path in inputs(wildcards) if not Path(path).exists()]
 
@@ -166,10 +166,10 @@ def _record(folder: Path) -> str:
 
 
 def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool = True, cores: int = 1) -> Dag:
-    """The experiment for the Snakefile; a fault in its files ends Snakemake with the paragraph, not a traceback.
+    """Open the experiment for the Snakefile. An error in its files exits with a message, not a traceback.
 
-    checkpoints: Snakemake's own object of that name.  plans: whether this process decides what is run, which the Snakemake
-    of a single job does not.  cores: of `local_cores`.
+    checkpoints: Snakemake's object of that name.  plans: True in Snakemake's main process, which decides what runs, and
+    False in the process of a single job.  cores: from `local_cores`.
     """
     try:
         return Dag(experiment_file, checkpoints, plans, cores)
@@ -178,9 +178,9 @@ def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool =
 
 
 def local_cores(workflow: Any) -> int:
-    """How many cores there are to divide runs among: 1 where jobs are sent elsewhere, or computed on a GPU.
+    """Number of local cores to divide runs among: 1 if jobs run on other machines or on a GPU.
 
-    The Snakemake of a single job finds the same jobs: on this machine it is given the same number, elsewhere it is remote.
+    Snakemake's process for a single job gets the same result: locally it has the same `--cores`, elsewhere it is remote.
     """
     settings = workflow.resource_settings
     is_elsewhere = settings.nodes is not None or workflow.remote_exec

@@ -1,4 +1,4 @@
-"""Which runs share a process: decided once, before anything starts, from the experiment alone and without torch."""
+"""Group runs into jobs that share a process. Decided before anything starts, from the experiment alone, without torch."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from lora_ns.store.run import Run
 from lora_ns.training.multi_adapter.grouping import count_of, evenly, groups_of
 
 SMALL_BYTES = 2**29
-"""A base model of at most so many bytes on the disk is small: its runs are short, and share a process."""
+"""Maximum size on disk of a small base model in bytes. Its runs are short and share a process."""
 
 
 IN_TURN = 6
-"""Short runs of a small base that share a process, one after another."""
+"""Maximum runs of a small base model that share a process one after another."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that share a process."""
+    """Runs that share one process."""
 
     runs: tuple[Run, ...]
     at_once: bool = False
-    """Whether they are trained in one loop; else one after another."""
+    """Whether they are trained together in one loop, not one after another."""
 
     @property
     def name(self) -> str:
-        """Names the job's marker and log; depends on the runs."""
+        """Name of the job's marker and log; depends on the runs."""
         how = "at-once" if self.at_once else "in-turn"
         names = "\n".join(run.name for run in self.runs)
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]
@@ -41,10 +41,10 @@ class Job:
 
 
 def training_jobs(runs: Sequence[Run], sweep: SweepConfig, cores: int = 1) -> list[Job]:
-    """The runs in jobs, each run in one: those that can be trained at once together, and short runs in turn.
+    """Split runs into jobs: compatible runs are trained together in one loop, short runs one after another.
 
-    cores: how many jobs this machine's processor works on at a time.  A job of a small base holds no more than a core's
-    share of the runs, unless memory is limited (`sweep.max_memory`).
+    cores: number of jobs that run at a time on this CPU.  A job of a small base model holds at most one core's share of
+    the runs, unless `sweep.max_memory` is set.
     """
     share = max(Fraction(1), Fraction(len(runs), cores if sweep.max_memory is None else 1))
     jobs: list[Job] = []
@@ -74,9 +74,9 @@ def _is_small(config: RunConfig) -> bool:
 
 
 def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
-    """The group in as few parts, in its order, as are each predicted to take so many bytes at most, or are one run.
+    """Split a group, in order, into parts that are each predicted to need at most `max_memory` bytes.
 
-    A run that cannot be predicted is by itself.
+    A run that needs more, or cannot be predicted, is a part alone.
     """
     if len(group) < 2:
         return [list(group)]
@@ -86,7 +86,7 @@ def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
     from lora_ns.workflow.planning.estimator import Estimator
     from lora_ns.workflow.planning.workload import workload_of
 
-    # which GPU it is makes no difference to memory
+    # predicted memory is the same for every GPU
     device = PROCESSOR if best_device() == "cpu" else next(iter(GPUS.values()))
     predictor = Estimator(group[0].store)
     parts: list[list[Run]] = []

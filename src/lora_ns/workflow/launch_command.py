@@ -1,8 +1,8 @@
-"""What a run's `launch:` comes to: the command line that its processes start with, and what a cluster is asked for.
+"""Build the command line that starts a training, from the run's `launch:` settings.
 
 one process                  python -m lora_ns
 several, on one machine      accelerate launch … -m lora_ns
-several machines             srun, and on each of them lora_ns.workflow.node_launcher, which is accelerate launch with its own rank
+several machines             srun lora_ns.workflow.node_launcher, which calls accelerate launch with the machine's rank
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from collections.abc import Sequence
 from lora_ns.config import RunConfig
 
 GRACE_SECONDS = 170
-"""How long torch's launcher waits for a checkpoint after SIGTERM; profiles/slurm sends it 180 s ahead of the time limit."""
+"""Seconds that torch's launcher waits for a checkpoint after SIGTERM, which profiles/slurm sends 180 s before the limit."""
 
 PROGRAM = [sys.executable, "-m", "lora_ns"]
 
 
 def is_plain(config: RunConfig) -> bool:
-    """Whether a training is one process that needs no launcher; other runs may share it."""
+    """Whether training is one process without a launcher, which other runs may share."""
     return config.peft.method == "none" or (config.topology.processes == 1 and config.launch.config is None)
 
 
 def training_command(config: RunConfig) -> str:
-    """What stands before `train …`, quoted for a shell."""
+    """Return the command before `train …`, quoted for a shell."""
     if is_plain(config):
         return shlex.join(PROGRAM)
     launch, topology = config.launch, config.topology
@@ -53,6 +53,6 @@ def training_command(config: RunConfig) -> str:
 
 
 def accelerate(options: Sequence[str], *, machines: int, port: int) -> list[str]:
-    """`accelerate launch` of this Python's own, up to lora-ns' verb.  port: 0 for any that is free."""
+    """Return this Python's `accelerate launch` command up to the lora-ns subcommand.  port: 0 for any free port."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *options]
     return [*launcher, "--num_machines", str(machines), "--main_process_port", str(port), "-m", "lora_ns"]

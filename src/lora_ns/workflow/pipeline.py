@@ -1,6 +1,6 @@
-"""Each stage after whatever it needs: the way from a config to its tokens, adapter or score, made where it is missing.
+"""Make tokens, adapters and scores from a config, running each missing earlier stage first.
 
-Where several processes share a run, the first makes what goes before, and the others wait for it.
+If several processes share a run, the first process makes the earlier artefacts and the others wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WAIT_SECONDS = 0.2
 
 
 def make_base_model(name: str, store: Store) -> Path:
-    """Pretrains `builtin:<name>` where it is missing; returns its folder.  Raises ConfigError for an unknown name."""
+    """Pretrain `builtin:<name>` if it is missing; returns its folder.  Raises ConfigError for an unknown name."""
     target = store.base_model(name)
     if is_finished(target):
         return target
@@ -48,7 +48,7 @@ def make_base_model(name: str, store: Store) -> Path:
 
 
 def make_base(run: Run, *, quiet: bool = False) -> None:
-    """The base model, where it is one of the project's own."""
+    """Make the base model if it is a builtin one."""
     if run.base_folder is None:
         return
     if Processes.here().is_first:
@@ -58,13 +58,13 @@ def make_base(run: Run, *, quiet: bool = False) -> None:
 
 
 def _await(folder: Path) -> None:
-    """Waits for an artefact that the first process makes; the launcher ends all where that one fails."""
+    """Wait for an artefact of the first process. If that process fails, the launcher ends all of them."""
     while not is_finished(folder):
         time.sleep(WAIT_SECONDS)
 
 
 def make_tokens(run: Run, *, quiet: bool = False) -> Path:
-    """Rows, base model and tokens; returns the tokens' folder."""
+    """Make rows, base model and tokens; returns the tokens' folder."""
     folder = run.tokens
     if is_finished(folder):
         return folder
@@ -81,7 +81,7 @@ def make_tokens(run: Run, *, quiet: bool = False) -> Path:
 
 
 def make_adapter(run: Run, *, quiet: bool = False) -> Path:
-    """The adapter and what it is made from; returns its folder.  Raises LoraNsError where it cannot be had."""
+    """Train the adapter after its missing inputs; returns its folder.  Raises LoraNsError if that fails."""
     from lora_ns.models.machine import check_machine
 
     if not run.is_trained:
@@ -95,7 +95,7 @@ def make_adapter(run: Run, *, quiet: bool = False) -> Path:
 
 
 def _make_ready(run: Run, quiet: bool) -> None:
-    """What an adapter is made from."""
+    """Make the adapter's inputs: base model, tokens and run file."""
     make_base(run, quiet=quiet)
     if run.config.peft.method != "none":
         make_tokens(run, quiet=quiet)
@@ -112,9 +112,9 @@ def make_adapters(
     max_memory: int | None = None,
     quiet: bool = False,
 ) -> None:
-    """The adapters of many runs, those that can be trained at once together.
+    """Train the adapters of many runs; compatible runs are trained together in one loop.
 
-    done: told of every run, its adapter's folder or why there is none.  trial: a loss that is not finite is a result.
+    done: called for every run with its adapter's folder or the error.  trial: a non-finite loss is a result.
     """
 
     def settle(run: Run, outcome: Path | LoraNsError) -> None:
@@ -142,7 +142,7 @@ def make_adapters(
         from lora_ns.training.multi_adapter.runner import train_all
         from lora_ns.workflow.jobs import parts_within
 
-        several = Processes.here().count > 1  # several processes share the rows of one run, not runs
+        several = Processes.here().count > 1  # several processes split the rows of one run and train one run at a time
         groups = groups_of(ready, 1 if several else max_members)
         if max_memory is not None:
             groups = [part for group in groups for part in parts_within(group, max_memory)]
@@ -150,7 +150,7 @@ def make_adapters(
 
 
 def make_score(run: Run, evaluation: EvaluationRequest, *, quiet: bool = False) -> Path:
-    """The score of a run's adapter on one benchmark, and what it is made from; returns its file."""
+    """Evaluate a run's adapter on one benchmark, after its missing inputs; returns the score file."""
     found = make_scores([run], evaluation, quiet=quiet)[run.name]
     if isinstance(found, Exception):
         raise found
@@ -166,10 +166,10 @@ def make_scores(
     bases: BaseModelPool | None = None,
     train: bool = True,
 ) -> dict[str, Path | Exception]:
-    """Run -> its score on one benchmark, made with all that it is made from, or why it has none; base models loaded once.
+    """Evaluate runs on one benchmark, after their missing inputs; returns run name -> score file or exception.
 
-    rescore: judges kept predictions again, also where the score is there.  bases: keeps a base model for the next call.
-    train: whether an adapter that is not there is made; else why its training failed is why there is no score.
+    Each base model is loaded once.  rescore: scores saved predictions again, even if the score exists.  bases: keeps a base
+    model for the next call.  train: trains missing adapters; otherwise a missing adapter is an error with its reason.
     """
     from lora_ns.experiment.divergence import score_divergence
     from lora_ns.models.machine import check_machine

@@ -1,4 +1,4 @@
-"""What a cluster is asked for to train or evaluate a run: memory, time, processors, GPUs, nodes."""
+"""Cluster resources to request for training or evaluation: memory, time, CPUs, GPUs, nodes."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from lora_ns.config import RunConfig
 from lora_ns.config.launch import Topology
 
 Resources = dict[str, int | str | None]
-"""Name -> value, as Snakemake's executor for SLURM reads them; None: not asked for."""
+"""Name -> value, as read by Snakemake's SLURM executor; None: not requested."""
 
 
 RESOURCES = ("mem_mb", "runtime", "cpus_per_task", "nodes", "gpu", "gres", "tasks", "tasks_per_gpu", "mpi")
-"""Every resource that a training or an evaluation may ask for."""
+"""Every resource that training or evaluation may request."""
 
 
 class Cost(NamedTuple):
-    """What a stage of one run needs, of the machine and not of its GPUs."""
+    """Host memory and time of one stage of one run."""
 
     shared_mb: int
-    """Memory of the libraries and the base model, which runs of one process have in common."""
+    """Memory of libraries and base model, shared by the runs of a process, in MB."""
     own_mb: int
-    """The rest."""
+    """Other memory, in MB."""
     minutes: int
-    """Without what every job begins with."""
+    """Time without START_MINUTES."""
 
 
 START_MINUTES = 10
-"""Loading libraries, model and rows, from a slow disk."""
+"""Minutes to load libraries, model and rows from a slow disk."""
 
 
 def training_resources(
     configs: Sequence[RunConfig], costs: Sequence[Cost | None], attempt: int, *, at_once: bool = False
 ) -> Resources:
-    """What one job is asked to have that trains a run, or several that are plain, in turn or at once.
+    """Return the resources of a job that trains one run, or several single-process runs in turn or at once.
 
-    costs: of each run; None where it is not known.  Those are counted as one, by a guess: where the time is not enough
-    for all, the job goes on in the queue.  attempt: 1 for the first; memory and time grow with it.
+    costs: cost of each run; None if unknown.  All unknown runs together count as one guessed cost: if the time is too
+    short, the job is requeued and resumes.  attempt: 1 for the first; memory and time grow with it.
     """
     largest = max(configs, key=lambda config: config.topology.gpus_per_node)
     known = [cost for cost in costs if cost is not None]
@@ -48,9 +48,9 @@ def training_resources(
 
 
 def evaluation_resources(configs: Sequence[RunConfig], costs: Sequence[Cost | None], attempt: int) -> Resources:
-    """What a job is asked to have that evaluates these runs one after another, in one process.
+    """Return the resources of a job that evaluates these runs one after another in one process.
 
-    costs: of each run; None where it is not known.
+    costs: cost of each run; None if unknown, which is guessed.
     """
     cost = _together([cost or _guessed_evaluation(config) for config, cost in zip(configs, costs, strict=True)])
     gpus = max(min(1, config.launch.topology(needs_gpu=config.needs_gpu).gpus_per_node) for config in configs)
@@ -59,14 +59,14 @@ def evaluation_resources(configs: Sequence[RunConfig], costs: Sequence[Cost | No
 
 
 def _together(costs: Sequence[Cost], at_once: bool = False) -> Cost:
-    """Of a process that goes through all of them: in turn, or with all that is their own there at once."""
+    """Combine the costs of runs in one process. at_once: their own memory adds up; otherwise the largest counts."""
     own = [cost.own_mb for cost in costs]
     minutes = sum(cost.minutes for cost in costs)
     return Cost(max(cost.shared_mb for cost in costs), sum(own) if at_once else max(own), minutes)
 
 
 def each_of(resources: Callable[[Any, int], Resources]) -> dict[str, Any]:
-    """Resource name -> the function that Snakemake asks for its value, of wildcards and attempt."""
+    """Return resource name -> function of wildcards and attempt, as Snakemake expects."""
 
     def asked(name: str) -> Any:
         return lambda wildcards, attempt: resources(wildcards, attempt)[name]
@@ -82,10 +82,10 @@ def _resources(topology: Topology, cpus_per_process: int, cost: Cost, attempt: i
         "runtime": (START_MINUTES + cost.minutes) * attempt,
         "cpus_per_task": cpus_per_process * topology.processes_per_node,
         "nodes": nodes,
-        # on one node a number, which Snakemake can count; on several so many on each
+        # `gpu` lets Snakemake count GPUs on one node; `gres` is per node
         "gpu": gpus if gpus and not several else None,
         "gres": f"gpu:{gpus}" if several else None,
-        # the job's own srun starts one task a node, so SLURM is to make no tasks of GPUs
+        # the job's own srun starts one task per node, so SLURM must not create tasks per GPU
         "tasks": nodes if several else None,
         "tasks_per_gpu": 0 if several else None,
         "mpi": "srun" if several else None,
@@ -93,7 +93,7 @@ def _resources(topology: Topology, cpus_per_process: int, cost: Cost, attempt: i
 
 
 def _guessed_training(config: RunConfig) -> Cost:
-    """Of one process.  Generous: a run that outlives its time is told so and goes on in the next."""
+    """Guess the cost of one process, generously. A run that reaches its time limit saves a checkpoint and resumes."""
     return Cost(16_000, 0, minutes=470) if config.needs_gpu else Cost(3_000, 0, minutes=50)
 
 

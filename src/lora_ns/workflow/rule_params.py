@@ -1,4 +1,4 @@
-"""What the rules' commands are given: run files, launchers, options, and what a cluster is asked for."""
+"""Parameters of the workflow's rules: run files, launchers, options and cluster resources."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ Wildcards = Any
 
 
 class RuleParams:
-    """Each of its functions is a `params` or `resources` entry of a rule."""
+    """Each method or property is a `params` or `resources` entry of a rule."""
 
     program = shlex.join(PROGRAM)
-    """The command that every rule calls, in the Python that runs Snakemake."""
+    """lora-ns command of every rule, with the Python that runs Snakemake."""
 
     def __init__(self, dag: DagIndex):
         self._dag = dag
         self._costs = KnownCosts(dag.store)
 
     def run_file_of(self, wildcards: Wildcards) -> str:
-        """The run file that makes an adapter, tokens or a merged model, or names a model of the hub."""
+        """Return the run file for an adapter, tokens, a merged model or a hub model."""
         return str(self._dag.store.run_file(self._owner(wildcards).name))
 
     def _owner(self, wildcards: Wildcards) -> Run:
-        """The run (one of those) that an artefact is made for."""
+        """Return one run that needs the artefact."""
         rooms = {"run": self._dag.runs, "tokens": self._dag.tokens, "merged": self._dag.merged, "model": self._dag.downloads}
         if hasattr(wildcards, "job"):
             return self._dag.jobs[wildcards.job].runs[0]
         return next(runs[getattr(wildcards, name)] for name, runs in rooms.items() if hasattr(wildcards, name))
 
     def launch_of(self, wildcards: Wildcards) -> str:
-        """The command that starts the processes of a training."""
+        """Return the command that launches a training's processes."""
         run = self._owner(wildcards)
         return self._offline(run) + training_command(run.config)
 
     def program_of(self, wildcards: Wildcards) -> str:
-        """The command of a stage that reads a run's base model."""
+        """Return the command of a stage that loads a run's base model."""
         return self._offline(self._owner(wildcards)) + self.program
 
     def _offline(self, run: Run) -> str:
-        """A hub's model has been fetched by now, and a compute node need not find that the network is not there."""
+        """Turn off hub access for hub models: they are downloaded by now, and compute nodes may lack a network."""
         return "" if run.download is None else "env HF_HUB_OFFLINE=1 "
 
     @property
     def training_resources(self) -> dict[str, Any]:
-        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+        """Cluster resources of a training: name -> function of wildcards and attempt."""
 
         @cache
         def of(name: str, attempt: int) -> Resources:
@@ -64,12 +64,12 @@ class RuleParams:
         return each_of(lambda wildcards, attempt: of(getattr(wildcards, "job", None) or wildcards.run, attempt))
 
     def _runs_of(self, name: str) -> Sequence[Run]:
-        """Of a job, or of a run by itself."""
+        """Return the runs of a job, or the single run of this name."""
         return self._dag.jobs[name].runs if name in self._dag.jobs else [self._dag.runs[name]]
 
     @property
     def evaluation_resources(self) -> dict[str, Any]:
-        """What a cluster is asked for, each resource by a function of wildcards and attempt."""
+        """Cluster resources of an evaluation: name -> function of wildcards and attempt."""
 
         @cache
         def of(name: str, evaluation: str, attempt: int) -> Resources:
@@ -82,33 +82,33 @@ class RuleParams:
         )
 
     def run_files_of(self, wildcards: Wildcards) -> str:
-        """`--config FILE` of every run of a job."""
+        """Return `--config FILE` for every run of a job."""
         files = [str(self._dag.store.run_file(run.name)) for run in self._dag.jobs[wildcards.job].runs]
         return " ".join(f"--config {shlex.quote(file)}" for file in files)
 
     def members_of(self, wildcards: Wildcards) -> list[str]:
-        """The names of a job's runs."""
+        """Return the names of a job's runs."""
         return [run.name for run in self._dag.jobs[wildcards.job].runs]
 
     def limits_of(self, wildcards: Wildcards) -> str:
-        """The options by which a job's runs are trained as they were grouped."""
+        """Return the options that make training keep the job's grouping of runs."""
         job, limit = self._dag.jobs[wildcards.job], self._dag.experiment.sweep.max_memory
         memory = "" if limit is None else f" --max-memory {int(limit)}"
         return f"--max-members {len(job.runs)}{memory}" if job.at_once else "--max-members 1"
 
     def trial_flag_of(self, wildcards: Wildcards) -> str:
-        """`--trial` for runs of the search only, whose divergence is a result."""
+        """Return `--trial` for runs that are only search trials. Their divergence is a result."""
         first = wildcards.run if hasattr(wildcards, "run") else self._dag.jobs[wildcards.job].runs[0].name
         return "--trial" if first in self._dag.searched else ""
 
     def evaluation_file_of(self, wildcards: Wildcards) -> str:
-        """The evaluation file that a score answers."""
+        """Return the evaluation file of a score."""
         return str(self._dag.store.evaluation_file(wildcards.evaluation))
 
     def request_of_rows(self, wildcards: Wildcards) -> str:
-        """The option that names the request which wants these rows."""
+        """Return the option naming the run or evaluation file that needs these rows."""
         return self._dag.rows[wildcards.rows]
 
     def base_model_of(self, wildcards: Wildcards) -> str:
-        """`builtin:<name>` of a base model's folder."""
+        """Return `builtin:<name>` for a base model's folder."""
         return self._dag.base_models[wildcards.base]

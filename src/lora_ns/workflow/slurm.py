@@ -1,4 +1,4 @@
-"""What a process asks of SLURM: whether a job is at work, that this one go on, that those a killed workflow left end."""
+"""SLURM calls: requeue this job, and cancel jobs that a killed workflow left."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lora_ns.errors import LoraNsError
 from lora_ns.store.owner import _ask, _squeue
 
 TRIES, PAUSE_SECONDS = 3, 2
-"""A controller under load may not answer at once."""
+"""Attempts and seconds between them: a busy SLURM controller may not answer at once."""
 ENDING_SECONDS = 600
-"""A job that was told to end keeps what it has and is gone by then."""
+"""Maximum seconds for a cancelled job to save a checkpoint and end."""
 
 _OF_A_WORKFLOW = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-"""Names of the jobs that Snakemake submits: a prefix, and what is new for each of its calls."""
+"""Job names of Snakemake: an optional prefix and a UUID for each call."""
 
 
 def requeue() -> bool:
-    """Puts the SLURM job that this process is part of back into the queue, to go on later; whether that was done.
+    """Requeue the SLURM job of this process, to resume later; returns whether that was done.
 
-    Not where the job is being cancelled (or ended by SLURM, which then requeues by itself what it may).
+    Returns False outside SLURM or if the job is not running, as when it is cancelled or SLURM itself ends it.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or _insist(*_squeue(job)) != "RUNNING":
@@ -32,10 +32,10 @@ def requeue() -> bool:
 
 
 def cancel_leftovers() -> list[str]:
-    """Ends the jobs that an earlier call of Snakemake in this folder left in SLURM, and waits for it; returns them.
+    """Cancel SLURM jobs left by an earlier Snakemake call in this folder, and wait for their end; returns their ids.
 
-    To be called by whoever holds the folder's lock: then no other call is alive that the jobs could belong to.  Jobs that
-    train keep a checkpoint.  Raises LoraNsError where they do not end.
+    The caller must hold the folder's Snakemake lock, so that no live call owns the jobs.  Training jobs save a checkpoint.
+    Raises LoraNsError if they do not end.
     """
     left = _leftovers()
     if not left:
@@ -50,7 +50,7 @@ def cancel_leftovers() -> list[str]:
 
 
 def _leftovers() -> list[str]:
-    """Jobs of a workflow in this folder that are queued or running, oldest first; none where there is no SLURM."""
+    """Return ids of Snakemake jobs from this folder that are queued or running, oldest first; empty without SLURM."""
     said = _ask("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%F|%j|%Z")
     jobs = (line.split("|", 2) for line in (said or "").splitlines())
     here = str(Path.cwd())
@@ -59,7 +59,7 @@ def _leftovers() -> list[str]:
 
 
 def _insist(*words: str) -> str | None:
-    """`_ask`, several times where there is no answer."""
+    """Call `_ask` up to TRIES times until there is an answer."""
     said = _ask(*words)
     for _ in range(TRIES - 1):
         if said is None:

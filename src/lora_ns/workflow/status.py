@@ -1,4 +1,4 @@
-"""How far an experiment is, from files alone: so it tells of jobs on other hosts too, and while anything else runs."""
+"""Status of an experiment, read only from files. It covers jobs on other hosts and works while jobs run."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ from lora_ns.store.progress import Progress
 from lora_ns.store.run import Run, find_run
 
 EXPERIMENTS = Path("configs/experiments")
-"""Where an experiment is looked for by its name."""
+"""Folder where experiments are found by name."""
 
 State = Literal["done", "running", "silent", "failed", "trained", "missing"]
 STATES: tuple[State, ...] = ("done", "running", "silent", "failed", "trained", "missing")
-"""done      every score is there
-running   a process says where it stands
-silent    one did, and is dead or has said nothing for too long; the workflow, started again, goes on with it
-failed    the last try failed
-trained   the adapter is there, a score is not
+"""done      every score exists
+running   a process reports progress
+silent    the process is dead or has not reported for too long; restarting the workflow resumes the run
+failed    the last attempt failed
+trained   the adapter exists, a score is missing
 missing   nothing has begun"""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run, and what of it is there."""
+    """One run and its state."""
 
     run: Run
     state: State
     at_work: tuple[Progress, ...] = ()
-    """What its processes say, those that train or evaluate."""
+    """Progress reports of its training and evaluation processes."""
     reason: str = ""
-    """Why its last try failed."""
+    """Why the last attempt failed."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """All runs of an experiment at one moment."""
+    """State of all runs of an experiment at one time."""
 
     name: str
     runs: tuple[RunStatus, ...]
     needs_selection: bool
-    """Whether settings are still to be chosen, so that more runs will come."""
+    """Whether settings are not chosen yet, so more runs will follow."""
     time: float
 
     def count(self, *states: State) -> int:
-        """Runs in any of these states."""
+        """Count the runs in any of these states."""
         counts = Counter(status.state for status in self.runs)
         return sum(counts[state] for state in states)
 
     def of(self, *states: State) -> list[RunStatus]:
-        """The runs in any of these states."""
+        """Return the runs in any of these states."""
         return [status for status in self.runs if status.state in states]
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether every run is done and settings are chosen."""
         return not self.needs_selection and self.count("done") == len(self.runs)
 
 
 def status_of(experiment: Study, store: Store) -> Status:
-    """The state of every run, trials first."""
+    """Return the state of every run, trials first."""
     now = time.time()
     experiment = experiment.with_selection()
     runs = tuple(status_of_run(run, store, now) for run in all_runs(experiment))
@@ -76,10 +76,9 @@ def status_of(experiment: Study, store: Store) -> Status:
 
 
 def all_runs(experiment: Study, *, provisional: bool = False) -> list[Run]:
-    """Every run: trials, what is compared, and where forgetting is measured; one that is two of these is asked the
-    questions of both.
+    """Return every run: trials, compared runs, and base models for forgetting. A run with two roles has the evaluations of both.
 
-    provisional: while settings are searched for, what will be compared is there with the first setting of its grid.
+    provisional: before settings are chosen, include the compared runs with the first setting of their grid.
     """
     compared = experiment.planned_runs if provisional and experiment.needs_selection else experiment.with_selection().runs
     merged: dict[str, Run] = {}
@@ -96,7 +95,7 @@ def _asked_both(first: Run, second: Run) -> Run:
 
 
 def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
-    """What of the run is there."""
+    """State of one run at time `now`."""
     scores = [path.is_file() for path in run.scores]
     if scores and all(scores):
         return RunStatus(run, "done")
@@ -117,9 +116,9 @@ def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
 
 
 def run_named(words: str, store: Store) -> str:
-    """The run's name from its name, a unique beginning of it, or EXPERIMENT:task/method/seed.
+    """Return a run's full name from its name, a unique prefix, or EXPERIMENT:task/method/seed.
 
-    EXPERIMENT: the file, or its name in configs/experiments.  Raises ConfigError that lists what there is.
+    EXPERIMENT: a file, or a name in configs/experiments.  Raises ConfigError naming the closest match.
     """
     file, colon, cell = words.rpartition(":")
     if not colon:

@@ -1,8 +1,8 @@
-"""Many answers at once, each slot given to the next question as soon as its answer has ended.
+"""Continuous batching: a slot of the KV cache goes to the next prompt as soon as its completion has ended.
 
-What stands before all questions (solved examples, the opening of a template, a trained prompt) is computed once.  Of a
-prompt all but the last token is computed on entry; the last one is the slot's first step together with everybody else's,
-so that tokens are chosen in one place.  To the model it looks like any batch that is padded on the left.
+The prefix that all prompts share (few-shot examples, template, soft prompt) is computed once.  On entry a prompt is
+computed up to its last token. The last token is the slot's first decoding step, together with the other slots, so
+tokens are chosen in one place.  The model sees an ordinary left-padded batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.kv_cache import SlottedKVCache
 
 ENTRY_TOKENS = 4096
-"""At most so many tokens enter in one forward pass: more would cost memory and no longer save time."""
+"""Maximum prompt tokens in one prefill pass. More would cost memory and save no time."""
 PROBE_STEPS = 2
 
 Layers = list[tuple[Any, Any]]
@@ -27,33 +27,33 @@ Layers = list[tuple[Any, Any]]
 
 @dataclass(frozen=True)
 class Head:
-    """What stands before all prompts: a trained prompt, then tokens that they share."""
+    """KV cache of the prefix of all prompts: a soft prompt, then shared tokens."""
 
     layers: Layers
     length: int
-    """In positions."""
+    """Positions in the prefix."""
     shared: int
-    """Of those, tokens of the prompts."""
+    """Prompt tokens among those positions."""
 
 
 class ContinuousEngine:
-    """A model made ready to answer so."""
+    """Generates completions with continuous batching."""
 
     def __init__(self, model: Any, decoder: Decoder):
         self._model = model
         self._decoder = decoder
         self._plain = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._trains_prompt = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
-        # a trained prompt is in the head, so that nothing is left for PEFT to add
+        # the head already holds the soft prompt, so PEFT must not add it again
         self._forward = self._plain if self._trains_prompt else model
         accepted = inspect.signature(self._plain.forward).parameters
         self._accepts_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
-    # -- answering ---------------------------------------------------------------------------------------------------
+    # -- generation --------------------------------------------------------------------------------------------------
 
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
-        """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
+        """Complete all sequences in place, `size` at a time, longest prompts first.  done: called with each as it ends."""
         import torch
 
         waiting = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))[::-1]
@@ -79,7 +79,7 @@ class ContinuousEngine:
                     running.pop()
 
     def _logits(self, running: Sequence[TokenSequence], slots: SlottedKVCache) -> Any:
-        """Of each answer's next token, [n, V]."""
+        """Logits of the next token of each running sequence, [n, V]."""
         import torch
 
         device = self._model.device
@@ -92,15 +92,15 @@ class ContinuousEngine:
         return logits[:, -1]
 
     def _compute(self, ids: Any, cache: Any, positions: Any, **inputs: Any) -> Any:
-        """Logits of the last position where the model can leave out the others, [n, 1 or T, V]."""
+        """Return logits [n, 1, V] of the last position, or [n, T, V] if the model cannot skip the others."""
         if self._accepts_positions:
             inputs["position_ids"] = positions
         return self._forward(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only, **inputs).logits
 
     def _enter(self, group: Sequence[TokenSequence], head: Head, slots: SlottedKVCache) -> None:
-        """Computes the prompts, each but for its last token, and puts them into slots.
+        """Prefill the prompts, each without its last token, and put them into slots.
 
-        Shorter ones are padded on the right, where nothing that counts looks at the padding.
+        Shorter prompts are padded on the right, where causal attention never reads the padding.
         """
         import torch
 
@@ -115,10 +115,10 @@ class ContinuousEngine:
             layers = _layers_of(cache)
         slots.fill(layers, [head.length + len(rest) for rest in rests])
 
-    # -- what stands before all --------------------------------------------------------------------------------------
+    # -- shared prefix -----------------------------------------------------------------------------------------------
 
     def _head(self, answers: Sequence[TokenSequence]) -> Head:
-        """The shared tokens leave at least one of each prompt."""
+        """Compute the shared prefix. It leaves at least one token of each prompt."""
         import torch
 
         prompts = [answer.prompt for answer in answers]
@@ -131,23 +131,23 @@ class ContinuousEngine:
         return Head(_layers_of(cache), before + shared, shared)
 
     def _trained_prompt(self) -> Any:
-        """Keys and values that PEFT's prompt-learning methods put before everything."""
+        """Keys and values that PEFT's prompt-learning methods put before the prompt."""
         prompt = self._model.get_prompt(batch_size=1)
-        if hasattr(prompt, "get_seq_length"):  # of prefix tuning
+        if hasattr(prompt, "get_seq_length"):  # prefix tuning gives a cache
             return _cache_of(_layers_of(prompt))
         cache = _cache_of([])
         embeds = prompt.to(self._plain.get_input_embeddings().weight.dtype)
         self._plain(inputs_embeds=embeds, past_key_values=cache, use_cache=True, **self._last_only)
         return cache
 
-    # -- whether it is right -----------------------------------------------------------------------------------------
+    # -- check against a plain forward pass --------------------------------------------------------------------------
 
     def why_not(self, answers: Sequence[TokenSequence]) -> str | None:
-        """Why this model cannot be asked so; None where it can.
+        """Reason why this model cannot use continuous batching, or None.
 
-        Two prompts, of different length if there are such, enter one after the other and are answered side by side for a
-        few tokens, and the logits compared with those of each whole text on its own, without any cache: whatever a model
-        does with positions, masks and caches shows there.
+        Two prompts, of different length if possible, enter one after the other and are decoded side by side for a few
+        tokens. Their logits are compared with those of each whole text alone, without a cache. This shows errors in the
+        model's use of positions, masks and caches.
         """
         import torch
 
@@ -179,7 +179,7 @@ class ContinuousEngine:
         return None
 
     def _alone(self, answer: TokenSequence) -> Any:
-        """Logits after a text that is computed whole, [V]."""
+        """Next-token logits of the whole text without a cache, [V]."""
         import torch
 
         ids = torch.tensor([[*answer.prompt, *answer.tokens]], device=self._model.device)
@@ -187,7 +187,7 @@ class ContinuousEngine:
 
 
 def _groups(entering: Sequence[TokenSequence]) -> Iterator[list[TokenSequence]]:
-    """Answers that enter in one forward pass: prompts of like length, not too many."""
+    """Sequences for one prefill pass: prompts of similar length, at most ENTRY_TOKENS tokens."""
     group: list[TokenSequence] = []
     for answer in entering:
         if group and (len(group) + 1) * len(group[0].prompt) > ENTRY_TOKENS:
@@ -198,7 +198,7 @@ def _groups(entering: Sequence[TokenSequence]) -> Iterator[list[TokenSequence]]:
 
 
 def _alike(found: Any, expected: Any, dtype: Any) -> bool:
-    """Whether the likeliest tokens' logits are the same but for rounding, measured by how far apart they lie."""
+    """Whether the 64 largest logits are equal within rounding, relative to their spread."""
     import torch
 
     values, tokens = expected.topk(min(64, expected.shape[-1]))
@@ -208,14 +208,14 @@ def _alike(found: Any, expected: Any, dtype: Any) -> bool:
 
 
 def _common(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with alike."""
+    """Length of the longest common prefix, in tokens."""
     first, last = min(map(list, prompts)), max(map(list, prompts))
     same = (place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
     return next(same, min(len(first), len(last)))
 
 
 def _cache_of(layers: Layers) -> Any:
-    """A cache that keeps every position, whatever a model's own would forget: what is attended to is the mask's part."""
+    """Make a KV cache that keeps every position, even for sliding-window models. The mask selects what is attended to."""
     from transformers.cache_utils import Cache, DynamicLayer
 
     cache = Cache(layer_class_to_replicate=DynamicLayer)
@@ -230,8 +230,9 @@ def _layers_of(cache: Any) -> Layers:
 
 @contextmanager
 def _grouped_heads_as_they_are(device: Any) -> Iterator[None]:
-    """Keeps transformers from writing keys out once for each query head that shares them: the same bits, in a quarter of
-    the time on a CPU.  (On a GPU torch's fast kernels do not take a mask together with grouped heads.)
+    """Stop transformers from repeating grouped keys for each query head: same bits, a quarter of the time on a CPU.
+
+    Not on a GPU: torch's fast kernels there do not take a mask together with grouped heads.
     """
     name = "TRANSFORMERS_SDPA_FORCE_GQA"
     before = os.environ.get(name)

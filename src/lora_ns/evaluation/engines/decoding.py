@@ -1,7 +1,7 @@
-"""One answer, token by token: how the next token is chosen, and what ends it.
+"""Decoding: choose each completion's next token and decide when the completion ends.
 
-Whatever computes the logits, and together with whichever other answers, asks here.  A drawn token hangs on the seed, the
-example and the sample's number alone: each answer has its own stream of random numbers.
+The engines compute the logits and call this module, whatever the batch.  A sampled token depends only on the seed, the
+example and the sample's number: each completion has its own stream of random numbers.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from lora_ns.data.chat_template import Chat
 
 @dataclass
 class TokenSequence:
-    """A completion as it grows."""
+    """A prompt and its completion so far."""
 
     prompt: Sequence[int]
     key: str
     """The example's id and the sample's number."""
     tokens: list[int] = field(default_factory=list)
-    """Without the token that ended it."""
+    """The completion, without the token that ended it."""
     ended: bool = False
     _stream: random.Random | None = field(default=None, repr=False)
 
     def begin_again(self) -> None:
-        """Forgets what was said."""
+        """Discard the completion and restart its random numbers."""
         self.tokens, self.ended, self._stream = [], False, None
 
     def draw(self, seed: int) -> float:
-        """The next random number of this answer, in [0, 1)."""
+        """Return this completion's next random number, in [0, 1)."""
         if self._stream is None:
             self._stream = random.Random(f"{seed} {self.key}")
         return self._stream.random()
 
 
 class Decoder:
-    """The decoding settings at work.  ends: tokens that end an answer."""
+    """Applies the decoding settings.  ends: tokens that end a completion."""
 
     def __init__(self, tokenizer: Any, config: GenerationConfig, ends: frozenset[int]):
         self.tokenizer = tokenizer
@@ -50,16 +50,16 @@ class Decoder:
 
     @property
     def is_plain_greedy(self) -> bool:
-        """Whether the next token is the likeliest one as the model has it."""
+        """Whether decoding is argmax over unmodified logits."""
         return not self.config.do_sample and self.config.repetition_penalty == 1.0
 
     def choose(self, logits: Any, answers: Sequence[TokenSequence]) -> Any:
-        """The next token of each answer, [n].  logits [n, V]."""
+        """Return the next token of each completion, [n].  logits [n, V]."""
         scores = self._penalised(logits.float(), answers)
         return self._drawn(scores, answers) if self.config.do_sample else scores.argmax(-1)
 
     def _penalised(self, scores: Any, answers: Sequence[TokenSequence]) -> Any:
-        """Keskar et al. 2019 (arXiv 1909.05858), over the answer's own prompt and words, never over padding."""
+        """Repetition penalty of Keskar et al. 2019 (arXiv 1909.05858) over the prompt and completion, never over padding."""
         penalty = self.config.repetition_penalty
         if penalty == 1.0:
             return scores
@@ -73,7 +73,7 @@ class Decoder:
         return scores
 
     def _drawn(self, scores: Any, answers: Sequence[TokenSequence]) -> Any:
-        """The token in whose share of the cumulated probabilities the answer's random number falls."""
+        """Sample by inverse CDF: the token whose interval of the cumulative probabilities holds the random number."""
         import torch
 
         for warper in self._warpers:
@@ -85,7 +85,7 @@ class Decoder:
 
     @cached_property
     def _warpers(self) -> list[Any]:
-        """transformers' own, in its order."""
+        """Logits warpers of transformers, in its order."""
         from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
         config = self.config
@@ -99,7 +99,7 @@ class Decoder:
         return found
 
     def take(self, answer: TokenSequence, token: int) -> None:
-        """Adds a token to an answer, or ends it there."""
+        """Append a token to a completion, or end the completion."""
         if token in self.ends:
             answer.ended = True
             return
@@ -111,17 +111,17 @@ class Decoder:
         return self._stops is not None and self._stops.end(tokens)
 
     def text(self, answer: TokenSequence) -> str:
-        """What was said, up to the first stop text."""
+        """Return the completion's text up to the first stop text."""
         decoded = self.tokenizer.decode(answer.tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return cut_at(decoded, self.config.stop)
 
 
 class StopTexts:
-    """Finds stop texts as they are completed, across the borders of tokens.
+    """Detects stop texts that span several tokens.
 
-    Only a token that holds the last character of a stop text (or a part of a character) can complete one; for those the
-    last tokens are decoded: a text of n characters lies within the last n + 8, as each token but those of an unfinished
-    character is at least one character.
+    Only a token with the last character of a stop text (or a part of a character) can complete one. For such a token the
+    last tokens are decoded. A text of n characters lies within the last n + 8 tokens: each token holds at least one
+    character, except those of an unfinished character.
     """
 
     def __init__(self, stop: Sequence[str], tokenizer: Any):
@@ -132,7 +132,7 @@ class StopTexts:
         self._can_complete: dict[int, bool] = {}
 
     def end(self, tokens: Sequence[int]) -> bool:
-        """Whether a stop text stands in the last tokens, the last one completing it."""
+        """Whether the last token completes a stop text."""
         last = tokens[-1]
         if last not in self._can_complete:
             self._can_complete[last] = self._may_complete(self._decode([last]))
@@ -142,7 +142,7 @@ class StopTexts:
         return any(text in tail for text in self._stop)
 
     def _may_complete(self, piece: str) -> bool:
-        """Spaces are always looked at: a tokenizer may leave them out at the beginning of a text."""
+        """Whether a token can complete a stop text. Spaces always can: a tokenizer may drop them at the start of a text."""
         return "\ufffd" in piece or any(last in piece or last.isspace() for last in self._last)
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -150,18 +150,18 @@ class StopTexts:
 
 
 def with_stops(config: GenerationConfig, chat: Chat | None) -> tuple[GenerationConfig, list[int]]:
-    """The decoding with a chat template's own end of turn: as a stop text, or as tokens."""
+    """Return (decoding settings with the chat template's end of turn as stop text, its end-of-turn token ids)."""
     stop_ids, stop_texts = chat.stops() if chat is not None else ([], [])
     texts = [*config.stop, *(text for text in stop_texts if text not in config.stop)]
     return config.model_copy(update={"stop": texts}), stop_ids
 
 
 def until(ends: frozenset[int], tokens: Sequence[int]) -> list[int]:
-    """The tokens before the first that ends an answer."""
+    """Return the tokens before the first end token."""
     return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
-    """The text up to its first stop text."""
+    """Return the text up to its first stop text."""
     places = [place for place in (text.find(s) for s in stop) if place >= 0]
     return text[: min(places)] if places else text

@@ -1,5 +1,5 @@
-"""Answers by transformers' own `generate`, in batches: for beam search, a text that streams, and models that keep more in
-mind than keys and values.
+"""Generate with transformers' `generate`, in batches: for beam search, streaming, and models whose state is more than a
+KV cache.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence, until
 
 
 class HFGenerateEngine:
-    """A model made ready to answer so.  streamer: is handed each token of a single answer as it comes."""
+    """Generates completions with `generate`.  streamer: receives each token of a single completion as it comes."""
 
     def __init__(self, model: Any, decoder: Decoder, streamer: Any = None):
         self._model = model
@@ -20,13 +20,13 @@ class HFGenerateEngine:
         self._settings = _settings(model, decoder)
 
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
-        """Answers all, `size` at a time, the longest prompts first; done: is told each as it ends."""
+        """Complete all sequences in place, `size` at a time, longest prompts first.  done: called with each as it ends."""
         import torch
 
         config = self._decoder.config
         draws_itself = config.num_beams > 1 and config.do_sample
         if draws_itself:
-            size = 1  # transformers draws for the whole batch at once
+            size = 1  # transformers uses one random stream for the whole batch
         order = sorted(answers, key=lambda answer: (-len(answer.prompt), answer.key))
         for batch in _batches(order, size, like=_pads_between(self._model)):
             input_ids, attention = _left_padded([a.prompt for a in batch], self._pad, self._model.device)
@@ -51,7 +51,7 @@ class HFGenerateEngine:
         return int(self._decoder.tokenizer.pad_token_id)
 
     def _choosing(self, batch: Sequence[TokenSequence], start: int) -> Any:
-        """Leaves of each answer's scores only the token that the decoder chooses; beams choose for themselves."""
+        """Logits processor that leaves only the decoder's token; None for beam search and plain greedy decoding."""
         if self._decoder.config.num_beams > 1 or self._decoder.is_plain_greedy:
             return None
         from transformers import LogitsProcessorList
@@ -65,7 +65,7 @@ class HFGenerateEngine:
         return LogitsProcessorList([only_chosen])
 
     def _stopping(self, start: int) -> Any:
-        """Marks a row as done once its new text holds a stop text."""
+        """Stopping criterion that ends a row at a stop text."""
         if not self._decoder.config.stop:
             return None
         import torch
@@ -79,7 +79,7 @@ class HFGenerateEngine:
 
 
 def _settings(model: Any, decoder: Decoder) -> Any:
-    """Every decoding setting, stated; the model's own generation_config.json is put aside so that nothing leaks in."""
+    """Generation config with every setting explicit. It replaces the model's own, so no default leaks in."""
     from transformers import GenerationConfig as Settings
 
     config, tokenizer = decoder.config, decoder.tokenizer
@@ -107,9 +107,9 @@ def _settings(model: Any, decoder: Decoder) -> Any:
 
 
 def _pads_between(model: Any) -> bool:
-    """Whether padding would come to stand between a trained prompt and the words, and move these away from it.
+    """Whether left padding would separate a soft prompt from the prompt's tokens.
 
-    PEFT lets the model count positions over the padding there.
+    PEFT then counts positions over the padding.
     """
     if not hasattr(model, "peft_config") or not model.active_peft_config.is_prompt_learning:
         return False
@@ -117,7 +117,7 @@ def _pads_between(model: Any) -> bool:
 
 
 def _batches(order: Sequence[TokenSequence], size: int, *, like: bool) -> Iterator[list[TokenSequence]]:
-    """At most `size` answers in order.  like: of prompts of one length only."""
+    """Yield batches of at most `size` sequences in order.  like: prompts in a batch have equal length."""
     batch: list[TokenSequence] = []
     for answer in order:
         if batch and (len(batch) == size or (like and len(answer.prompt) != len(batch[0].prompt))):
@@ -128,7 +128,7 @@ def _batches(order: Sequence[TokenSequence], size: int, *, like: bool) -> Iterat
 
 
 def _left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any]:
-    """input_ids and attention_mask [B, T]."""
+    """Return left-padded input_ids and attention_mask, [B, T]."""
     import torch
 
     longest = max(len(row) for row in rows)

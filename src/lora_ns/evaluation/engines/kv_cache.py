@@ -1,12 +1,12 @@
-"""Keys and values of answers that are at different places, side by side: one slot an answer, written in place.
+"""KV cache for continuous batching: one slot for each sequence, written in place.
 
 columns    0 ........... start .................. end ........ capacity
 slot 0                      k k k k k k k k k k k |
-slot 1                            k k k k k k k k |            every slot ends in the same column, as rows padded on the
-slot 2                                      k k k |            left do, so a model cannot tell the difference
+slot 1                            k k k k k k k k |            every slot ends in the same column, as in a left-padded
+slot 2                                      k k k |            batch, so the model sees no difference
 
-A step adds one column to all slots.  A slot whose answer has ended is given to another: its keys are laid down so that they
-end in the same column.  At the right edge, everything moves back to the left.
+A decoding step adds one column to all slots.  When a sequence ends, its slot goes to another one, whose keys are written so
+that they end in the same column.  At the right edge, all slots move back to the left.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 SLACK = 64
-"""Columns beyond the longest answer: everything moves once in so many steps."""
+"""Columns beyond the longest sequence. All slots move once in so many steps."""
 
 
 class SlottedKVCache(Cache):
-    """As many slots as `size`, each for at most `longest` positions; the first `len(firsts)` are in use."""
+    """KV cache with `size` slots of at most `longest` positions each; the first `len(firsts)` slots are in use."""
 
     layers: Any  # SlotLayers
 
@@ -31,7 +31,7 @@ class SlottedKVCache(Cache):
         self.capacity = longest + SLACK
         self.end = 0
         self.firsts: list[int] = []
-        """The column that each slot in use begins in."""
+        """First column of each slot in use."""
         super().__init__(layer_class_to_replicate=partial(SlotLayer, self))  # type: ignore[arg-type]
 
     @property
@@ -41,29 +41,29 @@ class SlottedKVCache(Cache):
 
     @property
     def positions(self) -> list[int]:
-        """How many positions each slot in use holds: the number of its next one."""
+        """Number of positions in each slot in use, which is also its next position id."""
         return [self.end - first for first in self.firsts]
 
     def mask(self, device: Any) -> Any:
-        """Which columns each slot uses, the coming one among them: [n, end - start + 1]."""
+        """Attention mask [n, end - start + 1]: columns that each slot uses, including the next one."""
         import torch
 
         firsts = torch.tensor(self.firsts, device=device)
         return (torch.arange(self.start, self.end + 1, device=device) >= firsts[:, None]).long()
 
     def make_room(self) -> None:
-        """Makes sure of a column for the coming step."""
+        """Ensure that a column is free for the next step."""
         if self.end == self.capacity:
             self._move_to(self.end - self.start)
 
     def advance(self) -> None:
-        """Counts the column that a step has written."""
+        """Count the column that a step has written."""
         self.end += 1
 
     def fill(self, layers: Sequence[tuple[Any, Any]], lengths: Sequence[int]) -> None:
-        """Puts further answers into the next slots.
+        """Put further sequences into the next slots.
 
-        layers: (keys, values) [m, heads, T, dim] of each layer, of which answer j has the first lengths[j] positions.
+        layers: (keys, values) [m, heads, T, dim] of each layer. Sequence j uses the first lengths[j] positions.
         """
         needed = max(lengths)
         if needed > self.end:
@@ -78,7 +78,7 @@ class SlottedKVCache(Cache):
                 layer.values[used + row, :, place] = values[row, :, :length]
 
     def vacate(self, slot: int) -> None:
-        """Gives up a slot; the last one in use takes its place."""
+        """Free a slot and move the last slot in use into its place."""
         last = len(self.firsts) - 1
         if slot < last:
             place = slice(self.firsts[last], self.end)
@@ -97,7 +97,7 @@ class SlottedKVCache(Cache):
         return layer
 
     def _move_to(self, end: int) -> None:
-        """Moves everything so that it ends in another column."""
+        """Move all slots so that they end in another column."""
         old, new = slice(self.start, self.end), slice(end - (self.end - self.start), end)
         used = len(self.firsts)
         for layer in self.layers if used else []:
@@ -108,7 +108,7 @@ class SlottedKVCache(Cache):
 
 
 class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values, [size, heads, capacity, dim]; what a model is handed is a window of them."""
+    """One layer's keys and values, [size, heads, capacity, dim]. The model gets a window of them."""
 
     is_sliding = False
     keys: Any
@@ -119,7 +119,7 @@ class SlotLayer(CacheLayerMixin):
         self._slots = slots
 
     def lazy_initialization(self, key_states: Any, value_states: Any) -> None:
-        """Takes the memory for all slots, once the shapes are known."""
+        """Allocate memory for all slots once the shapes are known."""
         size, columns = self._slots.size, self._slots.capacity
         self.keys, self.values = (
             states.new_zeros((size, states.shape[1], columns, states.shape[3])) for states in (key_states, value_states)
@@ -127,7 +127,7 @@ class SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Any, value_states: Any, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """Writes one more column; returns the window of the slots in use."""
+        """Write one column; returns the window of the slots in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         slots, used = self._slots, len(key_states)

@@ -1,7 +1,7 @@
-"""vLLM in place of transformers, where `evaluation.backend` is `vllm`: it needs a GPU and a package of its own.
+"""Generate with vLLM if `evaluation.backend` is `vllm`; needs a GPU and the vllm package.
 
-Neither run nor measured on a GPU by this project: its tests hold what vLLM is told.  Its kernels round differently, so its
-answers need not be those of the other engines to the letter; a score's record says which engine answered.
+This project has not run it on a GPU: its tests check only the arguments given to vLLM.  vLLM's kernels round differently,
+so its completions may differ from those of the other engines. A score's record names the engine.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from lora_ns.store.model_files import location
 from lora_ns.store.run import Run
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""Greatest ranks that vLLM can be made ready for."""
+"""Values that vLLM accepts for max_lora_rank."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What one engine of vLLM is started with."""
+    """Arguments of one vLLM engine."""
 
     weights: str
     tokenizer: str
@@ -33,21 +33,21 @@ class Base:
     dtype: str
     trust_remote_code: bool
     rank: int | None
-    """The greatest of the adapters over it; None: it takes none."""
+    """Maximum LoRA rank of the adapters; None without adapters."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A run's trained model as vLLM is told of it."""
+    """A run's trained model as vLLM arguments."""
 
     base: Base
     adapter: str | None
     why_not: str | None
-    """What of it vLLM cannot take."""
+    """Reason why vLLM cannot serve the model, or None."""
 
 
 def served_by_vllm(run: Run) -> ServedModel:
-    """The trained model of a run as vLLM is told of it."""
+    """Return vLLM's arguments for the trained model of a run."""
     config, model, method = run.config, run.config.model, run.config.peft.method
     place, folder = location(model, run.store), run.adapter.resolve()
     if method in ("none", "full"):
@@ -78,14 +78,14 @@ def _why_not(config: RunConfig, settings: dict[str, Any], rank: int | None) -> s
 
 
 class VLLMEngine:
-    """A model made ready to answer so."""
+    """Generates completions with vLLM."""
 
     def __init__(self, served: ServedModel, decoder: Decoder):
         self._served = served
         self._decoder = decoder
 
     def answer(self, answers: Sequence[TokenSequence], size: int, done: Callable[[TokenSequence], None]) -> None:
-        """Answers all; vLLM itself sees to how many at a time.  done: is told each."""
+        """Complete all sequences in place; vLLM chooses the batch size.  done: called with each sequence."""
         from vllm import TokensPrompt
         from vllm.lora.request import LoRARequest
 
@@ -101,7 +101,7 @@ class VLLMEngine:
             done(answer)
 
     def _settings(self, answer: TokenSequence) -> Any:
-        """Every decoding setting, stated."""
+        """Sampling parameters with every setting explicit."""
         from vllm import SamplingParams
 
         config = self._decoder.config
@@ -122,13 +122,13 @@ class VLLMEngine:
 
 
 def _number(name: str) -> int:
-    """From 1 to 2**31, the same for the same name."""
+    """Hash a name to an integer from 1 to 2**31."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) // 2 + 1
 
 
 @cache
 def _engine(base: Base) -> Any:
-    """One for all runs of a base; a model's own generation_config.json is not read."""
+    """Start one engine for all runs of a base model. The model's generation_config.json is not read."""
     from vllm import LLM
 
     adapters = {} if base.rank is None else {"enable_lora": True, "max_lora_rank": base.rank}

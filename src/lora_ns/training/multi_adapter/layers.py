@@ -1,14 +1,15 @@
-"""A frozen linear layer that many members share, each with a low-rank part of its own.
+"""A frozen linear layer shared by several adapters (members).  Each member has its own low-rank part.
 
     y = W x + s·B·A·x                                LoRA    (Hu et al. 2021, arXiv 2106.09685)
-    y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; the norm held constant)
-    y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: what started the factors was taken out of W
+    y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; no gradient of the norm)
+    y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: the initial factors were subtracted from W
 
-Three ways to the same numbers.  By weights: each member's own W + s·B·A is made once a step, and its rows go through that
-alone, which saves every pass over the rows that the factors would take; for the smallest layers on a processor.  By pieces:
-each member's rows by themselves through W and its own factors; for other layers on a processor, which is busy with one
-member's rows.  By factors: W is read once for all rows, and all members' factors stand side by side in two products in
-which each row is masked to its own; for GPUs, and for what the others do not know.
+Three computations give the same output:
+
+    weights   W + s·B·A is computed once a step for each member, so its rows need one product; for small layers on a CPU
+    pieces    each member's rows go through W and its factors separately; for other layers on a CPU
+    factors   all rows go through W at once, and through all factors, concatenated and masked per row; for GPUs and for
+              cases that the others do not support
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lora_ns.training.multi_adapter.layout import Layout
 
 @dataclass
 class LowRank:
-    """One member's part of one layer.  a [r, in], b [out, r], magnitude [out]."""
+    """One member's low-rank part of one layer.  a [r, in], b [out, r], magnitude [out]."""
 
     a: torch.nn.Parameter
     b: torch.nn.Parameter
@@ -32,24 +33,24 @@ class LowRank:
     dropout: float = 0.0
     magnitude: torch.nn.Parameter | None = None
     taken: tuple[torch.Tensor, torch.Tensor] | None = None
-    """(a₀, b₀) that were taken out of the layer's weight."""
+    """The initial factors (a₀, b₀) if they were subtracted from the layer's weight."""
 
     def parameters(self) -> list[torch.nn.Parameter]:
         return [self.a, self.b, *([] if self.magnitude is None else [self.magnitude])]
 
     @property
     def is_taken_apart(self) -> bool:
-        """Whether what was taken out of the weight sees other rows than the factors: those without dropout."""
+        """Whether (a₀, b₀) need their own product, because dropout applies only to the input of a and b."""
         return self.taken is not None and self.dropout > 0
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(a, b) of the difference to the shared weight: [a; a₀], [b, −b₀], where both see the same rows."""
+        """Return the factors of the difference to the shared weight: [a; a₀], [b, −b₀], or (a, b) if taken apart."""
         if self.taken is None or self.is_taken_apart:
             return self.a, self.b
         return torch.cat([self.a, self.taken[0]]), torch.cat([self.b, -self.taken[1]], dim=1)
 
     def weight(self, shared: torch.Tensor) -> torch.Tensor:
-        """The member's own weight [out, in]."""
+        """Return the member's full weight [out, in]."""
         a, b = self.factors()
         own = torch.addmm(shared, b, a, alpha=self.scaling)
         if self.magnitude is None:
@@ -58,14 +59,14 @@ class LowRank:
 
 
 LARGEST_OWN_WEIGHT = 2**17
-"""Numbers in a weight matrix up to which every member has its own sum of it, which takes as much memory as the layer."""
+"""Largest weight matrix (in numbers) for `weights`, which needs one copy of it for each member."""
 
 LARGEST_NORMED_WEIGHT = 4 * 2**20
-"""The same with DoRA, whose norm needs that sum anyway."""
+"""The limit with DoRA, which needs the full weight for its norm in any case."""
 
 
 def way_of(base: Any, parts: list[LowRank]) -> str:
-    """weights, pieces or factors, for a layer's parts."""
+    """Return how the layer is computed: weights, pieces or factors."""
     weight = base.weight
     dtypes = {weight.dtype, *(part.a.dtype for part in parts)}
     if type(base) is not torch.nn.Linear or weight.device.type != "cpu" or len(dtypes) > 1:
@@ -79,7 +80,7 @@ def way_of(base: Any, parts: list[LowRank]) -> str:
 
 
 class SharedLinear(torch.nn.Module):
-    """The layer.  parts: of each member that has one here, by its number."""
+    """The shared layer.  parts: member number -> low-rank part."""
 
     def __init__(self, base: Any, parts: dict[int, LowRank], layout: Layout):
         super().__init__()
@@ -87,7 +88,7 @@ class SharedLinear(torch.nn.Module):
         self._way = way_of(base, list(parts.values()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., in] -> [..., out], each member's rows by its own part."""
+        """Map x [..., in] to [..., out], each member's rows with its own part."""
         flat = x.reshape(-1, x.size(-1))
         sizes = self.layout.sizes(len(flat))
         parts = [self.parts.get(member) for member in self.layout.members]
@@ -152,7 +153,7 @@ class SharedLinear(torch.nn.Module):
     def _with_magnitudes(
         self, result: torch.Tensor, low: torch.Tensor, given: torch.Tensor, sizes: list[int], parts: list[LowRank | None]
     ) -> torch.Tensor:
-        """DoRA's members scaled, as PEFT does it: what dropout took is taken from the frozen part's change too."""
+        """Return the output with DoRA's magnitudes.  As in PEFT, dropout also applies to the frozen part's change."""
         from peft.utils.integrations import dequantize_module_weight
 
         shared = dequantize_module_weight(self.base).to(low.dtype)
@@ -173,7 +174,7 @@ class SharedLinear(torch.nn.Module):
 
 
 def _less_taken(out: torch.Tensor, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
-    """out [n, out] less s·B₀·A₀·x of the members whose factors saw x after dropout."""
+    """Return out [n, out] minus s·B₀·A₀·x, for the members whose factors saw x after dropout."""
     pieces = []
     for part, piece, rows in zip(parts, out.split(sizes), x.split(sizes), strict=True):
         if part is None or part.taken is None or not part.is_taken_apart:
@@ -185,7 +186,7 @@ def _less_taken(out: torch.Tensor, x: torch.Tensor, sizes: list[int], parts: lis
 
 
 def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: torch.Tensor) -> torch.Tensor:
-    """[positions, all ranks]: each position's own columns hold its member's scaling, others nothing."""
+    """Return a mask [positions, sum of ranks]: a position has its member's scaling in the member's columns, else 0."""
     places = torch.repeat_interleave(torch.tensor(sizes)).to(like.device)
     ranks = torch.tensor([rank for _, _, rank in columns])
     owners = torch.repeat_interleave(torch.tensor([place for place, _, _ in columns]), ranks).to(like.device)
@@ -194,10 +195,10 @@ def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: 
 
 
 class _ByRows(torch.autograd.Function):
-    """Rows [n, in] in pieces of the given sizes, each through a weight of its own, without a copy of any.
+    """Multiply pieces of x [n, in], of the given sizes, each by its own weight, without copying rows.
 
-    own: of each piece its weight W + s·B·A, and A and B where these are to have the gradient; they have it without a
-    gradient of the weight, which would be as much work as another pass.
+    own: weight W + s·B·A, A and B of each piece.  A and B are None if the weight receives the gradient.  Otherwise they
+    receive it directly: the weight's gradient would cost as much as another pass.
     """
 
     @staticmethod
@@ -227,14 +228,14 @@ class _ByRows(torch.autograd.Function):
             to_own.append(piece.t() @ seen if ctx.needs_input_grad[4 + 3 * number] else None)
             if a is None:
                 to_own += [None, None]
-            else:  # the side of rank r first: processors take up to eight times as long for [n, r]
+            else:  # [r, n] first: products with [n, r] take up to eight times as long on a CPU
                 to_own.append(((b.t() @ piece.t()) @ seen).mul_(scaling))
                 to_own.append(((a @ seen.t()) @ piece).mul_(scaling).t())
         return to_x, None, None, None, *to_own
 
 
 class OwnModules(torch.nn.Module):
-    """A layer that each member trains whole (a classifier's head): its rows go through its own copy."""
+    """A layer that each member trains fully (a classification head).  Each member's rows go through its own copy."""
 
     def __init__(self, copies: dict[int, torch.nn.Module], layout: Layout):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The loop: every step, each member's next batch through the shared base, and one update for all."""
+"""The joint training loop.  Each step runs every member's next batch through the shared base model and updates all members."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from lora_ns.training.signals import Interruption
 
 STATE = "state.pt"
 STATE_FORM = 2
-"""Of what stands in it; another form is no checkpoint."""
+"""Version of the state file.  A checkpoint with another version is not resumed."""
 
 LARGEST_PASS = 2048
-"""Tokens that go through the base together on a processor: it is busy with fewer already, and more leave its caches."""
+"""Maximum tokens per forward pass on a CPU.  Fewer already use all its cores, more overflow its caches."""
 
 
 class MultiAdapterLoop:
-    """Members on their shared base, step by step.
+    """Trains members jointly on a shared base model.
 
-    size: rows of each member at once.  scratch: where its checkpoints lie.
+    size: rows of each member per forward pass.  scratch: folder of the checkpoints.
     """
 
     def __init__(self, base: Any, members: Sequence[Member], rows: TokenRows, *, size: int, scratch: Path, arguments: Any):
-        """base: to be changed, on the device that it is trained on.  arguments: of the first member's training."""
+        """base: the base model on its device; it is modified.  arguments: the first member's TrainingArguments."""
         self.members = {member.number: member for member in members}
         self.rows, self.size, self.scratch = rows, size, scratch
         self.base, self.arguments, self.step = base, arguments, 0
@@ -67,9 +67,9 @@ class MultiAdapterLoop:
             base.enable_input_require_grads()
 
     def run(self, interruption: Interruption) -> None:
-        """Trains to the end.  Raises Interrupted with a checkpoint kept, OutOfMemory, and what a member's data causes.
+        """Train until the last step.  Raises Interrupted after saving a checkpoint, OutOfMemory, and a step's other errors.
 
-        A member that fails is dropped with its reason in `failure`; the others go on.
+        A member with a non-finite loss is dropped, with the reason in `failure`.  The others continue.
         """
         steps = max(member.steps for member in self.members.values())
         saved = time.monotonic()
@@ -120,13 +120,13 @@ class MultiAdapterLoop:
         ]
 
     def _passes(self, batches: Sequence[Batch]) -> list[list[int]]:
-        """Whose batches go through the base together."""
+        """Return the places of the batches in each forward pass."""
         if self.base.device.type != "cpu":
             return [list(range(len(batches)))]
         return in_passes([batch["input_ids"].numel() for batch in batches])
 
     def _pass(self, members: list[int], batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(sum of losses, number of right answers) of each member's share."""
+        """Return (sum of losses, number of correct predictions) of each member's share."""
         inputs, owners = self.layout.join(members, batches, self.base.device)
         with torch.autocast(self.base.device.type, torch.bfloat16, enabled=bool(self.arguments.bf16)):
             return sums_by_owner(self.loss(self.base, inputs), owners, len(members))
@@ -157,7 +157,7 @@ class MultiAdapterLoop:
     # -- checkpoints -----------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """A checkpoint of all members."""
+        """Save a checkpoint of all members."""
         made = checkpoints.saving_place(self.scratch) / f"checkpoint-{self.step}"
         state = {
             "form": STATE_FORM,
@@ -180,7 +180,7 @@ class MultiAdapterLoop:
             checkpoints.seal(made, self.scratch)
 
     def resume(self) -> str | None:
-        """Takes up the newest checkpoint that verifies; returns its name, None where there is none."""
+        """Load the newest valid checkpoint.  Returns its name, or None if there is none."""
         folder = checkpoints.newest(self.scratch)
         if folder is None:
             return None
@@ -204,7 +204,7 @@ class MultiAdapterLoop:
 
 
 def in_passes(tokens: Sequence[int]) -> list[list[int]]:
-    """Places of members with so many tokens, in passes of at most LARGEST_PASS, or of one member."""
+    """Group members into passes of at most LARGEST_PASS tokens, or of one member.  tokens: of each member's batch."""
     passes: list[list[int]] = []
     room = 0
     for place, count in enumerate(tokens):
@@ -217,7 +217,7 @@ def in_passes(tokens: Sequence[int]) -> list[list[int]]:
 
 
 def _epoch(step: int, rows: int, batch: int, size: int) -> float:
-    """How many times the rows were seen after a step, as transformers counts it: by shares of at most `size` rows."""
+    """Return the epochs done after a step.  transformers counts shares of at most `size` rows, so this does too."""
     done, steps = divmod(step, -(-rows // batch))
     return done + steps * -(-batch // size) / count_shares(rows, batch, size)
 
@@ -232,7 +232,7 @@ def _replace(base: Any, name: str, module: torch.nn.Module) -> None:
 
 
 def _refuse_dropout(base: Any) -> None:
-    """The base's own dropout falls on all rows at once, where each member alone would draw its own."""
+    """Raises CannotGroup if the base model has dropout: it draws once for all rows, not from each member's stream."""
     layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Dropout) and module.p > 0]
     stated = [key for key, value in base.config.to_dict().items() if _is_dropout(key) and isinstance(value, float) and value]
     if layers or stated:
@@ -240,5 +240,5 @@ def _refuse_dropout(base: Any) -> None:
 
 
 def _is_dropout(key: str) -> bool:
-    """Whether a model's setting is dropout that falls inside the base (a classifier's own is a layer of it)."""
+    """Whether a model setting is dropout inside the base model.  A classifier's dropout is found as a layer."""
     return ("dropout" in key or key.endswith("_pdrop")) and "classifier" not in key

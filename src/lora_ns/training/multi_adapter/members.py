@@ -1,7 +1,7 @@
-"""A run as a member of a sweep: where it starts, what it takes when, and how it is saved.
+"""A run as a member of a group: its initial factors, learning rates, batches, and how it is saved.
 
-PEFT makes each member's start on the shared base, exactly as it does for the run alone; then its factors are taken off
-again, and the base is left as it was.
+PEFT initialises each member on the shared base model, exactly as for the run alone.  Then PEFT's layers are removed and
+the base model is unchanged.
 """
 
 from __future__ import annotations
@@ -30,32 +30,35 @@ from lora_ns.training.setup import Setup, run_batches, set_up_run
 
 @dataclass
 class Member:
-    """One run among others."""
+    """One run of a group."""
 
     number: int
     run: Run
     steps: int
     rates: list[float]
-    """Learning rate of each step."""
+    """The learning rate of each step."""
     largest_norm: float
     order: list[Rows]
     """The global batch of each step."""
     parts: dict[str, LowRank]
-    """Layer of the base -> this member's part of it."""
+    """Layer name in the base model -> the member's low-rank part."""
     heads: dict[str, torch.nn.Module]
-    """Layer of the base -> this member's own copy, trained whole."""
+    """Layer name in the base model -> the member's fully trained copy."""
     decays: list[tuple[torch.nn.Parameter, float]]
-    """Every trained parameter with its weight decay."""
+    """Each trained parameter with its weight decay."""
     saved_as: dict[str, torch.Tensor]
-    """Name in PEFT's file -> parameter."""
+    """Name in PEFT's adapter file -> parameter."""
     setup: Setup
     history: list[dict[str, Any]] = field(default_factory=list)
     failure: TrainingError | None = None
     report: Report = silent
-    """Is told of each step."""
+    """Called after each step."""
 
     def save(self, started: Path, folder: Path) -> None:
-        """The trained adapter into the folder.  started: its files as they were at the start."""
+        """Save the trained adapter in the folder.  started: folder of the initial adapter files.
+
+        Raises TrainingError for non-finite weights.
+        """
         for name, parameter in self.saved_as.items():
             if not torch.isfinite(parameter).all():
                 raise TrainingError(f"training ended with weights that are not finite ({name}); nothing was kept.")
@@ -67,13 +70,13 @@ class Member:
 
 
 def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, arguments: Any, started: Path) -> Member:
-    """The run as member `number`.  started: an empty folder for the adapter's files as they are at the start.
+    """Return the run as member `number`.  started: an empty folder for the initial adapter files.
 
-    base: shared by all; it is as it was when this returns.
+    base: the shared base model, unchanged after the call.
     """
     config = run.config
     steps = count_steps(config, len(rows))
-    shared = base if config.task_type == "causal_lm" else None  # a head is drawn while loading, from the member's own seed
+    shared = base if config.task_type == "causal_lm" else None  # loading initialises a head, with the member's seed
     takes_out = shared is not None and takes_out_of_base(config.peft.fields.get("init_lora_weights"))
     taken_from = _weights_of(base) if takes_out else {}
     setup = set_up_run(run, rows, collate, steps, base=shared)
@@ -102,7 +105,7 @@ def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, ar
 
 
 def _weights_of(base: Any) -> dict[str, torch.Tensor]:
-    """Copies of the weights that an initialisation takes something out of."""
+    """Return copies of the weights that the initialisation changes."""
     return {
         f"{name}.weight": module.weight.detach().clone()
         for name, module in base.named_modules()
@@ -149,14 +152,14 @@ def _decays(model: Any, decay: float) -> list[tuple[torch.nn.Parameter, float]]:
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not decay:
         return [(p, 0.0) for _, p in trained]
-    from transformers import Trainer  # which takes a third of a second to import
+    from transformers import Trainer  # its import takes a third of a second
 
     decaying = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
     return [(p, decay if name in decaying else 0.0) for name, p in trained]
 
 
 def _names(model: Any) -> dict[str, torch.Tensor]:
-    """Name in PEFT's file -> the very parameter."""
+    """Map names in PEFT's adapter file to parameters.  Raises CannotGroup if PEFT saves an untrained tensor."""
     from peft import get_peft_model_state_dict
 
     trained = {p.data_ptr(): p for p in model.parameters() if p.requires_grad}
@@ -168,7 +171,7 @@ def _names(model: Any) -> dict[str, torch.Tensor]:
 
 
 def _rates(arguments: Any, steps: int) -> list[float]:
-    """The learning rate of each step, as transformers' schedule has it."""
+    """Return the learning rate of each step from transformers' schedule."""
     from transformers import get_scheduler
 
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=arguments.learning_rate)
@@ -188,5 +191,5 @@ def _rates(arguments: Any, steps: int) -> list[float]:
 
 
 def layers_of(members: Sequence[Member]) -> list[str]:
-    """Every layer of the base that some member has a part of."""
+    """Return the base model's layers for which any member has a low-rank part."""
     return list(dict.fromkeys(name for member in members for name in member.parts))

@@ -1,7 +1,6 @@
-"""Several adapters in one process: those that can share a forward pass trained at once, the others one after another.
+"""Train several adapters in one process.  Runs of a group share forward passes, the others are trained one by one.
 
-Each run keeps its own artefact and digest, and fails or finishes by itself; that it was trained beside others is in its
-record's circumstances only.
+Each run has its own artefact and digest, and fails independently.  Joint training is recorded only in `circumstances`.
 """
 
 from __future__ import annotations
@@ -34,13 +33,13 @@ from lora_ns.training.train import described, facts_of, train
 Done = Callable[[Run, Path | LoraNsError], None]
 
 MEMBERS = "runs.json"
-"""In a group's scratch folder: the names of the runs that its checkpoints are of."""
+"""File in a group's scratch folder: the names of the runs in its checkpoints."""
 
 
 def train_all(groups: Sequence[Sequence[Run]], done: Done, *, quiet: bool = False) -> None:
-    """Makes the adapters that are missing, those of a group at once.
+    """Train the missing adapters, each group jointly.
 
-    done: told of every run, its adapter's folder or why there is none.  Raises Interrupted where the process was told to stop.
+    done: called for every run with its adapter folder or its error.  Raises Interrupted after a stop signal.
     """
     beside = sum(map(len, groups)) > 1 and Processes.here().count == 1
     with defer_signals() as interruption:
@@ -57,12 +56,12 @@ def _stop_where_told(interruption: Interruption) -> None:
 
 
 def _one(run: Run, quiet: bool, *, beside: bool) -> Path | LoraNsError:
-    """A run by itself.  beside: whether there are others, which its failure is not to stop, whatever it is."""
+    """Train one run alone.  beside: other runs follow, so an unexpected error is returned instead of raised."""
     return _outcome(lambda: train(run, quiet=quiet), run, beside=beside)
 
 
 def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path | LoraNsError:
-    """The run's adapter, or why there is none, which is noted."""
+    """Return the run's adapter, or the error, which is also recorded in the store."""
     try:
         with record_failure(run.store, run.name, "train"):
             return work()
@@ -77,13 +76,13 @@ def _outcome(work: Callable[[], Path], run: Run, *, beside: bool = True) -> Path
 
 
 def _told(error: Exception) -> LoraNsError:
-    """What nobody foresaw, for whoever mends it and for the table of what failed."""
+    """Print the traceback of an unexpected error.  Returns it as LoraNsError for the table of failures."""
     traceback.print_exception(error)
     return LoraNsError(f"{type(error).__name__}: {error}")
 
 
 def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
-    """Trains in one loop what the group lacks; returns the runs that are there or have to be trained by themselves."""
+    """Train the group's missing adapters jointly.  Returns the runs that are finished or must be trained alone."""
     scratch = _scratch_of(group)
     members = _members(group, scratch)
     if len(members) < 2:
@@ -97,13 +96,13 @@ def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
             for run in members:
                 held.enter_context(run_lock(run.scratch))
             if all(run.is_trained for run in members):
-                return list(group)  # made by another process meanwhile
+                return list(group)  # another process trained them before the locks were taken
             _train_at_once(members, scratch, interruption, done, quiet)
     except CannotGroup:
         shutil.rmtree(scratch, ignore_errors=True)
         return list(group)
     except Busy:
-        return list(group)  # each says by itself what is the matter with it
+        return list(group)  # trained alone, each run reports its own lock
     except Interrupted:
         raise
     except CheckpointError as error:
@@ -121,19 +120,19 @@ def _at_once(group: Sequence[Run], done: Done, quiet: bool) -> list[Run]:
 
 
 def _members(group: Sequence[Run], scratch: Path) -> list[Run]:
-    """The runs of the group's checkpoint, also where some have their adapter by now; else those that have none."""
+    """Return the runs in the group's checkpoint, finished or not.  Without a checkpoint, the runs without an adapter."""
     missing = [run for run in group if not run.is_trained]
     if any(scratch.glob("checkpoint-*")):
         with suppress(OSError, ValueError):
             names = json.loads((scratch / MEMBERS).read_text(encoding="utf-8"))
             if missing:
                 return [run for run in group if run.name in names]
-        shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or nobody knows whose it is
+        shutil.rmtree(scratch, ignore_errors=True)  # no longer needed, or its runs are unknown
     return missing
 
 
 def _made_or(failure: LoraNsError, run: Run) -> Path | LoraNsError:
-    """The run's adapter where it is there all the same."""
+    """Return the run's adapter if it exists, else the failure."""
 
     def work() -> Path:
         if run.is_trained:
@@ -161,7 +160,7 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
                 fits = True
             except OutOfMemory:
                 fits = False
-            if not fits:  # out of the except block, whose error holds on to the base that did not fit
+            if not fits:  # outside the except block: the exception keeps the base model in memory
                 per_device = smaller(size)
                 notes.append(f"memory ran out with {size} rows of each run at once; {per_device} were taken instead")
                 del sweep, members
@@ -175,8 +174,8 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
                 outcome = _kept(member, started, meter, how, sweep.rows)
                 is_kept &= not isinstance(outcome, LoraNsError) or isinstance(outcome, TrainingError)
                 done(member.run, outcome)
-            if not is_kept:  # what could not be written is written from here, next time
-                with suppress(Exception):  # all is told already
+            if not is_kept:  # an adapter could not be saved; the next start saves it from this checkpoint
+                with suppress(Exception):  # the failure is already reported
                     sweep.save()
         if is_kept:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -186,7 +185,7 @@ def _train_at_once(group: Sequence[Run], scratch: Path, interruption: Interrupti
 def _prepared(
     group: Sequence[Run], starts: Sequence[Path], scratch: Path, per_device: int | None, quiet: bool
 ) -> tuple[Any, Any, int]:
-    """(the sweep, its members, rows of each at once), before the first step."""
+    """Return (loop, members, rows of each member per forward pass) before the first step."""
     from lora_ns.models.base_model import best_device, load_base, make_deterministic
     from lora_ns.training.arguments import arguments_of
     from lora_ns.training.batch_size import split_batch
@@ -209,13 +208,13 @@ def _prepared(
 
 
 def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], rows: Any) -> Path | LoraNsError:
-    """The member's adapter put in its place; or why there is none."""
+    """Save the member's adapter.  Returns its folder or the error."""
     run: Run = member.run
     target = run.adapter
 
     def save() -> Path:
         if is_finished(target):
-            return target  # made before the others' training was broken off, or by another process meanwhile
+            return target  # saved before an interruption, or by another process
         if member.failure is not None:
             raise member.failure
         with atomic_artifact(target) as (folder, notes):
@@ -231,7 +230,7 @@ def _kept(member: Any, started: Path, meter: record.Meter, how: dict[str, Any], 
 
 
 def _share_of(meter: record.Meter, members: int) -> record.Meter:
-    """What one of so many members took: its share of the seconds, and the memory of all."""
+    """Return the meter of one member: an equal share of the seconds, and the memory of the whole group."""
     share = record.Meter()
     share.figures = {**meter.figures, "seconds": {k: round(v / members, 3) for k, v in meter.figures["seconds"].items()}}
     share.not_deterministic = meter.not_deterministic
@@ -239,14 +238,14 @@ def _share_of(meter: record.Meter, members: int) -> record.Meter:
 
 
 def _scratch_of(group: Sequence[Run]) -> Path:
-    """Where the checkpoints of a group lie, also of those of its runs that were trained later than the others."""
+    """Return the folder of the group's checkpoints.  Its name depends on all runs of the group, finished or not."""
     names = json.dumps([run.name for run in group])
     return group[0].store.scratch("sweep-" + hashlib.sha256(names.encode()).hexdigest()[:12])
 
 
 @contextmanager
 def _starts(scratch: Path, count: int) -> Iterator[list[Path]]:
-    """An empty folder for each member's files as they are at the start."""
+    """Yield an empty temporary folder for each member's initial adapter files."""
     with tempfile.TemporaryDirectory(prefix=f"starts-{os.getpid()}-", dir=scratch) as folder:
         places = [Path(folder) / str(number) for number in range(count)]
         for place in places:

@@ -1,6 +1,6 @@
-"""What a job asks its scheduler for: the predictions that `lora-ns plan` left, with a margin.
+"""Costs for scheduler requests: predictions saved by `lora-ns plan`, with a margin.
 
-Cheap, as it is asked for every run of an experiment: what is not known stays unknown, and torch is not imported.
+They are needed for every run of an experiment, so nothing is traced here and torch is not imported.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from lora_ns.workflow.planning.workload import workload_of
 from lora_ns.workflow.resources import Cost
 
 MEMORY_MARGIN = 1.5
-"""No prediction of benchmarks/memory_predictions.py falls further short (0.74 of what was taken)."""
+"""Covers the lowest prediction in benchmarks/memory_predictions.py (0.74 of the measured memory)."""
 TIME_MARGIN = 3.0
-"""A cluster's nodes are not the machine that was measured, and others work on them too."""
+"""Cluster nodes differ from the measured machine and are shared with other jobs."""
 GPU_HOST_BYTES = 6 * 2**30
-"""Of the host's memory, beside the weights on their way to the GPU: CUDA's libraries, and batches in pinned pages."""
+"""Host memory for CUDA libraries and pinned batches, besides the weights loaded onto the GPU."""
 MEGABYTE = 10**6
 
 
 class KnownCosts:
-    """Costs of an experiment's runs, each worked out once for all seeds."""
+    """Costs of an experiment's runs, computed once for all seeds."""
 
     def __init__(self, store: Store):
         self._store, self._predictor = store, Estimator(store, trace=False)
         self._known: dict[tuple[str, str], Cost | None] = {}
 
     def of_training(self, run: Run) -> Cost | None:
-        """Of one process of a training; None where nothing is known."""
+        """Return the cost of one training process; None if unknown."""
         return self._of(run, None)
 
     def of_evaluation(self, run: Run, evaluation: EvaluationRequest) -> Cost | None:
-        """Of the process that asks one run one benchmark; None where nothing is known."""
+        """Return the cost of evaluating one run on one benchmark; None if unknown."""
         return self._of(run, evaluation)
 
     def _of(self, run: Run, evaluation: EvaluationRequest | None) -> Cost | None:
@@ -76,14 +76,14 @@ class KnownCosts:
 
 
 def _device_of(run: Run) -> Device | None:
-    """What the run's time is predicted for; None where it is some GPU that nobody named."""
+    """Return the device whose speed is used; None if a GPU is needed and launch.gpu is not set."""
     if run.config.needs_gpu:
         return GPUS[run.config.launch.gpu] if run.config.launch.gpu else None
     return known_machine(run.store) or PROCESSOR
 
 
 def _cost(config: RunConfig, peak: int, weights: int, seconds: float | None) -> Cost | None:
-    """peak: bytes on a processor, of which the weights are a part; seconds: None where it is not known."""
+    """Compute a cost with margins.  peak: bytes on a CPU, weights included.  seconds: None if unknown."""
     if seconds is None:
         return None
     minutes = math.ceil(TIME_MARGIN * seconds / 60)

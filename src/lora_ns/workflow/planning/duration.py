@@ -1,6 +1,6 @@
-"""Seconds that training and evaluations take on a device, from what was traced.  Never imports torch.
+"""Predict the seconds of training and evaluation on a device from footprints.  Never imports torch.
 
-Without what every process begins with: loading libraries, model and rows.
+Start-up (loading libraries, model and rows) is not included.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from lora_ns.workflow.planning.footprint import AnswerFootprint, StepFootprint
 from lora_ns.workflow.planning.workload import Questions, Workload
 
 CHOICES = 4
-"""Answers to choose from where each is asked for its likelihood."""
+"""Assumed choices per row of a multiple-choice benchmark."""
 
 
 def of_training(step: StepFootprint, workload: Workload, config: RunConfig, device: Device) -> float | None:
-    """All steps on one device, at the rows' mean length; None where their number is not known."""
+    """Return the time of all steps on one device at the rows' mean length; None if the number of steps is unknown."""
     if workload.steps is None or workload.shape is None:
         return None
     fill = workload.mean_length / workload.shape.length
@@ -26,14 +26,14 @@ def of_training(step: StepFootprint, workload: Workload, config: RunConfig, devi
 
 
 def of_answering(answer: AnswerFootprint, questions: Questions, config: RunConfig, device: Device) -> float | None:
-    """All questions; at most, as generation is taken to run to its last token.  None where they cannot be counted."""
+    """Return an upper bound: every generation is assumed to use max_new_tokens.  None if the number of rows is unknown."""
     if questions.rows is None:
         return None
     rows = questions.rows * (CHOICES if questions.kind == "choice" else 1)
     portions = math.ceil(rows / questions.shape.rows)
     fill = questions.mean_length / questions.shape.length
     reading = device.seconds(answer.forward, dtype_of(config), fill)
-    # each further token reads all weights and half of the keys and values that there will be
+    # each new token reads all weights and, on average, half of the final KV cache
     tokens = (questions.shape.length + questions.new_tokens) / 2 * questions.shape.rows * questions.copies
     held = answer.weights + answer.cache_per_token * tokens
     one_token = questions.copies / questions.shape.length
@@ -42,7 +42,7 @@ def of_answering(answer: AnswerFootprint, questions: Questions, config: RunConfi
 
 
 def dtype_of(config: RunConfig) -> str:
-    """What matrix products are computed in."""
+    """Return the dtype of matrix products."""
     arguments = config.training.arguments
     if arguments.get("bf16"):
         return "bfloat16"

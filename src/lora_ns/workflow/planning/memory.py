@@ -1,8 +1,8 @@
-"""Bytes that a step or an answer takes on a device, from what was traced.  Never imports torch.
+"""Predict the memory of training and evaluation on a device from footprints.  Never imports torch.
 
-On a processor it is the resident memory of the process: what it holds before any work, the weights, and for what comes
-and goes more than is ever alive at once, because malloc keeps what is freed between two pieces in use.
-On a GPU it is what the caching allocator holds, and the driver's own.
+On a CPU it is the process's resident memory: libraries, weights, and temporary tensors. Temporary tensors take more than
+their live bytes, because malloc keeps freed memory between blocks in use.
+On a GPU it is the caching allocator's memory plus the CUDA context.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from lora_ns.workflow.planning.footprint import AnswerFootprint, StepFootprint
 from lora_ns.workflow.planning.workload import Questions
 
 HEAP_OVERHEAD = 1.5
-"""Resident bytes for each byte that is alive of what comes and goes: fitted to benchmarks/memory_predictions.py (there 1.2
-to 2.4, glibc 2.36), where the errors that it leaves stand."""
+"""Resident bytes per live byte of temporary tensors. Fitted to benchmarks/memory_predictions.py (1.2 to 2.4 there, glibc
+2.36), which lists the remaining errors."""
 HELD_ANYWAY = 0.8
-"""Resident bytes for each byte that would be alive without checkpointing: what checkpointing frees leaves holes in the heap
-that later pieces do not fit into.  Fitted to the same (there 0.6 to 1.2)."""
+"""Resident bytes per byte that would be live without gradient checkpointing. Freed activations leave holes in the heap that
+later blocks do not fit into.  Fitted to the same data (0.6 to 1.2 there)."""
 PROCESS_BYTES = int(0.6 * GIBIBYTE)
-"""Python with torch, transformers and PEFT loaded."""
+"""Resident memory of Python with torch, transformers and PEFT loaded."""
 BLOCK_OVERHEAD = 1.1
-"""Bytes that torch's caching allocator reserves for each that is alive: blocks are cut from segments of 2 and 20 MiB."""
+"""Bytes that torch's caching allocator reserves per live byte: it cuts blocks from segments of 2 and 20 MiB."""
 CONTEXT_BYTES = int(0.6 * GIBIBYTE)
-"""Of a GPU, for the CUDA context and the workspaces of cuBLAS."""
+"""GPU memory of the CUDA context and cuBLAS workspaces."""
 
 
 def of_training(step: StepFootprint, device: Device) -> int:
-    """The most that a training takes."""
+    """Return the peak memory of training, in bytes."""
     return _on(device, step.weights, step.peak, step.large, step.unchecked)
 
 
 def of_sweep(steps: Sequence[StepFootprint], device: Device) -> int:
-    """The most that trainings at once over one base take: the base once, of each all else.
+    """Return the peak memory of runs trained together: the base model once, everything else per run.
 
-    On a processor less, where their batches are too large to go through the base together.
+    On a CPU this is an upper bound: batches that are too large do not go through the base model together.
     """
     base = min(step.weights - step.adapter for step in steps)
     weights = base + sum(step.weights - base for step in steps)
@@ -45,20 +45,20 @@ def of_sweep(steps: Sequence[StepFootprint], device: Device) -> int:
 
 
 def of_answering(answer: AnswerFootprint, questions: Questions, device: Device) -> int:
-    """The most that an evaluation takes: reading the longest questions, or holding keys and values up to the last token."""
+    """Return the peak memory of an evaluation: the larger of the prefill and the full KV cache."""
     held = cache_bytes(answer, questions)
     reading = _on(device, answer.weights, answer.peak, answer.large)
     return max(reading, _on(device, answer.weights, answer.weights + held, 0))
 
 
 def cache_bytes(answer: AnswerFootprint, questions: Questions) -> int:
-    """Keys and values of a whole portion, at its longest."""
+    """Return the KV cache bytes of a whole batch at its longest."""
     tokens = questions.shape.length + questions.new_tokens
     return answer.cache_per_token * tokens * questions.shape.rows * questions.copies if questions.new_tokens else 0
 
 
 def _on(device: Device, weights: int, peak: int, large: int, unchecked: int = 0) -> int:
-    """large: bytes at the peak, beside the weights, that no heap holds.  unchecked: the peak without checkpointing."""
+    """large: bytes at the peak, besides the weights, outside the heap.  unchecked: peak without gradient checkpointing."""
     if device.is_gpu:
         return CONTEXT_BYTES + int(BLOCK_OVERHEAD * peak)
     held = large + HEAP_OVERHEAD * (peak - weights - large)

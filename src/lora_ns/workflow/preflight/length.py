@@ -1,4 +1,4 @@
-"""Whether answers fit into max_length, as the model's own tokenizer counts; and whether it can pad, end, and speak in turns."""
+"""Check with the model's tokenizer that responses fit into max_length, and that it has pad, EOS and chat template."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lora_ns.workflow.preflight.fitting import why_lost
 from lora_ns.workflow.preflight.rows import Sample
 
 ROWS_ENCODED = 500
-"""Of the training rows, spread evenly over those that were looked at."""
+"""Maximum training rows that are tokenised, spread evenly over the sample."""
 OFTEN_CUT = 0.1
-"""Share of rows cut at max_length from which on it is worth a word."""
+"""Share of truncated rows above which advice is given."""
 
 
 def of_tokenizer(config: RunConfig, store: Store, place: Path, sample: Sample | None) -> tuple[list[Finding], int]:
-    """(what was found, tokens of the longest row).  place: the model's folder; sample: the rows, where they are here."""
+    """Return (findings, tokens of the longest row).  place: the model's folder.  sample: rows, if they are on this disk."""
     quick = _plain_tokenizer(place)
     if quick is not None:
         found, longest = _looked_at(config, quick, sample)
@@ -36,14 +36,14 @@ def of_tokenizer(config: RunConfig, store: Store, place: Path, sample: Sample | 
 
 
 def _plain_tokenizer(place: Path) -> Any:
-    """The tokenizer as its file has it, without torch and the model's own class, which may know more; None without a file."""
+    """Load tokenizer.json without torch or the model's own tokenizer class; None if that fails."""
     if not (place / "tokenizer.json").is_file():
         return None
     from transformers import PreTrainedTokenizerFast
 
     try:
         return PreTrainedTokenizerFast.from_pretrained(place)
-    except Exception:  # whatever is wrong with it, loading it in earnest says so
+    except Exception:  # load_tokenizer reports the error
         return None
 
 
@@ -57,7 +57,7 @@ def _looked_at(config: RunConfig, tokenizer: Any, sample: Sample | None) -> tupl
     except ConfigError as error:
         return [Finding(str(error))], 0
     except (DataError, KeyError):
-        return [], 0  # rows that do not fit, or lack a column, were named already
+        return [], 0  # fitting.py already reports rows that do not fit or lack a column
     whole = sample is not None and sample.whole and len(sample.rows("train")) <= ROWS_ENCODED
     lengths = [len(one.columns["input_ids"]) for result in encoded if not isinstance(result, Dropped) for one in result]
     return list(_of_encoded(encoded, config, whole)), max(lengths, default=0)
@@ -75,7 +75,7 @@ def _encode(rows: list[Row], config: RunConfig, tokenizer: Any) -> Iterator[Any]
 
 
 def _of_encoded(encoded: list[Any], config: RunConfig, whole: bool) -> Iterator[Finding]:
-    """Rows without an answer inside max_length, and rows that are cut there."""
+    """Yield findings about rows without a response inside max_length, and about truncated rows."""
     data, count = config.dataset, len(encoded)
     lost = [result.reason for result in encoded if isinstance(result, Dropped)]
     if lost:
@@ -95,7 +95,7 @@ def _of_encoded(encoded: list[Any], config: RunConfig, whole: bool) -> Iterator[
 
 
 def _too_many(lost: int, count: int, allowed: float, whole: bool) -> bool:
-    """Whether tokenising would fail: known where all rows were looked at, else where it is hardly to be doubted."""
+    """Whether tokenising would fail: exact if all rows were read, else by the lower bound of a 99 % Wilson interval."""
     if whole:
         return lost > allowed * count
     from lora_ns.reporting.statistics import wilson_interval
