@@ -1,6 +1,6 @@
-"""One experiment file in, the paper's tables out:  snakemake --cores N [--config experiment=configs/experiments/X.yaml]
+"""Make the paper's tables from one experiment file:  snakemake --cores N [--config experiment=configs/experiments/X.yaml]
 
-What each rule reads and writes stands in workflow/rules; what an experiment needs is worked out by lora_ns.workflow.dag_inputs.
+workflow/rules states what each rule reads and writes. lora_ns.workflow.dag_inputs finds what an experiment needs.
 """
 
 from lora_ns.workflow.dag_inputs import local_cores, open_experiment
@@ -27,7 +27,7 @@ include: "workflow/rules/tables.smk"
 
 
 rule all:
-    """The experiment's scores and tables, and its merged models where it asks for them."""
+    """The experiment's scores and tables, and its merged models if `merge: true`."""
     default_target: True
     input:
         study.scores,

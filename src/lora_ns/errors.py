@@ -1,42 +1,42 @@
-"""The one family of errors that the command line turns into a paragraph.
+"""Exceptions whose message the command line prints, with their exit status.
 
 LoraNsError            exit 1: the work failed
-├── InputError         exit 2: what the user gave is wrong
+├── InputError         exit 2: wrong input from the user
 │   ├── ConfigError        a config or experiment file
 │   └── DataError          rows, columns, labels, templates
-├── DamagedError       an artefact is not what its record says
+├── DamagedError       an artefact differs from its record
 ├── TrainingError      a loss that is not finite, a method that changed nothing
-├── CheckpointError    what was trained so far cannot be kept, as on a full disk
-├── EvaluationError    scoring could not be done (never: the model answered wrongly)
+├── CheckpointError    a checkpoint cannot be saved, as on a full disk
+├── EvaluationError    scoring failed (never: the model answered wrongly)
 ├── SandboxError       generated code could not be isolated
-├── Busy               another process is at this very work
-└── Interrupted        exit 75: told to stop; what was done is kept, and called again the work goes on
+├── Busy               another process is doing the same work
+└── Interrupted        exit 75: stopped by a signal; finished work is saved, and the same command resumes
 """
 
 from __future__ import annotations
 
 
 class LoraNsError(Exception):
-    """The work failed; the message is the paragraph that the user reads."""
+    """The work failed. The message is printed for the user."""
 
     exit_status = 1
 
 
 class InputError(LoraNsError):
-    """What the user gave is wrong."""
+    """The user's input is wrong."""
 
     exit_status = 2
 
 
 class ConfigError(InputError):
-    """A config or experiment file is wrong; `problems` holds one line for each fault."""
+    """A config or experiment file is wrong; `problems` has one line per error."""
 
     def __init__(self, problems: list[str] | str):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
 
     def of(self, where: object) -> ConfigError:
-        """The same faults, each naming where it is, if it does not yet."""
+        """Return the same errors, each prefixed with `where` unless its text already contains it."""
         return ConfigError([fault if str(where) in fault else f"{where}: {fault}" for fault in self.problems])
 
 
@@ -45,7 +45,7 @@ class DataError(InputError):
 
 
 class DamagedError(LoraNsError):
-    """An artefact is not what its record says, so it is not used."""
+    """An artefact differs from its record, so it is not used."""
 
 
 class TrainingError(LoraNsError):
@@ -57,7 +57,7 @@ class CheckpointError(LoraNsError):
 
 
 class EvaluationError(LoraNsError):
-    """Scoring could not be done."""
+    """Scoring failed."""
 
 
 class SandboxError(LoraNsError):
@@ -65,10 +65,10 @@ class SandboxError(LoraNsError):
 
 
 class Busy(LoraNsError):
-    """Another process is at this very work."""
+    """Another process is doing the same work."""
 
 
 class Interrupted(LoraNsError):
-    """The process was told to stop; what was done is kept."""
+    """The process was stopped by a signal. Finished work is saved."""
 
     exit_status = 75

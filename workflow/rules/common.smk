@@ -1,4 +1,4 @@
-"""What all rules share: no name of an artefact is taken apart, each is a whole wildcard."""
+"""Settings of all rules. Each artefact name is one whole wildcard."""
 
 from lora_ns.workflow.dag_inputs import missing_inputs
 from lora_ns.workflow.slurm import cancel_leftovers
@@ -17,6 +17,6 @@ wildcard_constraints:
 
 
 onstart:
-    # the folder is locked by now: whatever it has in the queue belongs to a call that was killed
+    # Snakemake holds the folder's lock now, so jobs in the queue belong to a killed call
     for job in cancel_leftovers():
         logger.warning(f"Cancelled SLURM job {job}, which an earlier call left.")

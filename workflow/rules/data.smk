@@ -1,4 +1,4 @@
-"""Rows, tokens, base models.  What may need the network runs where Snakemake does.
+"""Rows, tokens, base models.  Rules that may need the network run on Snakemake's own machine.
 
 READS   the hub, local files or a generator      WRITES  data/raw, data/models, data/tokens, results/scratch/hub
 """
@@ -11,7 +11,7 @@ localrules:
 
 
 rule fetch:
-    """Rows of one data set."""
+    """Fetch the rows of one data set."""
     output:
         record="data/raw/{rows}/record.json",
     log:
@@ -28,7 +28,7 @@ rule fetch:
 
 
 rule fetch_model:
-    """The files of one model of the hub, in this machine's cache; what is written says so."""
+    """Download one hub model into this machine's cache; the output is a note that it is there."""
     output:
         note="results/scratch/hub/{model}.json",
     log:
@@ -43,7 +43,7 @@ rule fetch_model:
 
 
 rule pretrain:
-    """One of the project's own base models, shared by all runs."""
+    """Pretrain one builtin base model, shared by all runs."""
     output:
         record="data/models/{base}/record.json",
     log:
@@ -60,7 +60,7 @@ rule pretrain:
 
 
 rule tokenize:
-    """Tokens, once for all runs that share template, tokenizer and rows."""
+    """Tokenise rows, once for all runs with the same template, tokenizer and rows."""
     input:
         missing_inputs(study.for_tokens),
     output:

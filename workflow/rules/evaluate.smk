@@ -1,11 +1,11 @@
-"""Scores, of one run a process or of several.
+"""Scores, with one run or several in a process.
 
 READS   adapter, rows, results/evaluations/<benchmark>.yaml      WRITES  results/scores, results/predictions
 """
 
 
 rule evaluate:
-    """One trained model asked one benchmark.  Its predictions lie beside, and are not needed again."""
+    """Evaluate one run on one benchmark.  The predictions are also saved; no rule reads them."""
     input:
         missing_inputs(study.for_score),
     output:
@@ -27,7 +27,7 @@ rule evaluate:
 
 
 rule evaluate_together:
-    """Several trained models asked one benchmark, under one base model.  Each score is put in its place when it is there."""
+    """Evaluate several runs of one base model on one benchmark.  Each score is saved as soon as it is done."""
     input:
         missing_inputs(study.for_scores),
     output:

@@ -1,11 +1,11 @@
-"""Merged models, where the experiment says `merge: true`.
+"""Merged models, if the experiment sets `merge: true`.
 
 READS   adapter, base model      WRITES  results/merged
 """
 
 
 rule merge:
-    """One adapter folded into its base."""
+    """Merge one adapter into its base model."""
     input:
         missing_inputs(study.for_merged),
     output:

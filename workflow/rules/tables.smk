@@ -10,7 +10,7 @@ localrules:
 
 
 rule tables:
-    """Scores to tables and figures."""
+    """Make tables and figures from the scores."""
     input:
         missing_inputs(study.scores),
     output:
@@ -70,7 +70,7 @@ rule tables:
 
 
 rule report:
-    """Everything as one HTML file, with each run's answers where they are on this machine:  snakemake --cores 1 report"""
+    """Make one HTML report, with each run's predictions if they are on this machine:  snakemake --cores 1 report"""
     input:
         study.tables,
     log:

@@ -1,11 +1,11 @@
-"""Adapters, one a process or several.
+"""Adapters, one or several in a process.
 
 READS   results/runs/<run>.yaml, tokens, base model      WRITES  results/adapters/<run>
 """
 
 
 rule train:
-    """One adapter per run."""
+    """Train one adapter."""
     input:
         missing_inputs(study.for_adapter),
     output:
@@ -27,9 +27,9 @@ rule train:
 
 
 rule train_together:
-    """Several adapters in a process: at once where they can share a forward pass, else in turn.
+    """Train several adapters in one process: in one loop if they can share a forward pass, else one after another.
 
-    Each is put in its place as soon as it is done; what is declared here says only that all are.
+    Each adapter is saved as soon as it is done. The declared output only marks that all runs were tried.
     """
     input:
         missing_inputs(study.for_adapters),
@@ -61,7 +61,7 @@ localrules:
 
 
 rule all_are_trained:
-    """Asked for where adapters alone are: a job of several runs is done also where one of them failed."""
+    """Check that no adapter is missing, for target `adapters`: a job of several runs completes even if one run failed."""
     input:
         missing_inputs(study.adapters),
     output:

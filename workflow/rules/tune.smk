@@ -1,4 +1,4 @@
-"""The choice of settings, where the experiment searches for them.
+"""The choice of settings, if the experiment searches for them.
 
 READS   results/scores of the trials, on validation rows      WRITES  results/tuning/<experiment>
 """
@@ -9,7 +9,7 @@ localrules:
 
 
 checkpoint choose:
-    """The setting of each method and task.  Only then is it known which runs are compared."""
+    """Choose the settings of each method and task.  The compared runs are known only after that."""
     input:
         missing_inputs(study.for_choice),
     output:

@@ -35,17 +35,17 @@ TASK_TYPE_OF: dict[Kind, str] = {
     "classification": "classification",
     "regression": "regression",
 }
-"""What a model must have been made for to be asked."""
+"""Kind of benchmark -> task_type that the model must have."""
 
 
 @dataclass(frozen=True)
 class ExampleResult:
-    """What one example came to.
+    """The verdict on one example.
 
-    parsed: the answer read out of the completion (None where there was none).
-    scores: metric name -> value of this example (1.0 right, 0.0 wrong; a number for graded ones), for the metrics
-        that are means over examples.
-    detail: whatever helps a reader of the predictions file (outcome of a program, second parse, …); JSON values.
+    parsed: the answer extracted from the completion (None if there was none).
+    scores: metric name -> value for this example (1.0 right, 0.0 wrong; a number for graded metrics). Only metrics that
+        are means over examples.
+    detail: further JSON values for the predictions file (outcome of a program, second parse, …).
     """
 
     parsed: Any
@@ -55,77 +55,77 @@ class ExampleResult:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A set of questions and the way to judge the answers."""
+    """A benchmark: how prompts are made from rows and how completions are scored."""
 
     name: str
     kind: Kind
-    """generation asks for text and judges it; choice compares the log-likelihoods of given answers; perplexity measures
-    that of the right one; classification and regression compare labels."""
+    """generation scores generated text; choice compares the log-likelihoods of given answers; perplexity measures that of
+    the right answer; classification and regression compare labels."""
     main_metric: str
     metrics: tuple[str, ...]
-    """Names of all metrics, the main one among them."""
+    """Names of all metrics, including the main one."""
 
     select: Callable[[Sequence[Row]], list[Row]] | None = None
-    """All rows of the split -> those that the benchmark asks.  None: all."""
+    """All rows of the split -> the rows of the benchmark.  None: all."""
     prompt: Callable[[Row], str] | None = None
-    """Row -> the text before the model's answer.  None: the task's own templates are applied to the row."""
+    """Row -> prompt.  None: the task's own templates are applied to the row."""
     instruction: Callable[[Row], str] | None = None
-    """Row -> the same as a request, for models trained on instructions or conversations.  None: `prompt`."""
+    """Row -> prompt as an instruction, for models trained on instructions or conversations.  None: `prompt`."""
     asked: Callable[[Row], Sequence[str]] | None = None
-    """Row -> what it asks, without any wording of `prompt` and `instruction`, in each form that training rows may hold; by
-    which it is found among them.  None: the prompt, or the columns of the task's own template."""
+    """Row -> the bare question, in each form that training rows may contain, for the contamination check.  None: the
+    prompt, or the columns of the task's own template."""
     num_fewshot: int = 0
-    """Solved examples before the question where the config names no number; none before an `instruction`."""
+    """Default number of few-shot examples. An `instruction` gets none."""
     examples: Callable[[Sequence[Row]], list[Row]] | None = None
     """All rows of the data set -> its fixed few-shot examples.  None: drawn from the train split by seed."""
     example_answer: Callable[[Row], str] | None = None
-    """Row -> how an example is answered after `prompt`, with what separates it from the next.  None: the task's
+    """Row -> the completion of a few-shot example after `prompt`, with the separator to the next.  None: the task's
     response template and a blank line."""
 
     reference: Callable[[Row], Any] | None = None
-    """Row -> what the judge compares with (JSON value); for classification and regression the label is used instead."""
+    """Row -> reference for the judge (a JSON value). Classification and regression use the label instead."""
     judge: Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[ExampleResult]] | None = None
-    """(rows, completions, settings) -> one Verdict a row; completions[i] holds the n samples drawn for row i."""
+    """(rows, completions, settings) -> one ExampleResult per row; completions[i] holds the n samples drawn for row i."""
     aggregate: Callable[[Sequence[ExampleResult]], dict[str, float]] | None = None
-    """Verdicts -> metrics beyond the plain means of Verdict.scores.  None: the means alone."""
+    """ExampleResults -> metrics in addition to the means of ExampleResult.scores.  None: the means only."""
     metrics_of_labels: Callable[[Sequence[Any], Sequence[Any]], dict[str, float]] | None = None
     """(predictions, references) -> metrics; classification and regression only."""
     choices: Callable[[Row, Mapping[str, Any]], tuple[list[str], int]] | None = None
     """(row, settings) -> (the answers to choose from, number of the right one); choice only."""
     program: Callable[[Row, str, float], Program] | None = None
-    """(row, completion, timeout) -> what the sandbox runs; set where completions are programs."""
+    """(row, completion, timeout in seconds) -> program for the sandbox; set where completions are programs."""
     gold: Callable[[Row], str | None] | None = None
-    """Row -> a completion known to be right, by which the sandbox is tried first."""
+    """Row -> a completion known to be right, used to check the sandbox first."""
 
     settings: tuple[str, ...] = ()
     """Names that `evaluation.benchmarks[].settings` may hold."""
     check: Callable[[Mapping[str, Any], Mapping[str, Any]], None] | None = None
-    """(settings, decoding settings): raises ConfigError for a value that cannot be, before anything is computed."""
+    """(settings, decoding settings): raises ConfigError for an invalid value, before anything is computed."""
     generation: Mapping[str, Any] = field(default_factory=dict)
-    """Decoding settings that belong to the benchmark (stop strings, max_new_tokens), used where the config states none."""
+    """Default decoding settings of the benchmark (stop strings, max_new_tokens), overridden by the config."""
     instruction_stop: tuple[str, ...] = ()
-    """Stop strings in place of `generation`'s after an `instruction`."""
+    """Stop strings after an `instruction`, instead of those in `generation`."""
     protocol: int = 1
-    """Bumped by hand when a change of the code changes what a score means."""
+    """Version of the scoring. Raise it by hand when a change of the code changes the meaning of a score."""
 
 
 _MODULES = ("gsm8k", "math", "glue", "code", "generic", "likelihood")
 
 
 def benchmarks_by_module() -> dict[str, list[Benchmark]]:
-    """The full name of each module -> the benchmarks that it makes."""
+    """Return full module name -> its benchmarks."""
     names = [f"{__name__}.{module}" for module in _MODULES]
     return {name: importlib.import_module(name).BENCHMARKS for name in names}
 
 
 @cache
 def all_benchmarks() -> dict[str, Benchmark]:
-    """Every benchmark by name."""
+    """Return every benchmark by name."""
     return {entry.name: entry for entries in benchmarks_by_module().values() for entry in entries}
 
 
 def benchmark(name: str) -> Benchmark:
-    """The benchmark of that name.  Raises ConfigError that names the nearest."""
+    """Return the benchmark of that name.  Raises ConfigError with the nearest known name."""
     known = all_benchmarks()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
@@ -137,7 +137,7 @@ def benchmark(name: str) -> Benchmark:
 def check_request(
     spec: Benchmark, task_type: str, settings: Mapping[str, Any], generation: Mapping[str, Any], num_fewshot: int
 ) -> None:
-    """Raises ConfigError where the benchmark cannot be asked so."""
+    """Check an evaluation request.  Raises ConfigError for a wrong task type, setting or number of few-shot examples."""
     if TASK_TYPE_OF[spec.kind] != task_type:
         fitting = ", ".join(sorted(n for n, b in all_benchmarks().items() if TASK_TYPE_OF[b.kind] == task_type))
         raise ConfigError(

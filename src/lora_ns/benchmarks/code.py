@@ -1,11 +1,11 @@
-"""Programs judged by running them: MBPP, HumanEval, and functions described in words.
+"""Code generation scored by running the programs: MBPP, HumanEval, and functions described in words.
 
     row          {"instruction": "Write add(a, b) …", "entry_point": "add", "test_list": ["assert add(1, 2) == 3"]}
     completion   "```python\\ndef add(a, b):\\n    return a + b\\n```"
     verdict      parsed: the program; pass@1 1.0; outcomes ["pass"]
 
-A sample passes when every assertion holds, in a sandbox.  pass@k is the unbiased estimate from the n samples drawn for
-a problem; settings: `pass_at` (default [1]; pass@1, the main metric, is there in any case), `timeout_seconds` a program
+A sample passes when every assertion holds in the sandbox.  pass@k is the unbiased estimate from the n samples drawn for
+a problem.  Settings: `pass_at` (default [1]; pass@1, the main metric, is always reported), `timeout_seconds` per program
 (default 3.0), and the sandbox's own.
 
 Sources: Austin et al. 2021 (arXiv 2108.07732) for MBPP, whose task_ids 11–510 are the test set and 2, 3, 4 the
@@ -43,12 +43,12 @@ def mbpp_prompt(row: Row) -> str:
 
 
 def mbpp_asked(row: Row) -> list[str]:
-    """The task in words, as a training row asks it that knows nothing of the published prompt."""
+    """Return the task text without the published prompt, for the contamination search in the training rows."""
     return [_text(row, "text")]
 
 
 def humaneval_asked(row: Row) -> list[str]:
-    """What the function is to do: its docstring, whole and up to its first example."""
+    """Return the function's docstring, whole and up to its first example, for the contamination search."""
     try:
         functions = [node for node in ast.parse(_text(row, "prompt")).body if isinstance(node, ast.FunctionDef)]
     except SyntaxError:
@@ -58,17 +58,17 @@ def humaneval_asked(row: Row) -> list[str]:
 
 
 def mbpp_answer(row: Row) -> str:
-    """An example's answer after its prompt, closed by `[DONE]`."""
+    """The completion of a few-shot example, with `[DONE]` at its end."""
     return f"{_text(row, 'code')}\n[DONE]"
 
 
 def mbpp_instruction(row: Row) -> str:
-    """The same task as a request: without the marks that only examples explain."""
+    """Return the prompt as an instruction, without the `[BEGIN]` marker that only few-shot examples explain."""
     return mbpp_prompt(row).removesuffix("\n[BEGIN]\n") + "\n\nAnswer with one fenced block of Python code."
 
 
 def mbpp_test_rows(rows: Sequence[Row]) -> list[Row]:
-    """The test set among all problems.  Raises DataError where there is none of it."""
+    """Return the rows of the test set.  Raises DataError if there are none."""
     chosen = [row for row in rows if row.get("task_id") in TEST_TASK_IDS]
     if not chosen:
         raise DataError(f"no row is of MBPP's test set: task_id {TEST_TASK_IDS[0]} to {TEST_TASK_IDS[-1]}.")
@@ -76,7 +76,7 @@ def mbpp_test_rows(rows: Sequence[Row]) -> list[Row]:
 
 
 def mbpp_examples(rows: Sequence[Row]) -> list[Row]:
-    """The three few-shot problems of the paper.  Raises DataError where the rows do not hold them."""
+    """Return the three few-shot problems of the paper.  Raises DataError if one is missing from the rows."""
     by_id = {row.get("task_id"): row for row in rows}
     missing = [task_id for task_id in FEW_SHOT_TASK_IDS if task_id not in by_id]
     if missing:
@@ -88,7 +88,7 @@ def mbpp_examples(rows: Sequence[Row]) -> list[Row]:
 
 
 def mbpp_program(row: Row, completion: str, timeout_seconds: float) -> Program:
-    """MBPP: the answer's code, the row's set-up code after it, its assertions."""
+    """The MBPP program: the completion's code, the row's set-up code after it, and the row's assertions."""
     from lora_ns.benchmarks.sandbox import Program
 
     asserts = _asserts(row)
@@ -98,7 +98,7 @@ def mbpp_program(row: Row, completion: str, timeout_seconds: float) -> Program:
 
 
 def function_task_program(row: Row, completion: str, timeout_seconds: float) -> Program:
-    """A function described in words: the answer's code and the row's assertions."""
+    """The program of a function task: the completion's code and the row's assertions."""
     from lora_ns.benchmarks.sandbox import Program
 
     code = extract_code(completion, _text(row, "entry_point"))
@@ -106,7 +106,7 @@ def function_task_program(row: Row, completion: str, timeout_seconds: float) -> 
 
 
 def humaneval_program(row: Row, completion: str, timeout_seconds: float) -> Program:
-    """HumanEval: prompt and completion; its `check` as assertions where it is a list of them, else as a harness."""
+    """The HumanEval program: prompt and completion, and `check` as assertions if it holds nothing else, else as a harness."""
     from lora_ns.benchmarks.sandbox import Program
 
     entry_point, test = _text(row, "entry_point"), _text(row, "test")
@@ -118,10 +118,9 @@ def humaneval_program(row: Row, completion: str, timeout_seconds: float) -> Prog
 
 
 def check_as_asserts(test: str, entry_point: str) -> tuple[str, ...] | None:
-    """The assertions of `def check(candidate)`, about the entry point; None where the test does more than assert.
+    """The assertions of `def check(candidate)` about the entry point; None if the test contains other statements.
 
-    Assertions that hold whatever the program does (`assert True`) are left out, and so are messages.  Raises DataError
-    for a test that is no Python.
+    Constant assertions (`assert True`) and assertion messages are left out.  Raises DataError for a test that is not Python.
     """
     try:
         others = [node for node in ast.parse(test).body if not _is_metadata(node)]
@@ -149,9 +148,9 @@ def _is_metadata(node: ast.stmt) -> bool:
 
 
 def entry_point_of(tests: Sequence[str]) -> str | None:
-    """The function that the assertions are about: the first that they call and Python does not bring along.
+    """The function under test: the first one the assertions call that is not a Python built-in.
 
-    Where they call built-in names only, one of those (MBPP/126 asks for a function named `sum`).
+    If they call built-in names only, it is the first of those (MBPP/126 needs a function named `sum`).
     """
     called = [name for test in tests for name in _called_names(test)]
     return next((name for name in called if not hasattr(builtins, name)), called[0] if called else None)
@@ -166,7 +165,7 @@ def _called_names(test: str) -> list[str]:
 
 
 def humaneval_instruction(row: Row) -> str:
-    """The problem as a request."""
+    """Return the problem as an instruction."""
     asked = "Complete this Python function. Answer with the whole function in one fenced block."
     return f"{asked}\n\n```python\n{_text(row, 'prompt')}```"
 
@@ -176,7 +175,7 @@ ProgramOf = Callable[[Row, str, float], "Program"]
 
 
 def judge_of(program_of: ProgramOf) -> Callable[..., list[ExampleResult]]:
-    """A judge that runs what `program_of` makes of each completion.  It raises SandboxError, never scores it."""
+    """Return a judge that runs `program_of` of each completion.  A sandbox failure raises SandboxError and never scores 0."""
 
     def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[ExampleResult]:
         from lora_ns.benchmarks.sandbox import run_checks
@@ -202,7 +201,7 @@ def _check(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
 
 
 def _checked_ks(ks: Any, completions: Sequence[Sequence[str]]) -> tuple[int, ...]:
-    """The ks of pass@k.  Raises ConfigError, before anything runs, for one that the samples cannot answer."""
+    """Return the ks of pass@k, 1 first.  Raises ConfigError, before anything runs, for a k above the number of samples."""
     fewest = min(map(len, completions), default=0)
     ks = ks if isinstance(ks, (list, tuple)) else [ks]
     if not ks or any(isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= fewest for k in ks):

@@ -1,4 +1,4 @@
-"""Benchmarks for data of one's own that need no code: every scorer by its name (exact match, a pattern, a number …).
+"""Benchmarks for your own data that need no code, one for each scorer (exact match, a pattern, a number …).
 
     evaluation:
       benchmarks:
@@ -9,9 +9,8 @@
     completion   "It is in the north.  Answer: Paris"
     verdict      parsed "Paris", regex 1.0
 
-settings: `reference_column`, the column that holds the right answer (default: the first of `answer`, `reference`,
-`target`, `output`, `label` that the row has); for `regex` also `pattern`, `which` (first or last match) and
-`ignore_case`.
+Settings: `reference_column`, the column with the right answer (default: the first of `answer`, `reference`, `target`,
+`output`, `label` in the row); for `regex` also `pattern`, `which` (first or last match) and `ignore_case`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +21,14 @@ from lora_ns.benchmarks.scorers import SCORERS, Scorer, as_reference, scorer
 from lora_ns.errors import DataError
 
 Judge = Callable[[Sequence[Row], Sequence[Sequence[str]], Mapping[str, Any]], list[ExampleResult]]
-"""(rows, completions, settings) -> one Verdict a row; completions[i] holds the samples of row i."""
+"""(rows, completions, settings) -> one ExampleResult per row; completions[i] holds the samples of row i."""
 
 _OPTIONS = {"regex": ("pattern", "which", "ignore_case")}
 REFERENCE_COLUMNS = ("answer", "reference", "target", "output", "label")
 
 
 def reference(row: Row, column: str | None = None) -> str:
-    """The right answer of a row, as text: a number's digits, 18.0 as 18.  Raises DataError where there is none."""
+    """Return the right answer of a row as text; a number by its digits, 18.0 as 18.  Raises DataError if there is none."""
     wanted = [column] if column else [name for name in REFERENCE_COLUMNS if name in row]
     if not wanted or wanted[0] not in row:
         expected = f"a column {column!r}" if column else f"one of the columns {', '.join(REFERENCE_COLUMNS)}"
@@ -44,9 +43,9 @@ def reference(row: Row, column: str | None = None) -> str:
 
 
 def judge_by(names: Sequence[str], reference_of: Callable[[Row], str]) -> Judge:
-    """A judge that applies scorers by name, the main one first, to every sample of a row.
+    """Return a judge that applies the named scorers, the main one first, to every sample of a row.
 
-    A row's score is the mean over its samples; its `parsed` is what the main scorer read from the first of them.
+    A row's score is the mean over its samples.  Its `parsed` is the main scorer's parse of the first sample.
     """
 
     def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[ExampleResult]:
@@ -58,7 +57,7 @@ def judge_by(names: Sequence[str], reference_of: Callable[[Row], str]) -> Judge:
 
 
 def _judge_by_settings(name: str) -> Judge:
-    """The judge of one scorer whose options and reference column come from the settings."""
+    """Return a judge with one scorer. Its options and reference column come from the settings."""
 
     def judge(rows: Sequence[Row], completions: Sequence[Sequence[str]], settings: Mapping[str, Any]) -> list[ExampleResult]:
         options = {option: settings[option] for option in _OPTIONS.get(name, ()) if option in settings}
@@ -81,7 +80,7 @@ def _verdict(scorers: Mapping[str, Scorer], samples: Sequence[str], answer: str)
 
 
 def _check_of(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]:
-    """Tries the scorer with its options."""
+    """Return a check that creates the scorer with its options, which raises ConfigError for wrong ones."""
 
     def check(settings: Mapping[str, Any], generation: Mapping[str, Any]) -> None:
         scorer(name, **{option: settings[option] for option in _OPTIONS.get(name, ()) if option in settings})

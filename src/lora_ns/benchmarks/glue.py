@@ -1,12 +1,11 @@
-"""GLUE: nine tasks of sentence understanding, and what each is scored by.
+"""GLUE: nine sentence-understanding tasks and their metrics.
 
     row          {"sentence1": "…", "sentence2": "…", "label": 1}
     prediction   1
     metrics      glue_mrpc: accuracy and F1
 
-One table makes them all.  STS-B is a regression, the rest is classification.  MNLI's matched and mismatched sets are
-benchmarks of their own; `glue_mnli` is the matched one under the task's name.  Beside them stand `classification` and
-`regression`, for data of one's own.
+STS-B is a regression, the others are classification.  MNLI's matched and mismatched sets are separate benchmarks;
+`glue_mnli` is the matched one.  `classification` and `regression` are for your own data.
 """
 
 from collections.abc import Callable, Sequence

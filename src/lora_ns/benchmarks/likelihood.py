@@ -1,18 +1,18 @@
-"""Benchmarks that read a model's probabilities rather than its text: multiple choice, and perplexity.
+"""Log-likelihood benchmarks: multiple choice and perplexity.
 
     row          {"question": "The capital of France?", "choices": ["Rome", "Paris"], "answer": 1}
     prompt       "Question: The capital of France?\\nAnswer:"            by the task's prompt template
     answers      " Rome", " Paris"                                      each after the prompt, by its log-likelihood
-    verdict      accuracy 1.0 where " Paris" is likeliest, accuracy_norm where it is so a byte
+    verdict      accuracy 1.0 if " Paris" is the most likely, accuracy_norm 1.0 if it is so per byte
 
-settings of multiple_choice: `choices_column` (default `choices`; a list, or ARC's {text, label}) or `choices`, the same
-answers for all rows; `reference_column` (default: the first of `answer`, `label`, `answerKey`, `gold` that the row has),
-which holds the right answer's label where the row has labels, else its number from 0, its text or its letter;
-`choice_template` (default ` {choice}`).
+Settings of multiple_choice: `choices_column` (default `choices`; a list, or ARC's {text, label}) or `choices`, the same
+answers for all rows; `reference_column` (default: the first of `answer`, `label`, `answerKey`, `gold` in the row), with
+the right answer's label if the row has labels, else its number from 0, its text or its letter; `choice_template`
+(default ` {choice}`).
 
-perplexity measures what training minimises: the supervised tokens of the task's own rows.  `loss` is nats a token over
-all of them, `perplexity` its exponential, `bits_per_byte` independent of the tokenizer.  Blank rows of a text, as between
-WikiText's paragraphs, are left out and counted in the score's warnings.
+perplexity measures the loss on the supervised tokens of the task's own rows, as in training.  `loss` is nats per token
+over all of them, `perplexity` its exponential. `bits_per_byte` does not depend on the tokenizer.  Blank rows of a text,
+as between WikiText's paragraphs, are left out and counted in the score's warnings.
 
 Source of accuracy_norm: EleutherAI/lm-evaluation-harness, `acc_norm`.
 """
@@ -29,7 +29,7 @@ REFERENCE_COLUMNS = ("answer", "label", "answerKey", "gold")
 
 
 def choices_of(row: Row, settings: Mapping[str, Any]) -> tuple[list[str], int]:
-    """The answers to choose from, as they continue the prompt, and the number of the right one.  Raises DataError."""
+    """Return the choices, each as a completion of the prompt, and the index of the right one.  Raises DataError."""
     given = settings.get("choices") or _column(row, str(settings.get("choices_column", "choices")))
     labels: Sequence[str] | None = None
     if isinstance(given, Mapping):
@@ -48,7 +48,7 @@ def _reference(row: Row, settings: Mapping[str, Any]) -> Any:
 
 
 def _right(value: Any, texts: Sequence[str], labels: Sequence[str] | None) -> int:
-    """labels: the row's own, by which its reference goes first: of ARC's choices, the one labelled 3 may not be the text 3."""
+    """Return the index of the right choice.  labels are tried first: ARC's label 3 need not be the choice with text 3."""
     text = str(value).strip()
     if isinstance(value, float) and value.is_integer() and text not in (*texts, *(labels or ())):
         text = str(int(value))  # 1, from a column with gaps

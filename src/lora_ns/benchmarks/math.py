@@ -1,12 +1,12 @@
-r"""MATH: competition problems whose answers are LaTeX; `math` is the set of 5,000, `math500` the usual 500 of them.
+r"""MATH: competition problems with LaTeX answers; `math` has all 5,000 test problems, `math500` the usual 500 of them.
 
     row          {"problem": "Convert the point $(0,3)$ …", "solution": "… $\boxed{\left( 3, \frac{\pi}{2} \right)}.$"}
     completion   "… so the answer is $\boxed{(3, \pi/2)}$."
     verdict      math_verify 1.0, hendrycks_math 0.0: equal as mathematics, not as text
 
-The main scorer is `math_verify`, which accepts equal values in any form; `hendrycks_math` is the one of the paper and
-of most published tables, `metamath_math` that of models trained on MetaMathQA.  The reference is the row's `answer`
-where it has one (MATH-500), else the last `\boxed{…}` of its `solution`.
+The main scorer is `math_verify`, which accepts equal values in any form.  `hendrycks_math` is the scorer of the paper and
+of most published tables, `metamath_math` that of models trained on MetaMathQA.  The reference is the row's `answer` if it
+has one (MATH-500), else the last `\boxed{…}` of its `solution`.
 
 With the templates `Problem:\n{problem}\n\nSolution:` and ` {solution}`, num_fewshot examples give Minerva's prompt
 (Lewkowycz et al. 2022, arXiv 2206.14858; 4 in its evaluation).
@@ -24,7 +24,7 @@ METRICS = (MAIN, "hendrycks_math", "metamath_math")
 
 
 def reference(row: Row) -> str:
-    """The bare answer, in LaTeX.  Raises DataError where the row has neither `answer` nor a boxed one."""
+    """Return the bare answer in LaTeX.  Raises DataError if the row has neither `answer` nor a boxed answer."""
     if isinstance(row.get("answer"), str):
         return row["answer"]
     boxed = boxed_answer(str(row.get("solution", "")))

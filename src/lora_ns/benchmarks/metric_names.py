@@ -7,7 +7,7 @@ _SIGNED = ("matthews", "pearson", "spearman", "corr")
 
 
 def lower_is_better(metric: str) -> bool:
-    """Losses, perplexities and errors: less is better."""
+    """Whether lower values are better: losses, perplexities, errors and bits per byte."""
     return any(part in metric.lower() for part in _LOWER_IS_BETTER)
 
 
@@ -17,17 +17,17 @@ def print_factor(metric: str) -> float:
 
 
 def decimals(metric: str) -> int:
-    """Places after the point."""
+    """Return the number of decimal places."""
     return 3 if lower_is_better(metric) else 1
 
 
 def bounds(metric: str) -> tuple[float, float]:
-    """The values that the metric can take: an interval ends there."""
+    """Return the (lowest, highest) possible value of the metric, for clipping confidence intervals."""
     if lower_is_better(metric):
         return 0.0, math.inf
     return (-1.0, 1.0) if any(part in metric.lower() for part in _SIGNED) else (0.0, 1.0)
 
 
 def heading(metric: str) -> str:
-    """The metric's name with its unit and, where less is better, an arrow's worth of words."""
+    """Return the metric's name with its unit, or with "lower is better"."""
     return f"{metric} (lower is better)" if lower_is_better(metric) else f"{metric} (%)"

@@ -1,4 +1,4 @@
-"""Configs: typed schema, loading, overrides, resolving.  Never imports torch."""
+"""Configs: typed schema, loading, overrides, checks.  Never imports torch."""
 
 from lora_ns.config.base import Section
 from lora_ns.config.constraints import format_problems, settled, template_columns

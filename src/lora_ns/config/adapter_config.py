@@ -1,4 +1,4 @@
-"""PEFT's own adapter_config.json, as published or as saved beside an adapter, as the fields of a `peft` section."""
+"""Reads PEFT's adapter_config.json, published or saved with an adapter, as the fields of a `peft` section."""
 
 import json
 from pathlib import Path
@@ -8,16 +8,16 @@ from lora_ns.config.schema import NOT_SETTINGS, known_methods, method_fields
 from lora_ns.errors import ConfigError
 
 FACTS_OF_THE_BASE = ("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules")
-"""What prompt methods note of the model they were made for; PEFT reads it off the model where it is not stated."""
+"""Properties of the base model that prompt methods save. PEFT reads them from the model if they are missing."""
 
 LORA_DEFAULTS: dict[str, Any] = {"r": 8, "lora_alpha": 8, "target_modules": None}
-"""What PEFT takes where a file does not say; stated, so that no other default comes in."""
+"""PEFT's defaults. They are filled in explicitly, so that lora-ns's own defaults do not apply."""
 
 
 def read_adapter_config(path: Path) -> dict[str, Any]:
-    """`method` and its fields.  Left out: what says nothing (null; a key that this PEFT does not know, and is empty).
+    """Return `method` and its fields, without null values and without empty values of keys unknown to this PEFT.
 
-    Raises ConfigError where the file is none of PEFT's.
+    Raises ConfigError if the file is not an adapter_config.json.
     """
     try:
         content = dict(json.loads(path.read_text(encoding="utf-8-sig")))

@@ -1,4 +1,4 @@
-"""The data sets and base models that the project makes itself: their names, versions and settings."""
+"""Names, versions and settings of the `builtin:` data sets and base models, which the project generates itself."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from lora_ns.config.yaml_io import nearest
 from lora_ns.errors import ConfigError
 
 DATASET_VERSIONS = {"word_problems": 1, "paraphrase": 1, "python_functions": 2}
-"""Generator in data/sources -> its version: bumped by hand when its rows change; enters the digests."""
+"""Generator in data/sources -> version. Raise it by hand when the rows change. It is part of the digests."""
 
 DATASET_DEFAULTS: dict[str, int] = {"num_train": 1000, "num_validation": 100, "num_test": 200, "seed": 0}
-"""Options of every generator."""
+"""Default options of every generator."""
 
 BASE_MODELS: dict[str, dict[str, Any]] = {
     "tiny-llama": {
@@ -65,11 +65,11 @@ BASE_MODELS: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""Everything that determines a base model's content; `version` is bumped by hand when texts or code change."""
+"""Everything that determines a base model's weights. Raise `version` by hand when texts or code change."""
 
 
 def base_model_spec(name: str) -> dict[str, Any]:
-    """The spec of `builtin:<name>`.  Raises ConfigError that names the nearest."""
+    """Return the spec of `builtin:<name>`.  Raises ConfigError with the nearest known name."""
     short = name.removeprefix("builtin:")
     if short not in BASE_MODELS:
         known = ", ".join(f"builtin:{known}" for known in BASE_MODELS)

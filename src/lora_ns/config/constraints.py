@@ -1,4 +1,4 @@
-"""Settings that cannot go together, each with the reason."""
+"""Incompatible settings of a config, each with the reason."""
 
 import string
 from functools import cache
@@ -9,12 +9,12 @@ from lora_ns.config.method_constraints import impossible_runs
 from lora_ns.config.schema import RunConfig
 
 CHAT_TEMPLATES = ("tokenizer", "tulu")
-"""Values of dataset.chat_template beside a template itself."""
+"""Values of dataset.chat_template other than a template's text."""
 
 
 @cache
 def template_columns(template: str) -> tuple[str, ...]:
-    """The columns that a template names, in order.  Raises ValueError for a template that cannot be read."""
+    """Return the columns that a template names, in order.  Raises ValueError for an invalid template."""
     parts = [part for part in string.Formatter().parse(template) if part[1] is not None]
     names = [str(name) for _, name, _, _ in parts]
     for _, name, form, conversion in parts:
@@ -26,7 +26,7 @@ def template_columns(template: str) -> tuple[str, ...]:
 
 
 def impossible(config: RunConfig) -> list[str]:
-    """Every pair of settings of a config that cannot be, as `key path: reason`."""
+    """Return every incompatible pair of settings in a config, as `key path: reason`."""
     data = config.dataset
     problems = _source_problems(data)
     if config.task_type == "causal_lm":
@@ -39,7 +39,7 @@ def impossible(config: RunConfig) -> list[str]:
 
 
 def _launch_problems(config: RunConfig) -> list[str]:
-    """What cannot be started, or not with this run."""
+    """Return the invalid launch settings, alone or together with the run's."""
     launch = config.launch
     problems = launch_problems(launch, config.topology, config.training.global_batch_size)
     if launch.config is None:
@@ -61,7 +61,7 @@ def _source_problems(data: DatasetConfig) -> list[str]:
 
 
 def _label_problems(config: RunConfig) -> list[str]:
-    """Classification and regression read columns and a label."""
+    """Return the problems of `dataset` for classification and regression, which read columns and a label."""
     data, problems = config.dataset, []
     if not data.text_columns:
         problems.append(f"dataset.text_columns: is missing; {config.task_type} reads one or two columns.")
@@ -78,7 +78,7 @@ def _label_problems(config: RunConfig) -> list[str]:
 
 
 def format_problems(data: DatasetConfig, *, answered: bool = True) -> list[str]:
-    """What does not fit in how a causal task's rows are read.  answered: whether the rows' answers are needed."""
+    """Return the problems of a causal_lm task's row format.  answered: whether completions are needed."""
     problems = []
     if data.format == "plain":
         problems += _template_problems(data, answered)
@@ -124,8 +124,9 @@ def _template_problems(data: DatasetConfig, answered: bool) -> list[str]:
 
 
 def with_held_out(config: RunConfig) -> RunConfig:
-    """The config with the benchmarks named whose rows decide what is trained on: an adapter stands on them, not on what
-    else it is asked."""
+    """Return the config with dataset.held_out filled from the benchmarks whose rows must not be trained on.
+
+    The adapter's digest then depends on these benchmarks only, not on further evaluation requests."""
     data, found = config.dataset, config.dataset.held_out
     if data.overlap == "report":
         found = None
@@ -139,7 +140,7 @@ def with_held_out(config: RunConfig) -> RunConfig:
 
 
 def settled(data: DatasetConfig) -> DatasetConfig:
-    """The section with what follows from it stated, and what cannot matter cleared, so that equal settings are equal."""
+    """Return the section in normal form: implied values filled in, values without effect cleared."""
     changes: dict[str, object] = {}
     if not data.is_hub:
         changes |= {"subset": None, "revision": None, "streaming": False}

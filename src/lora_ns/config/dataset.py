@@ -1,4 +1,4 @@
-"""The `dataset` section: where rows come from, and how a row becomes text."""
+"""The `dataset` section: source of the rows, splits, templates and columns."""
 
 import json
 from datetime import date
@@ -19,7 +19,7 @@ FORMAT_COLUMNS: dict[str, tuple[str, ...]] = {
     "sharegpt": ("conversations",),
     "messages": ("messages",),
 }
-"""The columns that make a format; an alpaca row may have `input` too."""
+"""Required columns of each format. An alpaca row may also have `input`."""
 
 FileKind = Literal["jsonl", "json", "csv", "tsv", "parquet", "lines"]
 FILE_KINDS: dict[str, FileKind] = {
@@ -31,11 +31,11 @@ FILE_KINDS: dict[str, FileKind] = {
     ".parquet": "parquet",
     ".txt": "lines",
 }
-"""File ending (before a `.gz`) -> how the file is read."""
+"""File ending (before a `.gz`) -> file kind."""
 
 
 def file_kind(path: Path) -> FileKind | None:
-    """How a data file is read, by its ending; None for an ending that is not known."""
+    """Return the kind of a data file from its ending; None for an unknown ending."""
     name = path.name.removesuffix(".gz")
     return FILE_KINDS.get(Path(name).suffix.lower())
 
@@ -58,7 +58,7 @@ Names = Annotated[list[str], AfterValidator(_each_once)]
 
 
 def _checked_options(given: Any) -> Any:
-    """The options with the date as text, which YAML reads as a date."""
+    """Return the options with `date` as ISO text, since YAML reads it as a date.  Raises ValueError for invalid options."""
     if not isinstance(given, dict):
         return given
     told = {**given}
@@ -78,7 +78,7 @@ TemplateOptions = Annotated[dict[str, Any], BeforeValidator(_checked_options)]
 
 
 def _stated_dataset(given: dict[str, Any]) -> dict[str, Any]:
-    """Some of DatasetConfig's fields, each checked; which of them are stated is kept."""
+    """Return the stated subset of DatasetConfig's fields, after checking it.  Raises ValueError."""
     return some_of(DatasetConfig, given, "key", name="any")
 
 
@@ -167,7 +167,7 @@ class DatasetConfig(Section):
 
     @property
     def is_builtin(self) -> bool:
-        """Whether the project makes the rows itself."""
+        """Whether the project generates the rows itself."""
         return isinstance(self.name, str) and self.name.startswith("builtin:")
 
     @property
@@ -181,7 +181,7 @@ class DatasetConfig(Section):
 
     @property
     def is_chat(self) -> bool:
-        """Whether the model is spoken to in turns, through a chat template."""
+        """Whether prompts go through a chat template."""
         return self.chat_template is not None
 
 
@@ -190,4 +190,4 @@ ROLES = {
     **dict.fromkeys(("user", "human"), "user"),
     **dict.fromkeys(("assistant", "gpt", "bot", "chatgpt", "model"), "assistant"),
 }
-"""Names of the parts in a conversation, as data sets have them -> as chat templates have them."""
+"""Role name in data sets -> role name in chat templates."""

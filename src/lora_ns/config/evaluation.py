@@ -1,4 +1,4 @@
-"""The `evaluation` section: what is asked of the model once it is trained, and how it decodes."""
+"""The `evaluation` section: benchmarks and decoding settings for the trained model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class GenerationConfig(Section):
 
 
 def _stated(given: dict[str, Any]) -> dict[str, Any]:
-    """Some of GenerationConfig's fields, each checked; which of them are stated is kept."""
+    """Return the stated subset of GenerationConfig's fields, after checking it.  Raises ValueError."""
     return some_of(GenerationConfig, given, "decoding setting")
 
 

@@ -1,4 +1,4 @@
-"""What an experiment file may say: typed and checked, but nothing that it names is read yet."""
+"""Schema of an experiment file.  Checking it does not read the files it names."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +14,11 @@ from lora_ns.config.messages import lines_of
 from lora_ns.errors import ConfigError
 
 SEARCHABLE = ("training.", "peft.")
-"""What may be searched over: how to train and the method itself; never the data, never what is asked."""
+"""Prefixes of the settings that `tune` may search: training and method, never data or evaluation."""
 
 
 def _dotted(grid: Any, prefix: str = "") -> Any:
-    """Sections written one inside the other, as in a config, with dotted keys instead."""
+    """Return nested sections as one mapping with dotted keys."""
     if not isinstance(grid, Mapping):
         return grid
     flat: dict[str, Any] = {}
@@ -90,7 +90,7 @@ def _as_entry(value: Any) -> Any:
 
 
 MAX_MEMBERS = 8
-"""Runs that are trained at once where nothing else is said."""
+"""Default number of runs trained together."""
 
 
 class SweepConfig(Section):
@@ -107,7 +107,7 @@ class SweepConfig(Section):
 
     @property
     def largest(self) -> int:
-        """Runs that are trained at once, at most."""
+        """Largest number of runs trained together."""
         return self.max_members if self.fuse == "auto" else 1
 
 
@@ -146,7 +146,7 @@ class ExperimentFile(Section):
 
     @property
     def general_text(self) -> BenchmarkEntry | None:
-        """What is asked to measure forgetting: the text as it is, whatever the task's own wording."""
+        """The perplexity entry that measures forgetting, on plain text without the task's templates."""
         if self.forgetting is None:
             return None
         wording = dict.fromkeys(("prompt_template", "response_template", "chat_template", "text_columns"))
@@ -154,7 +154,7 @@ class ExperimentFile(Section):
 
 
 def read_experiment_file(path: Path) -> ExperimentFile:
-    """The file at `path`.  Raises ConfigError with every fault of it."""
+    """Return the checked file at `path`.  Raises ConfigError with every error in it."""
     content = read_mapping(path)
     refuse_other_kinds(content, "experiment file", path)
     try:

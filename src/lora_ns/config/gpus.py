@@ -1,21 +1,21 @@
-"""Kinds of GPU by name, with the vendors' figures, dense (without sparsity)."""
+"""GPU models by name, with the vendors' figures (dense, without sparsity)."""
 
 from typing import NamedTuple
 
 
 class Gpu(NamedTuple):
-    """A line of a data sheet."""
+    """Data-sheet figures of one GPU model."""
 
     gibibytes: float
-    """Memory."""
+    """Memory [GiB]."""
     float32: float
     """TFLOP/s without tensor cores."""
     half: float
     """TFLOP/s of half precision with tensor cores."""
     gigabytes_a_second: float
-    """Of memory."""
+    """Memory bandwidth [GB/s]."""
     bfloat16: bool = True
-    """Whether half precision may be bfloat16."""
+    """Whether the GPU supports bfloat16."""
 
 
 DATA_SHEETS = {

@@ -1,8 +1,8 @@
-"""JSON schemas of the project's YAML files, by which an editor completes keys and marks wrong ones.
+"""JSON schemas of the project's YAML files. An editor uses them to complete keys and mark wrong ones.
 
-configs/schema/*.json are what this makes; the first line of each config names its own:
-`# yaml-language-server: $schema=schema/task.json`.  Method and experiment files borrow the sections of a task config from the
-file beside theirs.  `lora-ns validate` knows more: what goes together, and what is there.
+This module generates configs/schema/*.json. The first line of each config names its schema:
+`# yaml-language-server: $schema=schema/task.json`.  The schemas of method and experiment files refer to sections in
+task.json.  `lora-ns validate` checks more: incompatible settings and missing files.
 """
 
 import json
@@ -37,7 +37,7 @@ _SECTIONS = ("model", "peft", "dataset", "training", "evaluation", "merge")
 
 
 def task_schema(benchmarks: Sequence[str]) -> Schema:
-    """Of a task config, and of a run file.  benchmarks: the names that may be asked."""
+    """Return the schema of a task config and of a run file.  benchmarks: all benchmark names."""
     own = _properties(RunConfig)
     keys = {**{name: part for name, part in own.items() if name not in _SECTIONS}, "extends": _EXTENDS}
     keys |= {name: {"$ref": f"#/$defs/{name}"} for name in _SECTIONS}
@@ -46,14 +46,14 @@ def task_schema(benchmarks: Sequence[str]) -> Schema:
 
 
 def method_schema(_: Sequence[str] = ()) -> Schema:
-    """Of a method file."""
+    """Return the schema of a method file."""
     keys = {"method_name": {"type": "string", "description": "Its name in paths and tables; the file's by itself."}}
     keys |= {name: {"$ref": f"task.json#/$defs/{name}"} for name in ("peft", "training", "model")}
     return _file("Method file of lora-ns", {**keys, "extends": _EXTENDS}, required=["peft"])
 
 
 def experiment_schema(_: Sequence[str] = ()) -> Schema:
-    """Of an experiment file."""
+    """Return the schema of an experiment file."""
     keys = {**_properties(ExperimentFile), "extends": _EXTENDS}
     for name, entry in (("tasks", Entry), ("methods", MethodEntry)):
         known = _properties(entry) | ({"tune": _GRID} if entry is MethodEntry else {})
@@ -71,7 +71,7 @@ SCHEMAS: dict[str, Callable[[Sequence[str]], Schema]] = {
 }
 
 _WITHIN: dict[str, type[BaseModel]] = {kind.__name__: kind for kind in (HeldOut, LaunchConfig, SweepConfig)}
-"""Sections within a section, or within a file."""
+"""Nested sections, by class name."""
 
 _CLOSED = {"additionalProperties": False}
 _GRID = {
@@ -82,14 +82,15 @@ _GRID = {
 
 
 def _file(title: str, keys: Schema, **more: Any) -> Schema:
-    """A whole schema."""
+    """Return the schema of a whole file."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, "type": "object"}
     return _short({**head, "properties": keys, **_CLOSED, **more})
 
 
 def _short(part: Any) -> Any:
-    """A choice of plain types as one list of them, and any choice in one order: Python gives the types of a nested Union in
-    that in which any module wrote them first."""
+    """Return the schema with `anyOf` of plain types shortened to a list of types, and every `anyOf` sorted.
+
+    Sorting is needed because Python orders a nested Union's types as the first module that wrote them."""
     if isinstance(part, list):
         return [_short(inner) for inner in part]
     if not isinstance(part, dict):
@@ -106,7 +107,7 @@ def _short(part: Any) -> Any:
 
 
 def _definitions(benchmarks: Sequence[str]) -> dict[str, Schema]:
-    """The sections of a task config, by name."""
+    """Return the schemas of a task config's sections, by name."""
     entry = _object(BenchmarkEntry)
     entry["properties"] |= {
         "name": {"enum": benchmarks, "description": "Of the benchmark."},
@@ -131,12 +132,12 @@ def _definitions(benchmarks: Sequence[str]) -> dict[str, Schema]:
 
 
 def _object(model: type[BaseModel]) -> Schema:
-    """A section; nothing is required of it, as a file that it extends may say it."""
+    """Return the schema of a section. No key is required, since an extended file may set it."""
     return {"type": "object", "description": model.__doc__, "properties": _properties(model), **_CLOSED}
 
 
 def _properties(model: type[BaseModel]) -> dict[str, Schema]:
-    """Key -> what it takes, with its meaning."""
+    """Return key -> schema with description."""
     found = {}
     for key, part in model.model_json_schema()["properties"].items():
         plain = {name: value for name, value in _inlined(part).items() if name != "title"}
@@ -145,7 +146,7 @@ def _properties(model: type[BaseModel]) -> dict[str, Schema]:
 
 
 def _inlined(part: Any) -> Any:
-    """A schema with the sections within it in place of references to them."""
+    """Return a schema with the references to nested sections replaced by their schemas."""
     if isinstance(part, list):
         return [_inlined(inner) for inner in part]
     if not isinstance(part, dict):
@@ -166,7 +167,7 @@ def _dataset() -> Schema:
 
 
 def _training() -> Schema:
-    """Ours and transformers' own, without what is not the user's to set."""
+    """Return the schema of `training`: our keys and those of TrainingArguments that a user may set."""
     ours = _properties(TrainingConfig)
     theirs = {name: _of_type(kind) for name, kind in training_fields().items() if name not in (*ours, *OWNED)}
     ours["optim"] = {"enum": optimizers(), "description": ours["optim"]["description"]}
@@ -175,7 +176,7 @@ def _training() -> Schema:
 
 
 def _peft() -> Schema:
-    """The method's name, and then the settings of that method alone."""
+    """Return the schema of `peft`: the method's name, and only that method's settings."""
     methods, aliases = known_methods(), {v: k for k, v in ALIASES["peft"].items() if v != "method"}
     cases = []
     for method in methods:
@@ -192,7 +193,7 @@ def _peft() -> Schema:
 
 
 def _with_aliases(section: str, made: Schema) -> Schema:
-    """The section with the names that people know from elsewhere beside ours."""
+    """Return the section's schema with the alias names added."""
     keys = made["properties"]
     for theirs, ours in ALIASES[section].items():
         keys[theirs] = {**{k: v for k, v in keys[ours].items() if k != "default"}, "description": f"The same as {ours}."}
@@ -200,10 +201,10 @@ def _with_aliases(section: str, made: Schema) -> Schema:
 
 
 def _of_type(kind: Any) -> Schema:
-    """A type read from PEFT's or transformers' source; anything where it cannot be told.  None always means: not said."""
+    """Return the schema of a type from PEFT's or transformers' source; {} if pydantic has none.  None means: not set."""
     try:
         made = TypeAdapter(kind).json_schema()
-    except Exception:  # pydantic has no schema for what only Python knows
+    except Exception:  # pydantic has no schema for some Python types
         return {}
     made.pop("title", None)
     return made if type(None) in get_args(kind) or not made else {"anyOf": [made, {"type": "null"}]}

@@ -1,4 +1,4 @@
-"""Which of the project's kinds of file a YAML file is, by the keys that it holds."""
+"""Recognises the kind of a YAML file by its keys."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +14,11 @@ HOLDS: dict[Kind, str] = {
     "experiment file": "name, tasks, methods",
     "evaluation file": "benchmark, dataset, generation",
 }
-"""The keys that make each kind."""
+"""Characteristic keys of each kind."""
 
 
 def kind_of(content: Mapping[str, Any]) -> Kind:
-    """What the file seems to be meant as; a task config where nothing speaks for another kind."""
+    """Return the likely kind of the file; task config by default."""
     if "task_name" in content or ("dataset" in content and "benchmark" not in content):
         return "task config"
     if "tasks" in content or "methods" in content:
@@ -29,10 +29,10 @@ def kind_of(content: Mapping[str, Any]) -> Kind:
 
 
 def refuse_other_kinds(content: Mapping[str, Any], wanted: Kind, path: Path) -> None:
-    """Raises ConfigError where the file is one of another kind than what is wanted in its place."""
+    """Raise ConfigError if the file is of another kind than `wanted`."""
     found = kind_of(content)
     if found == wanted or (wanted != "task config" and found == "task config" and "task_name" not in content):
-        return  # what is lacking is said key by key
+        return  # the later check reports each missing key
     article = {"task config": "a", "method file": "a"}
     raise ConfigError(
         f"{path}: is {article.get(found, 'an')} {found}, and {article.get(wanted, 'an')} {wanted} is wanted here: one "

@@ -1,4 +1,4 @@
-"""How a run is spread over processes, GPUs and nodes.  It changes nothing of the result and is in no digest."""
+"""Launch settings: processes, GPUs and nodes of a run.  They do not change the result and are in no digest."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from lora_ns.errors import ConfigError
 
 
 class Topology(NamedTuple):
-    """A launch in numbers."""
+    """The numbers of nodes, GPUs and processes of a launch."""
 
     nodes: int
     gpus_per_node: int
     processes: int
-    """On all nodes together."""
+    """Number of processes on all nodes together."""
 
     @property
     def processes_per_node(self) -> int:
@@ -45,24 +45,24 @@ class LaunchConfig(Section):
     """Cores that a cluster is asked for beside each process."""
 
     def topology(self, *, needs_gpu: bool) -> Topology:
-        """The launch in numbers.  needs_gpu: whether a run that says nothing of GPUs gets one."""
+        """Return the numbers of nodes, GPUs and processes.  needs_gpu: whether the default of gpus_per_node is 1, not 0."""
         gpus = self.gpus_per_node if self.gpus_per_node is not None else int(needs_gpu)
         return Topology(self.nodes, gpus, self.processes or self.nodes * max(gpus, 1))
 
 
 STARTERS = ("NO", "MULTI_CPU", "MULTI_GPU", "DEEPSPEED", "FSDP")
-"""Values of distributed_type in a launch file that a run can be started with."""
+"""Supported values of distributed_type in a launch file."""
 
 DERIVED = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-"""Keys of a DeepSpeed file that follow from the config."""
+"""Keys of a DeepSpeed file that are derived from the run's config."""
 
 
 OLDER = ("dynamo_backend",)
-"""What accelerate still reads in files of its older versions."""
+"""Keys of older versions' files that accelerate still reads."""
 
 
 def launch_problems(launch: LaunchConfig, topology: Topology, global_batch_size: int) -> list[str]:
-    """What cannot be started, as `key path: reason`."""
+    """Return the problems of a launch, as `key path: reason`."""
     nodes, gpus, processes = topology
     problems = []
     if launch.gpu is not None and launch.gpu not in DATA_SHEETS:
@@ -95,12 +95,12 @@ def launch_problems(launch: LaunchConfig, topology: Topology, global_batch_size:
 
 
 def is_launch_file(content: Mapping[str, Any]) -> bool:
-    """Whether a file's content is one of `accelerate config`."""
+    """Whether a file's content comes from `accelerate config`."""
     return "distributed_type" in content or "compute_environment" in content
 
 
 def is_sharded(name: str) -> bool:
-    """Whether the launch file spreads the weights themselves (FSDP, ZeRO-3)."""
+    """Whether the launch file shards the weights (FSDP, ZeRO-3)."""
     try:
         content = read_mapping(Path(name))
     except ConfigError:
@@ -109,13 +109,13 @@ def is_sharded(name: str) -> bool:
 
 
 def launch_file_problems(name: str) -> tuple[str, ...]:
-    """What is wrong with a file of `accelerate config`, or would change what a run computes."""
+    """Return the settings of an accelerate launch file that are invalid or would change the result of a run."""
     return _problems_of(Path(name), Path.cwd())
 
 
 @cache
 def _problems_of(path: Path, folder: Path) -> tuple[str, ...]:
-    """folder: where the path starts, so that an experiment's many runs read a file once."""
+    """Cached launch_file_problems, so that an experiment's runs read a file once.  folder: base of the path (cache key)."""
     try:
         content = read_mapping(path)
     except ConfigError as error:
@@ -171,12 +171,12 @@ def _deepspeed_problems(path: Path, stated: Any) -> list[str]:
 
 
 def _computes(section: Any) -> bool:
-    """Whether a section of a DeepSpeed file says something of its own."""
+    """Whether a section of a DeepSpeed file is set, other than to auto or disabled."""
     return section is not None and section != {"enabled": "auto"} and section != {"enabled": False}
 
 
 def _zero_stage(content: Mapping[str, Any]) -> int | None:
-    """The ZeRO stage of a launch file; None where it has none."""
+    """Return the ZeRO stage of a launch file; None if it has none."""
     stated = content.get("deepspeed_config")
     if content.get("distributed_type") != "DEEPSPEED" or not isinstance(stated, Mapping):
         return None

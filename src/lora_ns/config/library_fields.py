@@ -1,8 +1,8 @@
-"""What PEFT, transformers and accelerate accept, as JSON files keyed by version.  Importing them takes seconds; checking a
-config must not.
+"""Setting names and types of PEFT, transformers and accelerate, as one JSON file per version.
 
-The files of the locked versions are a part of the package (`python -m lora_ns.config.library_fields` writes them, as
-`make schemas` does).  Another version is imported once, and its file kept in the user's cache folder.
+Importing these libraries takes seconds, too long for checking a config.  The files of the locked versions are part of the
+package (written by `make schemas` or `python -m lora_ns.config.library_fields`).  Any other version is imported once, and
+its file is saved in the user's cache folder.
 """
 
 import json
@@ -23,13 +23,13 @@ _PLAIN: dict[str, Any] = {t.__name__: t for t in (bool, int, float, str, list, d
 
 
 def cache_folder() -> Path:
-    """Where the user keeps what may be made again."""
+    """Return the user's cache folder for lora-ns."""
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lora-ns"
 
 
 @cache
 def described(package: str) -> dict[str, Any]:
-    """What `_COLLECTED` says of the installed package."""
+    """Return the setting types of the installed package: from the shipped file, the cache, or the package itself."""
     file = f"{package}-{version(package)}.json"
     for folder in (SHIPPED, cache_folder()):
         with suppress(OSError, ValueError):
@@ -40,7 +40,7 @@ def described(package: str) -> dict[str, Any]:
 
 
 def keep(path: Path, content: Any) -> None:
-    """Writes JSON whole or not at all; a folder that cannot be written is left as it is."""
+    """Write a JSON file atomically. A write error is ignored."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,22 +75,22 @@ _COLLECTED: dict[str, Callable[[], dict[str, Any]]] = {"peft": _peft, "transform
 
 
 def _fields(settings: Any) -> dict[str, Any]:
-    """Name -> type of a dataclass's fields, as `type_of` reads it."""
+    """Return field name -> type of a dataclass, in the JSON form that `type_of` reads."""
     hints = typing.get_type_hints(settings)
     return {name: _told(hints[name]) for name in settings.__dataclass_fields__}
 
 
 def _told(kind: Any) -> Any:
-    """A type as JSON; `any` for one that only its library knows."""
+    """Return a type as JSON; `any` for a type defined by the library."""
     if kind in (None, type(None)):
         return "None"
     if isinstance(kind, type) and get_origin(kind) is None:
         return kind.__name__ if kind.__name__ in _PLAIN and kind.__module__ == "builtins" else "any"
     origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:  # a pattern may stand among the values (`pissa_niter_[number of iters]`)
+    if origin is Literal:  # PEFT has a pattern among the values (`pissa_niter_[number of iters]`)
         return "str" if any("[" in str(value) for value in inner) else {"literal": list(inner)}
     if origin in (Union, types.UnionType):
-        # in one order: Python gives a union's members in that of the first like it in the process
+        # sorted: Python caches unions, so the order is that of the first equal union in the process
         return {"union": sorted(map(_told, inner), key=str)}
     if origin in (list, dict, tuple, set):
         return {origin.__name__: ["..." if one is ... else _told(one) for one in inner]}
@@ -98,7 +98,7 @@ def _told(kind: Any) -> Any:
 
 
 def type_of(told: Any) -> Any:
-    """The type that pydantic checks a value against; Any for `any`.  YAML writes a tuple as a list."""
+    """Return the type for pydantic; Any for `any`.  Tuples are not strict, since YAML writes them as lists."""
     if isinstance(told, str):
         return Annotated[tuple, Strict(False)] if told == "tuple" else _PLAIN.get(told, Any)
     ((kind, inner),) = told.items()
@@ -112,12 +112,12 @@ def type_of(told: Any) -> Any:
 
 
 def types_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """Name -> type."""
+    """Return name -> type for pydantic."""
     return {name: type_of(told) for name, told in fields.items()}
 
 
 def main() -> None:
-    """Writes the files of the installed versions, in place of those of others."""
+    """Write the files of the installed versions and delete those of other versions."""
     for old in SHIPPED.glob("*.json"):
         old.unlink()
     for package, collected in _COLLECTED.items():

@@ -1,4 +1,4 @@
-"""From files and overrides to a checked RunConfig, or to every fault at once."""
+"""Loads config files and overrides into a checked RunConfig. All errors are reported at once."""
 
 import math
 import types
@@ -22,13 +22,13 @@ from lora_ns.config.yaml_io import expand_dotted, merge, nearest, read_mapping
 from lora_ns.errors import ConfigError
 
 LAYER_SECTIONS = ("method_name", "peft", "training", "model", "launch")
-"""What a method file may hold."""
+"""Top-level keys that a method file may contain."""
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None, method: Path | None = None) -> RunConfig:
-    """The task config at `path`, a method file laid over it, then the overrides; checked.
+    """Return the checked task config at `path`, with the method file and then the overrides merged into it.
 
-    Raises ConfigError with every fault, each line naming file and key path.
+    Raises ConfigError with every error, one line each with file and key path.
     """
     raw = read_task(path)
     if method is not None:
@@ -37,7 +37,7 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None, method: 
 
 
 def read_task(path: Path) -> dict[str, Any]:
-    """What a task config holds, unchecked.  Raises ConfigError where the file is of another kind."""
+    """Return the unchecked content of a task config.  Raises ConfigError for a file of another kind."""
     raw = read_mapping(path)
     refuse_other_kinds(raw, "task config", path)
     return _map_templates(raw, lambda name, where: _beside(name, path.parent))
@@ -48,9 +48,9 @@ def _beside(name: str, folder: Path) -> str:
 
 
 def _map_templates(raw: dict[str, Any], change: Callable[[str, str], str]) -> dict[str, Any]:
-    """The config with `chat_template: FILE.jinja` changed, of its data set, what is held out and its benchmarks'.
+    """Return the config with every `chat_template: FILE.jinja` (data set, held_out, benchmarks) passed through `change`.
 
-    change: of the file's name and the key path.
+    change: (file name, key path) -> new value.
     """
 
     def changed(holder: Any, where: str) -> Any:
@@ -74,7 +74,7 @@ def _map_templates(raw: dict[str, Any], change: Callable[[str, str], str]) -> di
 
 
 def read_method(path: Path) -> dict[str, Any]:
-    """A method file: its `peft` section, and settings of training and model that go with it."""
+    """Return the content of a method file: `peft` and the other sections it sets.  Raises ConfigError for other keys."""
     raw = read_mapping(path)
     refuse_other_kinds(raw, "method file", path)
     unknown = [key for key in raw if key not in LAYER_SECTIONS]
@@ -91,12 +91,12 @@ def read_method(path: Path) -> dict[str, Any]:
 
 
 def with_method(task: Mapping[str, Any], method: Mapping[str, Any]) -> dict[str, Any]:
-    """The task with the method's `peft` section in place of its own, and its other settings laid over."""
+    """Return the task config with its `peft` section replaced by the method's, and the method's other settings merged in."""
     return merge({key: value for key, value in task.items() if key != "peft"}, method)
 
 
 def check(raw: Mapping[str, Any], where: str, folder: Path = Path()) -> RunConfig:
-    """A raw mapping as a RunConfig.  Raises ConfigError with every fault."""
+    """Return a raw mapping as a RunConfig.  Raises ConfigError with every error."""
     problems: list[str] = []
     given = _with_our_names(raw, problems)
     given = with_defaults(_with_adapter_config(given, folder, problems))
@@ -119,7 +119,7 @@ def check(raw: Mapping[str, Any], where: str, folder: Path = Path()) -> RunConfi
 
 
 def _not_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Key path and value of every number that is infinite or none: no digest can hold it, and no setting means it."""
+    """Yield key path and value of every infinite or NaN number. Digests cannot contain them."""
     if isinstance(value, float) and not math.isfinite(value):
         yield path, value
     elif isinstance(value, Mapping):
@@ -131,7 +131,7 @@ def _not_finite(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _with_our_names(raw: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """Aliases replaced by our names; both given is a fault."""
+    """Return the config with aliases replaced by our key names. Giving both is an error."""
     result = {str(key): value for key, value in raw.items()}
     for section, aliases in schema.ALIASES.items():
         given = result.get(section)
@@ -151,7 +151,7 @@ def _with_our_names(raw: Mapping[str, Any], problems: list[str]) -> dict[str, An
 
 
 def _with_adapter_config(given: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
-    """`peft.adapter_config: FILE` replaced by what PEFT's own file says; keys beside it win."""
+    """Return the config with `peft.adapter_config: FILE` replaced by that file's fields. Explicit keys take precedence."""
     peft = given.get("peft")
     if not isinstance(peft, Mapping) or "adapter_config" not in peft:
         return given
@@ -170,20 +170,20 @@ def _with_adapter_config(given: dict[str, Any], folder: Path, problems: list[str
 
 
 def _with_chat_template(given: dict[str, Any], folder: Path, problems: list[str]) -> dict[str, Any]:
-    """`chat_template: FILE.jinja` replaced by what the file says, so that the config is complete."""
+    """Return the config with `chat_template: FILE.jinja` replaced by the file's text, so that the config is self-contained."""
 
     def text(name: str, where: str) -> str:
         path = Path(_beside(name, folder))
         if not path.is_file():
             problems.append(f"{where}: there is no file {name!r} (looked here and beside the config).")
-            return "tokenizer"  # what else there is to say of the config is said of any
+            return "tokenizer"  # a valid placeholder, so that checking goes on and reports the other errors
         return path.read_text(encoding="utf-8-sig")
 
     return _map_templates(given, text)
 
 
 def _with_global_batch(given: dict[str, Any], problems: list[str]) -> dict[str, Any]:
-    """`gradient_accumulation_steps` beside a per-device batch stands for their product, as on one device."""
+    """Return the config with accumulation steps x per-device batch replaced by the global batch size (one device)."""
     training = given.get("training")
     if not isinstance(training, Mapping) or "gradient_accumulation_steps" not in training:
         return given
@@ -245,7 +245,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _type_fault(value: Any, kind: Any) -> str | None:
-    """What was expected, where the value is not of that type."""
+    """Return "expected <type>" where the value has another type, else None."""
     try:
         _adapter(kind).validate_python(value)
     except ValidationError:
@@ -272,7 +272,7 @@ def type_name(kind: Any) -> str:
 
 
 def _coerced(given: dict[str, Any]) -> dict[str, Any]:
-    """Whole numbers where the free sections want numbers, so that 1 and 1.0 are one setting."""
+    """Return the config with integers converted to float where training and peft declare float: 1 and 1.0 are the same."""
     training, peft = given.get("training"), given.get("peft")
     if isinstance(training, Mapping):
         given = {**given, "training": _as_declared(training, schema.training_fields())}

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, as one line for each place: key path, what was expected, what was found."""
+"""Turns pydantic's validation errors into one line per key path: what was expected, what was found."""
 
 import datetime
 import typing
@@ -21,13 +21,13 @@ _EXPECTED = {
     "model_type": "keys and values",
     "model_attributes_type": "keys and values",
 }
-"""Pydantic's name of a wrong type -> what a file should hold there."""
+"""Pydantic's error type -> expected value in a file."""
 
 LONGEST_SHOWN = 80
 
 
 def lines_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """A line for each place that is wrong.  model: what was validated, whose keys are the known ones."""
+    """Return the error messages, in general one per key path.  model: the validated class, for its known keys."""
     faults: dict[str, list[Any]] = {}
     for fault in error.errors():
         faults.setdefault(_path(fault["loc"]), []).append(fault)
@@ -35,7 +35,7 @@ def lines_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     for path, found in faults.items():
         wrong_type = all(fault["type"] in _EXPECTED for fault in found)
         if wrong_type and any(other.startswith(f"{path}.") for other in faults):
-            continue  # the other branches of a union, one of which was entered
+            continue  # another branch of a union; the matching branch has its own errors
         if wrong_type:
             lines.append(f"{path}: expected {_expected(found)}, found {shown(found[0]['input'])}{_hint(found)}.")
         else:
@@ -68,7 +68,7 @@ def _expected(faults: Sequence[Any]) -> str:
 
 
 def _hint(faults: Sequence[Any]) -> str:
-    """Why YAML did not read as text what was meant as text."""
+    """Return a hint where YAML read unquoted text as a boolean, number or date."""
     value = faults[0]["input"]
     if not any(fault["type"] == "string_type" for fault in faults):
         return ""
@@ -80,7 +80,7 @@ def _hint(faults: Sequence[Any]) -> str:
 
 
 def _nearest_choice(fault: Any) -> str:
-    """The nearest of some fixed words."""
+    """Return a hint at the nearest of the allowed words, or an empty string."""
     value = fault["input"]
     if fault["type"] != "literal_error" or not isinstance(value, str):
         return ""
@@ -88,7 +88,7 @@ def _nearest_choice(fault: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as its reader knows it from the file, shortened."""
+    """Return a value as written in the file, shortened."""
     if value is None:
         return "nothing"
     if isinstance(value, bool):
@@ -100,7 +100,7 @@ def shown(value: Any) -> str:
 
 
 def _path(location: Iterable[Any]) -> str:
-    """Key path of a place; pydantic names the branch of a union in it, which a reader of the file does not see there."""
+    """Return the key path of an error location, without the union branches that pydantic adds to it."""
     return ".".join(str(part) for part in location if not _is_branch(part))
 
 
@@ -109,7 +109,7 @@ def _is_branch(part: Any) -> bool:
 
 
 def keys_at(model: Any, location: Iterable[Any]) -> list[str]:
-    """The keys that the model has at a place."""
+    """Return the keys that the model has at a location."""
     for part in location:
         if hasattr(model, "model_fields") and part in model.model_fields:
             model = _model_in(model.model_fields[part].annotation)
@@ -117,15 +117,16 @@ def keys_at(model: Any, location: Iterable[Any]) -> list[str]:
 
 
 def _model_in(annotation: Any) -> Any:
-    """The model that a type holds: itself, or that of its list's entries."""
+    """Return the model class in a type: the type itself, or a type argument such as a list's entry."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((m for a in typing.get_args(annotation) if (m := _model_in(a)) is not None), None)
 
 
 def some_of(model: type[BaseModel], given: dict[str, Any], what: str, **needed: Any) -> dict[str, Any]:
-    """Some of a section's fields as they were given, once each is checked.  what: a field's name in a message; needed: what
-    the section lacks otherwise.  Raises ValueError."""
+    """Return the given subset of a section's fields, after checking each.  Raises ValueError.
+
+    what: the word for a field in messages.  needed: values of required fields that are not in `given`."""
     known = model.model_fields
     if unknown := [key for key in given if key not in known]:
         raise ValueError("; ".join(f"there is no {what} {key!r}.{nearest(key, known)}" for key in unknown))

@@ -12,14 +12,14 @@ from lora_ns.config.schema import METHODS_WITHOUT_PEFT, RunConfig, method_fields
 from lora_ns.config.yaml_io import nearest
 
 CACHE_METHODS = ("prefix_tuning", "cartridge")
-"""Methods whose vectors are handed over in the key-value cache."""
+"""Methods that pass their trained vectors through the KV cache."""
 
 NO_QUANTIZATION = frozenset(
     """
     adamss deft delora frod glora hra loha lokr osf peanut psoft supertuning tinylora trainable_tokens unilora xlora
     """.split()
 )
-"""Methods that read the base's weights as plain numbers, or change nothing where these are quantised."""
+"""Methods that need unquantised base weights, or have no effect on quantised ones."""
 
 CANNOT_MERGE = {
     "adaption_prompt": "it adds a gated prompt inside the attention, which is no change of weights",
@@ -28,34 +28,34 @@ CANNOT_MERGE = {
     "shadow": "it follows the input through the layers, which is no change of weights",
     "xlora": "it mixes adapters anew for every input",
 }
-"""Methods whose layers PEFT cannot fold into the base, beside those that add to the input or the cache."""
+"""Methods that PEFT cannot merge into the base model, besides those that add to the input or the KV cache."""
 
 DATA_DRIVEN = ("eva", "corda", "lora_ga")
-"""Values of peft.init_lora_weights that look at batches of the training data first."""
+"""Values of peft.init_lora_weights that read batches of the training data first."""
 
 OPTIMIZERS_OF_LORA = ("lora_fa", "loraplus", "riemannian")
-"""Values of training.optim that PEFT adds to those of transformers."""
+"""Values of training.optim from PEFT, in addition to those of transformers."""
 
 DEFAULT_CALIBRATION_ROWS = 64
 
 
 def takes_out_of_base(init: Any) -> bool:
-    """Whether peft.init_lora_weights moves a part of the base's weights into the adapter (PiSSA and its kin)."""
+    """Whether peft.init_lora_weights moves a part of the base weights into the adapter (PiSSA, OLoRA, CorDA, LoRA-GA)."""
     return isinstance(init, str) and (init in ("olora", "corda", "lora_ga") or init.startswith("pissa"))
 
 
 def learns_a_prompt(method: str) -> bool:
-    """Whether the method trains vectors beside the input, not weights."""
+    """Whether the method trains virtual tokens, not weights."""
     return method not in METHODS_WITHOUT_PEFT and "num_virtual_tokens" in method_fields(method)
 
 
 def saves_head(method: str) -> bool:
-    """Whether the adapter holds a classifier's trained head too."""
+    """Whether the adapter also contains a trained classification head."""
     return method in METHODS_WITHOUT_PEFT or "modules_to_save" in method_fields(method)
 
 
 def why_not_merged(method: str) -> str | None:
-    """Why a method's adapter cannot be folded into its base; None where it can."""
+    """Return why a method's adapter cannot be merged into its base model; None if it can."""
     if method == "none":
         return "nothing was trained"
     if method in CANNOT_MERGE:
@@ -66,7 +66,7 @@ def why_not_merged(method: str) -> str | None:
 
 
 def impossible_runs(config: RunConfig) -> list[str]:
-    """Every pair of settings of model, peft and training that cannot be, as `key path: reason`."""
+    """Return every incompatible pair of model, peft and training settings, as `key path: reason`."""
     return [
         *_range_problems(config),
         *_method_problems(config),
@@ -78,7 +78,7 @@ def impossible_runs(config: RunConfig) -> list[str]:
 
 
 def _range_problems(config: RunConfig) -> list[str]:
-    """Numbers that no run can be made with, which PEFT and transformers would refuse later, or take for something else."""
+    """Return the numbers out of range. PEFT and transformers would refuse them later, or misread them."""
     problems = []
     if config.training.max_steps < 1 and config.training.max_steps != -1:
         problems.append(
@@ -186,7 +186,7 @@ def _init_problems(config: RunConfig) -> list[str]:
 
 
 def optimizers() -> list[str]:
-    """Every value of training.optim: those of transformers, and PEFT's."""
+    """Return every value of training.optim: those of transformers and those of PEFT."""
     return [*described("transformers")["OptimizerNames"], *OPTIMIZERS_OF_LORA]
 
 

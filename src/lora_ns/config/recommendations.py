@@ -1,7 +1,7 @@
-"""What is known to work: taken where a config says nothing, and warned about where it says otherwise.
+"""Recommended settings: defaults for missing settings, and warnings for unusual ones.
 
-The figures: rank 8 and alpha 16 for small data, rank 16 to 32 and alpha 32 to 64 for large; every linear layer (Dettmers
-et al. 2023, arXiv 2305.14314, section 4); a learning rate of 1e-4 to 2e-4 for generation and 3e-4 to 5e-4 for
+The recommendations: rank 8 and alpha 16 for small data, rank 16 to 32 and alpha 32 to 64 for large; every linear layer
+(Dettmers et al. 2023, arXiv 2305.14314, section 4); a learning rate of 1e-4 to 2e-4 for generation and 3e-4 to 5e-4 for
 classification; a cosine schedule with warm-up.  They hold for LoRA on models of the usual sizes.
 """
 
@@ -13,22 +13,22 @@ from lora_ns.config.schema import RunConfig
 
 SMALL_DATA_ROWS = 10_000
 LEARNING_RATES = {"causal_lm": (1e-4, 2e-4), "classification": (3e-4, 5e-4), "regression": (3e-4, 5e-4)}
-"""Of LoRA, by task type."""
+"""Usual learning rates of LoRA, by task type."""
 FULL_RATES = (5e-6, 1e-4)
-"""Of training all weights."""
+"""Usual learning rates of full fine-tuning."""
 OTHER_RATES = (1e-4, 1e-1)
-"""Of methods with few parameters: VeRA, (IA)³, prompts, which are trained with rates far above LoRA's."""
+"""Usual learning rates of methods with few parameters (VeRA, (IA)³, prompts), far above LoRA's."""
 SMALL_MODELS = 10
-"""Models of under a million parameters, as the project's own, take rates so many times higher."""
+"""Factor on the highest usual rate for models under a million parameters, such as the project's own."""
 FAR = 100
 OTHER_SCALES = ("lora_fa", "loraplus", "riemannian", "adafactor", "sgd", "adagrad", "rmsprop")
-"""Optimisers whose rates are not AdamW's."""
+"""Optimisers whose learning rates differ from AdamW's."""
 DEFAULT_LEARNING_RATE = {"causal_lm": 2e-4, "classification": 3e-4, "regression": 3e-4}
 DEFAULT_RANK = 8
 
 
 def with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw config with what it leaves open about LoRA and its learning rate stated."""
+    """Return the raw config with defaults for LoRA's settings and the learning rate filled in."""
     result = dict(given)
     peft = result.get("peft", {"method": "lora"})
     if isinstance(peft, Mapping) and peft.get("method", "lora") == "lora":
@@ -50,12 +50,12 @@ def _lora_with_defaults(peft: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def usual_alpha(rank: int, init: Any) -> int:
-    """Twice the rank; the rank itself where A and B start as a part of the weights, which is then not scaled."""
+    """Return the usual alpha: twice the rank, or the rank if A and B start as a part of the base weights (scale 1)."""
     return rank if takes_out_of_base(init) and init != "lora_ga" else 2 * rank
 
 
 def departures(config: RunConfig) -> list[str]:
-    """Where a config leaves what is known to work, as `key path: what, and what is usual`."""
+    """Return the unusual settings of a config, as `key path: value, and the usual value`."""
     if config.peft.method in ("none", "full"):
         return _of_schedule(config) if config.peft.method == "full" else []
     found = [*_of_schedule(config)]
@@ -82,7 +82,7 @@ def _of_lora(config: RunConfig) -> list[str]:
 
 def _of_learning_rate(config: RunConfig) -> list[str]:
     if config.model.name_or_path.startswith("builtin:") or config.training.optim in OTHER_SCALES:
-        return []  # models a thousand times smaller, and optimisers that scale the gradient, want other rates
+        return []  # models a thousand times smaller, and optimisers that scale the gradient, need other rates
     low, high = LEARNING_RATES[config.task_type]
     rate = config.training.learning_rate
     if low <= rate <= high:
@@ -106,7 +106,7 @@ def far_off(config: RunConfig) -> list[str]:
 
 
 def _usual_rates(config: RunConfig) -> tuple[float, float]:
-    """(least, greatest) learning rate that a method is used with."""
+    """Return the (lowest, highest) usual learning rate of the config's method."""
     method = config.peft.method
     low, high = {"lora": LEARNING_RATES[config.task_type], "full": FULL_RATES}.get(method, OTHER_RATES)
     return (low, high * SMALL_MODELS) if config.model.name_or_path.startswith("builtin:") else (low, high)
@@ -122,7 +122,7 @@ def _of_schedule(config: RunConfig) -> list[str]:
 
 
 def training_rows(config: RunConfig) -> int | None:
-    """How many rows the run trains on, as far as the config alone says."""
+    """Return an upper bound on the number of training rows, if the config states one; else None."""
     data = config.dataset
     known = [data.max_samples, data.options.get("num_train")]
     counts = [count for count in known if isinstance(count, int)]

@@ -1,4 +1,4 @@
-"""What a task config may say: typed, checked, complete.  Field names are Hugging Face's own where they have one."""
+"""Schema of a task config.  Field names are Hugging Face's where it has one."""
 
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from lora_ns.config.library_fields import described, types_of
 NOT_SETTINGS = frozenset(
     ["task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode"]
 )
-"""Fields that PEFT fills in by itself; a PEFT file may hold them, a config need not."""
+"""Fields that PEFT fills in by itself. They may be in a PEFT file but are no settings here."""
 
 TaskType = Literal["causal_lm", "classification", "regression"]
 
@@ -36,7 +36,7 @@ class ModelConfig(Section):
 
 
 OUR_PEFT_FIELDS: dict[str, Any] = {"calibration_rows": int}
-"""Keys of the `peft` section of method lora that are not PEFT's."""
+"""Keys of the `peft` section (method lora) that are ours, not PEFT's."""
 
 
 class PeftSection(BaseModel):
@@ -49,12 +49,12 @@ class PeftSection(BaseModel):
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The PEFT config class's own fields, as stated."""
+        """The stated fields of the PEFT config class."""
         return {key: value for key, value in (self.model_extra or {}).items() if key not in OUR_PEFT_FIELDS}
 
     @property
     def calibration_rows(self) -> int | None:
-        """Training rows that a data-driven initialisation looks at; None where nothing is said."""
+        """Number of training rows read by a data-driven initialisation; None if not stated."""
         return (self.model_extra or {}).get("calibration_rows")
 
 
@@ -89,7 +89,7 @@ class TrainingConfig(BaseModel):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """All that is stated for transformers.TrainingArguments."""
+        """All fields for transformers.TrainingArguments."""
         ours = {"global_batch_size", "per_device_train_batch_size"}
         return {key: value for key, value in self.model_dump().items() if key not in ours}
 
@@ -151,12 +151,12 @@ class RunConfig(Section):
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the base model is more than a processor trains in minutes, as the project's own are not."""
+        """Whether training needs a GPU. The project's own `builtin:` models train on a CPU in minutes."""
         return not self.model.name_or_path.startswith("builtin:")
 
     @property
     def topology(self) -> Topology:
-        """Nodes, GPUs and processes of its training.  The base model as it is takes one process: nothing is trained."""
+        """Nodes, GPUs and processes of training.  Method `none` takes one process, since nothing is trained."""
         if self.peft.method == "none":
             return Topology(1, 0, 1)
         return self.launch.topology(needs_gpu=self.needs_gpu)
@@ -174,7 +174,7 @@ ALIASES = {
         "activation_checkpointing_kwargs": "gradient_checkpointing_kwargs",
     },
 }
-"""Names that people know from elsewhere -> ours."""
+"""Key names of other tools -> our key names."""
 
 OWNED = {
     "output_dir": "artefacts lie where their digest says",
@@ -196,7 +196,7 @@ OWNED = {
     "shortcuts": "it is gone: rounding is all that is left to differ, so there is nothing to switch; leave it out",
     "load_best_model_at_end": "settings are chosen on the validation split by `tune:` in an experiment",
 }
-"""Training arguments that are not the user's to set, and what to do instead."""
+"""Training arguments that a user may not set -> what to do instead."""
 
 OUTSIDE_DIGEST = frozenset(
     """
@@ -211,18 +211,18 @@ OUTSIDE_DIGEST = frozenset(
     trackio_bucket_id trackio_static_space_id
     """.split()
 )
-"""Training settings that say how a run is watched, stored, spread over devices or hastened, not what it computes."""
+"""Training settings for logging, storage, devices and speed. They do not change what a run computes."""
 
 METHODS_WITHOUT_PEFT = {"none": "the base model as it is", "full": "all weights are trained"}
 
 
 def known_methods() -> list[str]:
-    """Every value that peft.method takes."""
+    """Return every value of peft.method."""
     return [*METHODS_WITHOUT_PEFT, *sorted(described("peft"))]
 
 
 def method_fields(method: str) -> dict[str, Any]:
-    """The settings of a method by name, as types."""
+    """Return setting -> type for a method."""
     if method in METHODS_WITHOUT_PEFT:
         return {}
     fields = types_of(described("peft")[method])
@@ -231,6 +231,6 @@ def method_fields(method: str) -> dict[str, Any]:
 
 
 def training_fields() -> dict[str, Any]:
-    """Every key of the `training` section, as types."""
+    """Return key -> type for the `training` section."""
     ours = {name: field.annotation for name, field in TrainingConfig.model_fields.items()}
     return {**types_of(described("transformers")["TrainingArguments"]), **ours}

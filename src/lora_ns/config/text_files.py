@@ -1,4 +1,4 @@
-"""Text files, written whole or not at all."""
+"""Atomic writing of text files."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from lora_ns.errors import LoraNsError
 
 
 def write_text(path: Path, text: str) -> None:
-    """The text as a file, durable on disk when this returns."""
+    """Write the text to a file and fsync it."""
     with path.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -17,12 +17,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def scratch_beside(target: Path) -> Path:
-    """Where this process makes what will be moved to `target`; the name says whose it is."""
+    """Return the temporary path for a file that is moved to `target` later. It contains host and process id."""
     return target.parent / f".{target.name}.tmp-{platform.node()}-{os.getpid()}"
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes the text whole or not at all; leaves a file alone that says it already."""
+    """Write the text atomically, unless the file has this content already.  Raises LoraNsError if writing fails."""
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
     scratch = scratch_beside(path)

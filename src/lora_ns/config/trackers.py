@@ -1,4 +1,4 @@
-"""Trackers that a training reports to (`training.report_to`), and what of them is not installed here.  None is needed."""
+"""Experiment trackers (`training.report_to`) and checks that they are installed.  None is required."""
 
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ PACKAGES = {
     "dagshub": ("dagshub",),
     "flyte": ("flytekit",),
 }
-"""transformers' names of trackers -> packages, of which one is needed."""
+"""transformers' tracker name -> packages, one of which must be installed."""
 
 
 EVENTS = Path("logs/tensorboard")
@@ -34,19 +34,19 @@ def _named(config: RunConfig) -> list[str]:
 
 
 def trackers_of(config: RunConfig) -> list[str]:
-    """The trackers that the config names; `all` means whatever is installed."""
+    """Return the trackers that the config names, without `all` (every installed one)."""
     return [name for name in _named(config) if name != "all"]
 
 
 def is_tracked(config: RunConfig) -> bool:
-    """Whether a training reports to anybody."""
+    """Whether training reports to any tracker."""
     return bool(_named(config))
 
 
 def keep_events(callbacks: Iterable[Any], folder: Path) -> None:
-    """Has TensorBoard's events written to a folder that outlasts the run's scratch, where transformers would put them.
+    """Set TensorBoard's event folder. Transformers' default is in the run's scratch folder, which is deleted.
 
-    TENSORBOARD_LOGGING_DIR goes first.
+    TENSORBOARD_LOGGING_DIR takes precedence.
     """
     from transformers.integrations.integration_utils import TensorBoardCallback
 
@@ -56,7 +56,7 @@ def keep_events(callbacks: Iterable[Any], folder: Path) -> None:
 
 
 def missing_trackers(config: RunConfig) -> list[str]:
-    """What to install, or to write instead, for the trackers that cannot be reported to from here."""
+    """Return one message per unknown or uninstalled tracker, with the remedy."""
     problems = []
     for name in trackers_of(config):
         if name not in PACKAGES:

@@ -1,4 +1,4 @@
-"""YAML files in, plain values out, and the paragraphs that say what is wrong with them."""
+"""Reads and writes YAML files, with readable messages for invalid ones."""
 
 import difflib
 import math
@@ -12,13 +12,13 @@ import yaml
 
 from lora_ns.errors import ConfigError
 
-# libyaml is ten times faster, which a thousand runs' files feel; PyYAML may be installed without it
+# libyaml is ten times faster, which matters for thousands of run files. PyYAML may be installed without it.
 _SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _SafeDumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def _loader(base: Any) -> Any:
-    """YAML 1.2's numbers: `2e-4` is a number; and a key given twice is an error, and so is a value that holds itself."""
+    """Return a loader with YAML 1.2 numbers (`2e-4` is a number). Duplicate keys and recursive values are errors."""
 
     class Loader(base):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -34,7 +34,7 @@ def _loader(base: Any) -> Any:
                     seen.add(key)
             return super().construct_mapping(node, deep)
 
-    # whole at once, not in two steps as PyYAML does it, so that a value that holds itself cannot be made
+    # built in one step, not in two as in PyYAML, so that a recursive value fails
     Loader.add_constructor("tag:yaml.org,2002:map", partial(Loader.construct_mapping, deep=True))
     Loader.add_constructor("tag:yaml.org,2002:seq", partial(Loader.construct_sequence, deep=True))
     Loader.add_implicit_resolver(
@@ -49,17 +49,17 @@ _FAST, _SPOKEN = _loader(_SafeLoader), _loader(yaml.SafeLoader)
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain values of a YAML text; numbers written `2e-4` are numbers.  Raises yaml.YAMLError."""
+    """Return the plain values of a YAML text; `2e-4` is a number.  Raises yaml.YAMLError."""
     try:
         return yaml.load(text, Loader=_FAST)
     except yaml.YAMLError:
-        return yaml.load(text, Loader=_SPOKEN)  # fails likewise, in words that say more
+        return yaml.load(text, Loader=_SPOKEN)  # fails too, with a clearer message
 
 
 def read_mapping(path: Path, below: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The mapping that a YAML file holds, laid over the files that its `extends:` names (one or several, from beside it).
+    """Return a YAML file's mapping, merged over the files that its `extends:` names (relative to the file).
 
-    below: the files that led here, so that a circle is seen.  Raises ConfigError naming file and line.
+    below: the files that extend this one, for cycle detection.  Raises ConfigError naming file and line.
     """
     content = _read_one(path)
     names = content.pop("extends", [])
@@ -103,7 +103,7 @@ def _read_one(path: Path) -> dict[str, Any]:
 
 
 def why_unreadable(error: OSError | UnicodeError) -> str:
-    """Why a text file cannot be read, and what helps."""
+    """Return why a text file cannot be read, with a remedy where there is one."""
     if isinstance(error, IsADirectoryError):
         return "is a folder, and a file is wanted"
     if isinstance(error, OSError):
@@ -117,12 +117,12 @@ def why_unreadable(error: OSError | UnicodeError) -> str:
 
 
 def write_yaml(value: Mapping[str, Any]) -> str:
-    """The value, of plain values, as YAML text that reads back equal (floats kept to the bit)."""
+    """Return a mapping of plain values as YAML text. Reading it back gives equal values, floats bit for bit."""
     return "".join(_section(key, content) for key, content in value.items())
 
 
 _SECTIONS: dict[tuple[str, str], str] = {}
-"""Key and content as Python writes it -> as YAML; what many runs' files share is put into YAML once."""
+"""(key, repr of content) -> YAML text. A cache, since many run files share sections."""
 
 
 def _section(key: str, content: Any) -> str:
@@ -135,7 +135,7 @@ def _section(key: str, content: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def _looks_odd(text: str) -> bool:
-    """A string that our reader, unlike PyYAML's, would take for a number."""
+    """Return whether our loader would read the string as another type, such as a number."""
     return not isinstance(parse_yaml_quietly(text), str)
 
 
@@ -159,7 +159,7 @@ _Dumper.add_representer(
 
 
 def parse_yaml_quietly(text: str) -> Any:
-    """The value of a text, or the text itself where it is not YAML."""
+    """Return the value of a YAML text, or the text itself if it is not valid YAML."""
     try:
         return parse_yaml(text)
     except (yaml.YAMLError, ValueError):
@@ -167,7 +167,7 @@ def parse_yaml_quietly(text: str) -> Any:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?` for the nearest known word, or nothing."""
+    """Return ` Did you mean 'x'?` for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -179,7 +179,7 @@ def _sibling_hint(path: Path) -> str:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid onto `base`, section by section; neither is changed."""
+    """Return `base` with `over` merged into it recursively. Neither is changed."""
     merged = dict(base)
     for key, value in over.items():
         if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
@@ -190,7 +190,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expand_dotted(pairs: Mapping[str, Any]) -> dict[str, Any]:
-    """`{"training.learning_rate": 1}` as nested sections; plain nested mappings pass through."""
+    """Return dotted keys such as `{"training.learning_rate": 1}` as nested sections. Nested mappings may be mixed in."""
     nested: dict[str, Any] = {}
     for key, value in pairs.items():
         branch: Any = expand_dotted(value) if isinstance(value, Mapping) else value
@@ -201,7 +201,7 @@ def expand_dotted(pairs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _override_value(text: str) -> Any:
-    """What a value on the command line means: YAML, but a template such as `Q: {question}` or `{answer}` is text."""
+    """Return the value of a command-line override, read as YAML. A template such as `Q: {question}` or `{answer}` is text."""
     value = parse_yaml_quietly(text)
     if isinstance(value, Mapping) and (not text.lstrip().startswith("{") or None in value.values()):
         return text
@@ -209,7 +209,7 @@ def _override_value(text: str) -> Any:
 
 
 def parse_overrides(arguments: Iterable[str]) -> dict[str, Any]:
-    """`["training.learning_rate=1e-4", "peft.r=8"]` as nested sections.  Raises ConfigError for a word without `=`."""
+    """Return `["training.learning_rate=1e-4", "peft.r=8"]` as nested sections.  Raises ConfigError for a missing `=`."""
     pairs: dict[str, Any] = {}
     problems = []
     for argument in arguments:

@@ -49,9 +49,9 @@ def _bytes_a_position(model: Any) -> int:
 
 
 def halving(attempt: Callable[[int], None], size: int) -> dict[str, Any]:
-    """Tries with half the size for as long as memory runs out; returns {batch_size, and where it began}.
+    """Retry with half the batch size on out-of-memory; returns {batch_size, halved_from if it was halved}.
 
-    attempt: goes on where the last one stopped.  Raises EvaluationError where not even one fits.
+    attempt: continues where the last one stopped.  Raises EvaluationError if batch size 1 does not fit.
     """
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 

@@ -15,9 +15,9 @@ Found = TypeVar("Found")
 
 @cache
 def _group() -> Any:
-    """What the processes of the launch talk over: the processor, whatever they compute on.
+    """Return a gloo process group for Python objects, on CPU or GPU.
 
-    The others wait for a slow one, however long it takes.
+    The timeout is seven days, because processes wait for the slowest one.
     """
     import torch
     from torch import distributed
@@ -46,9 +46,9 @@ def first_goes_first() -> Iterator[None]:
 
 
 def spread(count: int, answer: Callable[[list[int]], list[Found]]) -> list[Found]:
-    """What `answer` gives for the numbers 0 … count-1, each asked in one of the processes, in order in all of them.
+    """Return the results of `answer` for 0 … count-1, in order, in all processes; each number goes to one process.
 
-    answer: numbers -> their answers.  Where it fails in one process, it fails in all.
+    answer: numbers -> their results.  If it fails in one process, all processes raise.
     """
     processes = Processes.here()
     if processes.count == 1:

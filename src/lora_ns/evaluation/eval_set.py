@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """What is asked, row by row.
+    """Evaluation rows and few-shot examples of one evaluation request.
 
-    ids: the row's own id where it has one that is unique, else its number in the split.
-    examples: the solved rows before each question; example_numbers: their numbers in the split that they come from.
-    without_text: rows that perplexity left out as there is nothing in them to read.
+    ids: the row's own id if ids are unique, else its number in the split.
+    examples: few-shot examples before each question; example_numbers: their row numbers in the train split.
+    without_text: number of blank rows that perplexity leaves out.
     """
 
     spec: Benchmark
@@ -148,7 +148,7 @@ def read_eval_set(config: RunConfig, evaluation: EvaluationRequest, store: Store
 
 
 def _holds_text(row: Row, spec: Benchmark, dataset: DatasetConfig) -> bool:
-    """False for a blank row of a text that perplexity reads, as WikiText has between its paragraphs."""
+    """Return False for a blank row in plain-text perplexity data. WikiText has blank rows between paragraphs."""
     return spec.kind != "perplexity" or dataset.format != "text" or bool(text_of(row, dataset).strip())
 
 

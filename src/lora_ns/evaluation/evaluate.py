@@ -52,11 +52,11 @@ def evaluate_runs(
     rescore: bool = False,
     bases: BaseModelPool | None = None,
 ) -> dict[str, Path | Exception]:
-    """Run -> its score file, or why it has none, in the order of the runs: one evaluation put to several runs.
+    """Evaluate several runs with one evaluation request; returns run name -> score file or exception, in order of the runs.
 
-    Rows and prompts are read once, and each base model once for all runs that share it, whose adapters are put on and
-    taken off in turn; every run's score is what it would be alone.  One that fails does not stop the others; why it
-    did is noted (`failure.noting`).  bases: keeps the last base model for a further call.
+    Rows and prompts are read once. Each base model is loaded once, and the adapters of its runs are loaded and unloaded in
+    turn. Every run's score is what it would be alone. A run that fails does not stop the others. The reason is saved
+    (`store.failures.record_failure`).  bases: keeps the last base model for a further call.
     """
     sitting = Evaluator(evaluation, runs[0].store, quiet, rescore, bases)
     found: dict[str, Path | Exception] = {run.name: EvaluationError("not asked") for run in runs}
@@ -197,9 +197,9 @@ def _conditions(model: Any, config: RunConfig, how: Mapping[str, Any]) -> dict[s
 
 
 def _canary(model: Any, run: Run, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet) -> dict[str, Any] | None:
-    """Greatest difference of a logit between trained model and base on a few rows; none at all is a failure.
+    """Return the largest logit difference between trained and base model on a few rows.
 
-    None for method `none`, which is its own base.
+    Raises EvaluationError if the logits are equal or not finite. None for method `none`, which is its own base.
     """
     config = run.config
     if config.peft.method == "none":
@@ -225,9 +225,9 @@ def _canary(model: Any, run: Run, tokenizer: PreTrainedTokenizerBase, eval_set: 
 
 
 def _overlap(eval_set: EvalSet, run: Run) -> dict[str, Any] | None:
-    """The benchmark's rows that ask what a training row asked; None for an untrained model, or where tokens are gone.
+    """Contamination: benchmark rows that repeat a training row. None for an untrained model or if the tokens are missing.
 
-    Raises EvaluationError where there are some and dataset.overlap is `fail`, before the model is asked anything.
+    Raises EvaluationError on contamination if dataset.overlap is `fail`, before the model is loaded.
     """
     config = run.config
     if config.peft.method == "none":

@@ -56,9 +56,9 @@ class Generator:
     def texts(
         self, prompt_ids: Sequence[Sequence[int]], keys: Sequence[str], progress: Progress = lambda done: None
     ) -> list[list[str]]:
-        """num_samples completions of each prompt, cut at stop texts and the end mark, in the order of the prompts.
+        """Return num_samples completions of each prompt, cut at stop texts and end tokens, in the order of the prompts.
 
-        keys: the examples' ids, which drawn answers hang on beside the seed.
+        keys: the examples' ids; sampling depends on them and the seed.  Raises DataError for an empty prompt.
         """
         for ids, key in zip(prompt_ids, keys, strict=True):
             if not ids:

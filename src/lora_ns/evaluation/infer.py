@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BLOCK = 8
-"""So many batches are asked, and kept, together: within a block a slot goes to the next row as soon as it is free."""
+"""Batches generated and saved together. Within a block a slot goes to the next row as soon as it is free."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of rows just answered and the number of all rows."""
@@ -60,9 +60,9 @@ class Subject:
 
 
 def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, raw: bool = False) -> Subject:
-    """The model of a run: its own adapter's, another folder's (adapter or whole model), or the base as it is.
+    """Load the model of a run: with its own adapter, with another folder's (adapter or whole model), or the base model alone.
 
-    raw: texts are prompts as they stand, without template.  Raises ConfigError or DataError where there is none.
+    raw: texts are used as prompts without a template.  Raises ConfigError or DataError if there is no such model.
     """
     config, store = run.config, run.store
     check_machine(config, training=False)
@@ -104,9 +104,9 @@ def load_subject(run: Run, *, adapter: Path | None = None, base: bool = False, r
 
 
 def _refuse_damaged(folder: Path, store: Store) -> None:
-    """Raises DamagedError for a folder that is not as its record says, or that lies in the store and has none.
+    """Raises DamagedError for a folder that differs from its record, or that is in the store and has no record.
 
-    What is somebody else's has no record to be checked against.
+    A folder made by other tools has no record and is not checked.
     """
     if store.contains(folder):
         load_verified(folder)
@@ -200,7 +200,7 @@ def texts_from(row: Row, subject: Subject, where: str) -> list[str]:
 
 
 def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
-    """{label, probabilities} of each text or pair of texts; {value} of a regression."""
+    """Return {label, probabilities} for each text or pair of texts, or {value} for regression."""
     data = subject.config.dataset
     logits = head_logits(subject.model, subject.tokenizer, texts, data.max_length).float()
     if subject.config.task_type == "regression":
@@ -214,9 +214,9 @@ def classify(subject: Subject, texts: Sequence[Sequence[str]]) -> list[Answer]:
 
 
 def complete(subject: Subject, prompts: Sequence[Prompt], keys: Sequence[str], size: int | None = None) -> list[Answer]:
-    """{completion}, or {completions} where several are drawn, of each prompt.
+    """Return {completion} for each prompt, or {completions} if several are sampled.
 
-    keys: the rows' names, which drawn answers hang on beside the seed.  size: answers at a time.
+    keys: the rows' names; sampling depends on them and the seed.  size: batch size.
     """
     config, stop_ids = with_stops(subject.generation, subject.chat)
     ids = encode_prompts(list(prompts), subject.tokenizer, subject.chat)

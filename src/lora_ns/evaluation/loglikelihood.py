@@ -16,9 +16,9 @@ def log_likelihoods(
     batch_size: int | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[float], dict[str, Any]]:
-    """(sum of the log-probabilities, in nats, of each example's chosen tokens, in their order; what batches they took).
+    """Return (summed log-probability in nats of each example's counted tokens, batch-size facts).
 
-    examples: (input_ids, spans [start, end, …] of the tokens to count); the first token of all has no probability.
+    examples: (input_ids, spans [start, end, …] of the tokens to count). The first token has no probability.
     """
     import torch
 

@@ -40,10 +40,10 @@ def predict(
     progress: Progress = lambda done: None,
     served: ServedModel | None = None,
 ) -> tuple[list[Answer], Facts]:
-    """(one answer a row, in the order of the rows; how they came about).  Raises DataError for a row that cannot be asked.
+    """Return (one prediction a row, in order; facts such as engine and batch size).  Raises DataError for an unusable row.
 
-    served: the model as vLLM is told of it, where that is to generate text.
-    In several processes each row is asked in one of them, and all return all answers.
+    served: vLLM's settings for the model, if vLLM generates the text.
+    With several processes each row is evaluated in one of them, and all processes return all predictions.
     """
     askers: dict[str, Callable[..., tuple[list[Answer], Facts]]] = {
         "generation": partial(_generate, served=served),
@@ -84,9 +84,9 @@ def probe_logits(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalS
 
 
 def room_warnings(model: Any, tokenizer: PreTrainedTokenizerBase, eval_set: EvalSet) -> list[str]:
-    """What a score says of prompts that leave no room for an answer within the positions the model was made for.
+    """Warnings about prompts that, with max_new_tokens, exceed the model's max_position_embeddings.
 
-    Raises EvaluationError where it has no more positions than those: rotary ones go on, learned ones end.
+    Raises EvaluationError for learned position embeddings, which end there. Rotary embeddings only give a warning.
     """
     config = model.config.get_text_config()
     room = getattr(config, "max_position_embeddings", None)
@@ -178,7 +178,7 @@ def _classify(
 
 
 def head_logits(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sequence[str]], max_length: int) -> Any:
-    """Class logits [B, C] (regression: values [B, 1]) of texts or pairs of texts."""
+    """Return class logits [B, C] (regression: values [B, 1]) of texts or pairs of texts."""
     import torch
 
     columns = [list(column) for column in zip(*texts, strict=True)]

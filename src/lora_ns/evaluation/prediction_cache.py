@@ -31,10 +31,10 @@ ANSWER_KEYS = {
 
 
 def cached_predictions(run: Run, eval_set: EvalSet) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """(the kept answers to this exam, facts for the record, how they were answered).
+    """Return (saved predictions for this eval set, facts for the record, conditions of generation).
 
-    Raises EvaluationError where none fit, DamagedError for a score or predictions that were changed since: edited answers
-    would come out with a new seal.
+    Raises EvaluationError if none fit. Raises DamagedError if the score or predictions were changed since: edited
+    predictions would otherwise get a new seal.
     """
     store, evaluation = run.store, eval_set.evaluation
     own = run.predictions(evaluation)

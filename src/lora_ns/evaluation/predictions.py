@@ -15,9 +15,9 @@ Answer = dict[str, Any]
 
 
 def read_rows(source: Path, columns: Sequence[str]) -> list[Row]:
-    """Rows of a .jsonl file, or lines of a .txt as rows of one column.  Raises DataError that names the line.
+    """Read rows of a .jsonl file, or lines of a .txt as rows of one column.  Raises DataError naming the line.
 
-    columns: what is read of a row; a .txt can have but one.
+    columns: columns that are read; a .txt file allows only one.
     """
     try:
         text = source.read_text(encoding="utf-8-sig")
@@ -49,9 +49,9 @@ def _row(line: str, where: str) -> Row:
 
 
 def output_line(row: Row, answer: Answer, output: Path, columns: Collection[str]) -> str:
-    """The row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`.
+    """Return the row with its answer as JSON; for a .txt the answer alone, its line ends written `\\n`.
 
-    columns: those of all rows, none of which an answer overwrites: beside a column `label` it is `predicted_label`.
+    columns: columns of all rows. An answer overwrites none of them: beside a column `label` it becomes `predicted_label`.
     """
     if output.suffix != ".txt":
         return json.dumps({**row, **{_free(key, columns): value for key, value in answer.items()}}, ensure_ascii=False)
@@ -64,12 +64,12 @@ def _free(key: str, columns: Collection[str]) -> str:
 
 
 class PredictionsFile:
-    """The answers so far, in `<output>.part`: a line that says which call they belong to, then one line an answer."""
+    """Journal of answers in `<output>.part`: one line with the digest of the call, then one line for each answer."""
 
     def __init__(self, output: Path, call: str, *, overwrite: bool):
-        """call: digest of all that the answers hang on.
+        """call: digest of everything that the answers depend on.
 
-        Raises ConfigError where the output is there already, or was begun by another call.
+        Raises ConfigError if the output exists or was begun by a different call.
         """
         self._output, self._path = output, output.with_name(output.name + ".part")
         self.answers: dict[int, Answer] = {}

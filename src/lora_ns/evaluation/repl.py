@@ -63,7 +63,7 @@ def answer(
     chat: Chat | None,
     write: Write | None = None,
 ) -> list[str]:
-    """The completions of one prompt.  write: is handed the text as it comes, where there is one completion of one beam."""
+    """Return the completions of one prompt.  write: receives the text; streamed for one sample without beam search."""
     config, stop_ids = with_stops(config, chat)
     ids = encode_prompts([prompt], tokenizer, chat)
     streams = write is not None and config.num_beams == 1 and config.num_samples == 1
@@ -84,9 +84,9 @@ def converse(
     write: Write,
     system: str | None = None,
 ) -> list[Message]:
-    """Answers line after line, each in the light of what was said before; returns the conversation.
+    """Answer each line with the conversation so far as context; returns the conversation.
 
-    `/reset` forgets it, `/exit` or the end of the lines ends it.
+    `/reset` clears it. `/exit` or the end of the lines ends it.
     """
     opening: list[Message] = [{"role": "system", "content": system}] if system else []
     turns = list(opening)

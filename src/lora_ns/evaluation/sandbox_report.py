@@ -1,4 +1,4 @@
-"""Whether the sandbox holds on this machine, and what it costs: tried once a machine, before the first verdict.
+"""Check the sandbox's isolation and speed on this machine, once, before the first score.
 
 READS nothing   WRITES results/scratch/sandbox/<host>-<digest>.json
 """
@@ -15,10 +15,10 @@ from lora_ns.store.paths import Store
 
 
 def sandbox_report(eval_set: EvalSet, store: Store) -> dict[str, Any] | None:
-    """Tier, attacks and gold solutions for an exam whose answers are run; None for any other.
+    """Return tier, attacks and gold solutions for a benchmark that runs code; None for any other.
 
-    Raises SandboxError where programs cannot be isolated.  A gold that fails is no error: it is a ceiling that every
-    model meets on this machine, and is listed.
+    Raises SandboxError if programs cannot be isolated.  A gold solution that fails is listed, not an error: it lowers the
+    maximum score of every model on this machine.
     """
     if eval_set.spec.program is None:
         return None

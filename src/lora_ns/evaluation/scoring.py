@@ -15,7 +15,7 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class EvalResult:
-    """examples: id, scores and more, by column, for the score file; lines: for the predictions file; metrics: the score."""
+    """examples: columns (id, scores, …) of the score file.  lines: of the predictions file.  metrics: over all rows."""
 
     examples: dict[str, Any]
     lines: list[dict[str, Any]]

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-"""Greatest relative difference of a logit that rounding to a dtype explains."""
+"""Maximum relative logit difference that rounding to each dtype explains."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Part:
 
 
 def merge(run: Run, *, output: Path | None = None) -> Path:
-    """Makes the merged model where it is missing; returns its folder.
+    """Return the folder of the merged model, which is created if missing.
 
-    output: another folder than the store's own.  Raises ConfigError for a method that cannot be merged, LoraNsError where
-    the merged model computes something else than what it was made of.
+    output: a folder to use instead of the store's.  Raises ConfigError if the method cannot be merged, LoraNsError if the
+    merged model's logits differ too much from those of base + adapter.
     """
     run = identified(run)
     config, target = run.config, output or run.merged
@@ -99,7 +99,7 @@ def merge(run: Run, *, output: Path | None = None) -> Path:
 
 
 def check_mergeable(config: RunConfig) -> None:
-    """Raises ConfigError for a method whose adapter cannot be folded into the base; before anything is trained."""
+    """Raises ConfigError if the method's adapter cannot be merged into the base model.  Needs no trained adapter."""
     reason = why_not_merged(config.peft.method)
     if reason is not None and not config.merge.adapters:
         raise ConfigError(f"peft.method {config.peft.method} cannot be merged: {reason}. Use the adapter as it is.")
@@ -111,7 +111,7 @@ def check_mergeable(config: RunConfig) -> None:
 
 
 def identified(run: Run) -> Run:
-    """The run with each named adapter's checksum and a name of its own, so that its digest says what was merged."""
+    """Return the run with a method name and with checksums of its external adapters, so that its digest depends on them."""
     config, store = run.config, run.store
     if not config.merge.adapters:
         return run
@@ -126,7 +126,7 @@ def identified(run: Run) -> Run:
 
 
 def _folder(name: str, store: Store) -> Path:
-    """Where an adapter lies that is named by its run or by its folder."""
+    """Return the folder of an adapter that is named by run or by path.  Raises ConfigError if there is none."""
     places = [store.adapter(name), Path(name).expanduser()]
     found = next((place for place in places if (place / "adapter_config.json").is_file()), None)
     if found is None:
@@ -142,7 +142,7 @@ def _checksum(folder: Path) -> str:
 
 
 def parts_of(run: Run) -> list[Part]:
-    """The adapters of a merge: those that are named, or the run's own."""
+    """Return the adapters of a merge: those in merge.adapters, or the run's own."""
     named = run.config.merge.adapters
     if named:
         return [Part(entry.adapter, _folder(entry.adapter, run.store), entry.weight) for entry in named]
@@ -152,9 +152,9 @@ def parts_of(run: Run) -> list[Part]:
 def _expected(
     run: Run, parts: list[Part], tokenizer: PreTrainedTokenizerBase
 ) -> tuple[logit_parity.Logits | None, float | None, str]:
-    """(logits that the merged model should have, how far the adapter moves a logit, what they are logits of).
+    """Return (reference logits, maximum logit change by the adapter, description of the reference).
 
-    None for combinations that nothing but the merge itself computes.
+    The logits are None for combinations that only the merge itself computes.
     """
     config = run.config
     if not config.merge.adapters:
@@ -174,7 +174,7 @@ def _expected(
 
 
 def _merged(run: Run, parts: list[Part]) -> Any:
-    """The base with the adapters folded in, unquantised, in the wanted dtype."""
+    """Return the unquantised base model with the adapters merged, in merge.dtype."""
     config = run.config
     if config.peft.method == "full" and not config.merge.adapters:
         return _in_dtype(load_trained(run, parts[0].folder), config)
@@ -195,7 +195,7 @@ def _merged(run: Run, parts: list[Part]) -> Any:
 
 
 def _with_trained_heads(model: Any) -> Any:
-    """The model with each layer that was trained whole in its place; LN tuning's merge leaves PEFT's wrapper there."""
+    """Return the model with PEFT's wrapper of fully trained layers removed.  LN tuning's merge leaves it in place."""
     from peft.utils import ModulesToSaveWrapper
 
     for name, module in list(model.named_modules()):
@@ -206,7 +206,7 @@ def _with_trained_heads(model: Any) -> Any:
 
 
 def _in_dtype(model: Any, config: RunConfig, *, only_wider: bool = False) -> Any:
-    """The model in merge.dtype; before the sum only where that keeps more digits."""
+    """Return the model in merge.dtype.  only_wider: convert only to float32, to keep precision before the merge."""
     import torch
 
     if config.merge.dtype is None or (only_wider and config.merge.dtype != "float32"):
@@ -215,7 +215,7 @@ def _in_dtype(model: Any, config: RunConfig, *, only_wider: bool = False) -> Any
 
 
 def _plain(run: Run) -> Run:
-    """The run by which the merged model itself is loaded."""
+    """Return a run that loads the merged model: unquantised, in merge.dtype."""
     config = run.config
     model = config.model.model_copy(update={"quantization": "none", "dtype": config.merge.dtype or config.model.dtype})
     return Run(config.model_copy(update={"model": model}), run.store)
@@ -250,7 +250,7 @@ def _facts(run: Run, parts: list[Part], figures: dict[str, Any]) -> dict[str, An
 
 
 def _warnings(run: Run, parts: list[Part]) -> list[str]:
-    """Adapters that were trained on another base than the one they are folded into."""
+    """Return a warning for each adapter that was trained on another base model."""
     wanted = run.model_identity
     found = []
     for part in parts:

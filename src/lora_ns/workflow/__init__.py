@@ -1,1 +1,1 @@
-"""The questions of the DAG, and each stage after the stages that it needs."""
+"""The workflow's input functions, planning, preflight checks, and the pipeline of stages."""

@@ -18,7 +18,7 @@ LOCKS = Path(".snakemake/locks")
 
 
 class DagIndex:
-    """An experiment's runs, tokens, rows, base models, evaluations and jobs, each by the name of its artefact."""
+    """An experiment's runs, tokens, rows, base models, evaluations and jobs, by artefact name."""
 
     def __init__(self, experiment_file: str, checkpoints: Any = None, plans: bool = True, cores: int = 1):
         self.store = Store()

@@ -43,7 +43,7 @@ class Dag(DagIndex):
         return [*made, *(path for run in self.downloads.values() for path in map(str, run.base_records))]
 
     def scores(self, wildcards: Wildcards) -> list[str]:
-        """Every score file that the tables are made from."""
+        """Return every score file that the tables use."""
         runs = [*self.compared(), *self.experiment.bases]
         return _each_once(path for run in runs for evaluation in run.evaluations for path in self._score(run, evaluation))
 
@@ -73,12 +73,12 @@ class Dag(DagIndex):
         return str(self.experiment.tables_record)
 
     def table(self, name: str) -> str:
-        """One of the tables as CSV."""
+        """Return the path of one table as CSV."""
         return str(self.store.tables(self.experiment.name) / f"{name}.csv")
 
     @property
     def figures(self) -> str:
-        """The folder of the figures."""
+        """Folder of the figures."""
         return str(self.store.figures(self.experiment.name))
 
     def for_tokens(self, wildcards: Wildcards) -> list[str]:
@@ -87,7 +87,7 @@ class Dag(DagIndex):
         return [] if is_finished(run.tokens) else [*map(str, run.tokens_inputs)]
 
     def for_adapter(self, wildcards: Wildcards) -> list[str]:
-        """Tokens and base model."""
+        """Tokens and base model of a run."""
         return self._for_adapter(self.runs[wildcards.run])
 
     def for_adapters(self, wildcards: Wildcards) -> list[str]:
@@ -98,7 +98,7 @@ class Dag(DagIndex):
         return [] if run.is_trained else [*map(str, run.adapter_inputs)]
 
     def for_score(self, wildcards: Wildcards) -> list[str]:
-        """Adapter, the benchmark's rows, and base model."""
+        """Adapter, benchmark rows and base model of a run."""
         return self._for_score(self.runs[wildcards.run], self.evaluations[wildcards.evaluation])
 
     def for_scores(self, wildcards: Wildcards) -> list[str]:
@@ -130,14 +130,14 @@ class Dag(DagIndex):
         return str(self.store.job_marker(name))
 
     def for_choice(self, wildcards: Wildcards) -> list[str]:
-        """The score of every trial."""
+        """Return the score of every trial."""
         if not self.experiment.needs_selection:
             return []
         runs = [trial.run for trial in self.experiment.trials]
         return _each_once(path for run in runs for path in self._score(run, run.evaluations[0]))
 
     def for_merged(self, wildcards: Wildcards) -> list[str]:
-        """Adapter and base model."""
+        """Adapter and base model of a merged model."""
         run = self.merged[wildcards.merged]
         return [] if is_finished(run.merged) else [*self._adapter(run), *map(str, run.base_records)]
 
@@ -160,10 +160,10 @@ def _record(folder: Path) -> str:
 
 
 def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool = True, cores: int = 1) -> Dag:
-    """The experiment for the Snakefile; a fault in its files ends Snakemake with the paragraph, not a traceback.
+    """Open the experiment for the Snakefile. An error in its files exits with a message, not a traceback.
 
-    checkpoints: Snakemake's own object of that name.  plans: whether this process decides what is run, which the Snakemake
-    of a single job does not.  cores: of `local_cores`.
+    checkpoints: Snakemake's object of that name.  plans: True in Snakemake's main process, which decides what runs, and
+    False in the process of a single job.  cores: from `local_cores`.
     """
     try:
         return Dag(experiment_file, checkpoints, plans, cores)
@@ -172,9 +172,9 @@ def open_experiment(experiment_file: str, checkpoints: Any = None, plans: bool =
 
 
 def local_cores(workflow: Any) -> int:
-    """How many cores there are to divide runs among: 1 where jobs are sent elsewhere, or computed on a GPU.
+    """Number of local cores to divide runs among: 1 if jobs run on other machines or on a GPU.
 
-    The Snakemake of a single job finds the same jobs: on this machine it is given the same number, elsewhere it is remote.
+    Snakemake's process for a single job gets the same result: locally it has the same `--cores`, elsewhere it is remote.
     """
     settings = workflow.resource_settings
     is_elsewhere = settings.nodes is not None or workflow.remote_exec

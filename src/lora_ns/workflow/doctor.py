@@ -1,4 +1,4 @@
-"""What this machine has, and what it lacks for which feature.  Looks only: changes nothing, reaches for no network."""
+"""Check which features this machine supports and what is missing. It changes nothing and uses no network."""
 
 import configparser
 import importlib.util
@@ -26,9 +26,9 @@ LATEX = ("latexmk", "pdflatex", "tectonic")
 
 @dataclass(frozen=True)
 class Finding:
-    """One feature: whether it can be used here, what was found, and what to do where it cannot.
+    """One feature: its state on this machine, what was found, and the remedy.
 
-    state: `ok`, `missing` (a feature that cannot be used), or `note` (it can, with a limit).
+    state: `ok`, `missing` (the feature cannot be used), or `note` (usable with a limit).
     """
 
     feature: str
@@ -38,8 +38,8 @@ class Finding:
 
 
 def examine(root: Path = Path()) -> dict[str, Any]:
-    """machine, versions, features and whether all that every run needs is there, as plain values."""
-    import torch  # so that hardware names the accelerators
+    """Return machine, versions, features, and whether every run's requirements are met, as plain values."""
+    import torch  # hardware() lists GPUs only if torch is loaded
 
     with ThreadPoolExecutor() as pool:
         engines = dict(zip(ENGINES, pool.map(_import_fault, ENGINES), strict=True))
@@ -53,7 +53,7 @@ def examine(root: Path = Path()) -> dict[str, Any]:
 
 
 def _needed(root: Path) -> Iterator[Finding]:
-    """What every run needs."""
+    """Yield findings about requirements of every run."""
     here = ".".join(map(str, sys.version_info[:3]))
     yield Finding("python", "ok" if sys.version_info >= (3, 11) else "missing", here, "lora-ns needs Python 3.11 or newer")
     lock = REPOSITORY / "requirements.lock"
@@ -75,7 +75,7 @@ def _needed(root: Path) -> Iterator[Finding]:
 
 
 def lock_differences(lock: Path) -> dict[str, tuple[str | None, str]]:
-    """package -> (installed, locked) where they differ; a local build's mark (+cpu) does not count."""
+    """Return package -> (installed, locked) for different versions; a local build suffix (+cpu) is ignored."""
     text = lock.read_text() if lock.is_file() else ""
     pinned = re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", text, re.M)
     found = {name: (version_of(name), locked) for name, locked in pinned}
@@ -83,7 +83,7 @@ def lock_differences(lock: Path) -> dict[str, tuple[str | None, str]]:
 
 
 def _accelerated(torch: Any, engines: Mapping[str, str | None]) -> Iterator[Finding]:
-    """GPU, quantised bases, DeepSpeed."""
+    """Yield findings about GPU, quantised base models and DeepSpeed."""
     gpus = hardware()["gpus"]
     driver = shutil.which("nvidia-smi")
     if gpus:
@@ -110,7 +110,7 @@ def _accelerated(torch: Any, engines: Mapping[str, str | None]) -> Iterator[Find
 
 
 def _import_fault(name: str) -> str | None:
-    """Why a package cannot be imported, tried in a process of its own; None where it can."""
+    """Import a package in a separate process; returns the reason if that fails, else None."""
     if importlib.util.find_spec(name) is None:
         return "not installed"
     command = [sys.executable, "-c", f"import {name}"]
@@ -122,7 +122,7 @@ def _import_fault(name: str) -> str | None:
 
 
 def _around(root: Path) -> Iterator[Finding]:
-    """Sandbox, cluster, DVC, hub, LaTeX."""
+    """Yield findings about sandbox, SLURM, DVC, the hub and LaTeX."""
     from lora_ns.benchmarks.sandbox.tiers import unavailable
 
     best = next((tier for tier in ("bubblewrap", "landlock") if unavailable(tier) is None), None)
@@ -147,7 +147,7 @@ def _around(root: Path) -> Iterator[Finding]:
 
 
 def _dvc(root: Path) -> Finding:
-    """DVC, its remotes, and the plugins that they need."""
+    """Check DVC, its remotes and the plugins they need."""
     if importlib.util.find_spec("dvc") is None:
         return Finding("DVC", "missing", "not installed", "pip install dvc")
     remotes = dvc_remotes(root)
@@ -163,7 +163,7 @@ def _dvc(root: Path) -> Finding:
 
 
 def dvc_remotes(root: Path) -> dict[str, str]:
-    """Name -> address of the remotes of the repository, its own and this machine's."""
+    """Return name -> URL of the DVC remotes in .dvc/config and .dvc/config.local."""
     parser = configparser.ConfigParser()
     parser.read([root / ".dvc/config", root / ".dvc/config.local"])
     pairs = {name: parser[name].get("url", "") for name in parser.sections()}
@@ -171,7 +171,7 @@ def dvc_remotes(root: Path) -> dict[str, str]:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """The findings as lines."""
+    """Format the result of `examine` as lines of text."""
     machine = found["machine"]
     gpus = ", ".join(machine["gpus"]) or "no GPU"
     lines = [

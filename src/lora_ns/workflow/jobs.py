@@ -23,7 +23,7 @@ IN_TURN = 6
 
 @dataclass(frozen=True)
 class Job:
-    """Runs that share a process."""
+    """Runs that share one process."""
 
     runs: tuple[Run, ...]
     at_once: bool = False
@@ -39,10 +39,10 @@ class Job:
 
 
 def training_jobs(runs: Sequence[Run], sweep: SweepConfig, cores: int = 1) -> list[Job]:
-    """The runs in jobs, each run in one: those that can be trained at once together, and short runs in turn.
+    """Split runs into jobs: compatible runs are trained together in one loop, short runs one after another.
 
-    cores: how many jobs this machine's processor works on at a time.  A job of a small base holds no more than a core's
-    share of the runs, unless memory is limited (`sweep.max_memory`).
+    cores: number of jobs that run at a time on this CPU.  A job of a small base model holds at most one core's share of
+    the runs, unless `sweep.max_memory` is set.
     """
     share = max(Fraction(1), Fraction(len(runs), cores if sweep.max_memory is None else 1))
     jobs: list[Job] = []
@@ -72,9 +72,9 @@ def _is_small(config: RunConfig) -> bool:
 
 
 def parts_within(group: Sequence[Run], max_memory: int) -> list[list[Run]]:
-    """The group in as few parts, in its order, as are each predicted to take so many bytes at most, or are one run.
+    """Split a group, in order, into parts that are each predicted to need at most `max_memory` bytes.
 
-    A run that cannot be predicted is by itself.
+    A run that needs more, or cannot be predicted, is a part alone.
     """
     if len(group) < 2:
         return [list(group)]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from lora_ns.config import RunConfig
 
 GRACE_SECONDS = 170
-"""How long torch's launcher waits for a checkpoint after SIGTERM; profiles/slurm sends it 180 s ahead of the time limit."""
+"""Seconds that torch's launcher waits for a checkpoint after SIGTERM, which profiles/slurm sends 180 s before the limit."""
 
 PROGRAM = [sys.executable, "-m", "lora_ns"]
 

@@ -112,9 +112,9 @@ def make_adapters(
     max_memory: int | None = None,
     quiet: bool = False,
 ) -> None:
-    """The adapters of many runs, those that can be trained at once together.
+    """Train the adapters of many runs; compatible runs are trained together in one loop.
 
-    done: told of every run, its adapter's folder or why there is none.  trial: a loss that is not finite is a result.
+    done: called for every run with its adapter's folder or the error.  trial: a non-finite loss is a result.
     """
 
     def settle(run: Run, outcome: Path | LoraNsError) -> None:
@@ -166,10 +166,10 @@ def make_scores(
     bases: BaseModelPool | None = None,
     train: bool = True,
 ) -> dict[str, Path | Exception]:
-    """Run -> its score on one benchmark, made with all that it is made from, or why it has none; base models loaded once.
+    """Evaluate runs on one benchmark, after their missing inputs; returns run name -> score file or exception.
 
-    rescore: judges kept predictions again, also where the score is there.  bases: keeps a base model for the next call.
-    train: whether an adapter that is not there is made; else why its training failed is why there is no score.
+    Each base model is loaded once.  rescore: scores saved predictions again, even if the score exists.  bases: keeps a base
+    model for the next call.  train: trains missing adapters; otherwise a missing adapter is an error with its reason.
     """
     from lora_ns.experiment.divergence import score_divergence
     from lora_ns.models.machine import check_machine

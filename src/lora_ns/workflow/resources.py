@@ -32,10 +32,10 @@ START_MINUTES = 10
 def training_resources(
     configs: Sequence[RunConfig], costs: Sequence[Cost | None], attempt: int, *, at_once: bool = False
 ) -> Resources:
-    """What one job is asked to have that trains a run, or several that are plain, in turn or at once.
+    """Return the resources of a job that trains one run, or several single-process runs in turn or at once.
 
-    costs: of each run; None where it is not known.  Those are counted as one, by a guess: where the time is not enough
-    for all, the job goes on in the queue.  attempt: 1 for the first; memory and time grow with it.
+    costs: cost of each run; None if unknown.  All unknown runs together count as one guessed cost: if the time is too
+    short, the job is requeued and resumes.  attempt: 1 for the first; memory and time grow with it.
     """
     largest = max(configs, key=lambda config: config.topology.gpus_per_node)
     known = [cost for cost in costs if cost is not None]
@@ -46,9 +46,9 @@ def training_resources(
 
 
 def evaluation_resources(configs: Sequence[RunConfig], costs: Sequence[Cost | None], attempt: int) -> Resources:
-    """What a job is asked to have that evaluates these runs one after another, in one process.
+    """Return the resources of a job that evaluates these runs one after another in one process.
 
-    costs: of each run; None where it is not known.
+    costs: cost of each run; None if unknown, which is guessed.
     """
     cost = _together([cost or _guessed_evaluation(config) for config, cost in zip(configs, costs, strict=True)])
     gpus = max(min(1, config.launch.topology(needs_gpu=config.needs_gpu).gpus_per_node) for config in configs)

@@ -15,17 +15,17 @@ Wildcards = Any
 
 
 class RuleParams:
-    """Each of its functions is a `params` or `resources` entry of a rule."""
+    """Each method or property is a `params` or `resources` entry of a rule."""
 
     program = shlex.join(PROGRAM)
-    """The command that every rule calls, in the Python that runs Snakemake."""
+    """lora-ns command of every rule, with the Python that runs Snakemake."""
 
     def __init__(self, dag: DagIndex):
         self._dag = dag
         self._costs = KnownCosts(dag.store)
 
     def run_file_of(self, wildcards: Wildcards) -> str:
-        """The run file that makes an adapter, tokens or a merged model, or names a model of the hub."""
+        """Return the run file for an adapter, tokens, a merged model or a hub model."""
         return str(self._dag.store.run_file(self._owner(wildcards).name))
 
     def _owner(self, wildcards: Wildcards) -> Run:
@@ -36,12 +36,12 @@ class RuleParams:
         return next(runs[getattr(wildcards, name)] for name, runs in rooms.items() if hasattr(wildcards, name))
 
     def launch_of(self, wildcards: Wildcards) -> str:
-        """The command that starts the processes of a training."""
+        """Return the command that launches a training's processes."""
         run = self._owner(wildcards)
         return self._offline(run) + training_command(run.config)
 
     def program_of(self, wildcards: Wildcards) -> str:
-        """The command of a stage that reads a run's base model."""
+        """Return the command of a stage that loads a run's base model."""
         return self._offline(self._owner(wildcards)) + self.program
 
     def _offline(self, run: Run) -> str:
@@ -80,12 +80,12 @@ class RuleParams:
         )
 
     def run_files_of(self, wildcards: Wildcards) -> str:
-        """`--config FILE` of every run of a job."""
+        """Return `--config FILE` for every run of a job."""
         files = [str(self._dag.store.run_file(run.name)) for run in self._dag.jobs[wildcards.job].runs]
         return " ".join(f"--config {shlex.quote(file)}" for file in files)
 
     def members_of(self, wildcards: Wildcards) -> list[str]:
-        """The names of a job's runs."""
+        """Return the names of a job's runs."""
         return [run.name for run in self._dag.jobs[wildcards.job].runs]
 
     def limits_of(self, wildcards: Wildcards) -> str:
@@ -95,7 +95,7 @@ class RuleParams:
         return f"--max-members {len(job.runs)}{memory}" if job.at_once else "--max-members 1"
 
     def trial_flag_of(self, wildcards: Wildcards) -> str:
-        """`--trial` for runs of the search only, whose divergence is a result."""
+        """Return `--trial` for runs that are only search trials. Their divergence is a result."""
         first = wildcards.run if hasattr(wildcards, "run") else self._dag.jobs[wildcards.job].runs[0].name
         return "--trial" if first in self._dag.searched else ""
 
@@ -108,5 +108,5 @@ class RuleParams:
         return self._dag.rows[wildcards.rows]
 
     def base_model_of(self, wildcards: Wildcards) -> str:
-        """`builtin:<name>` of a base model's folder."""
+        """Return `builtin:<name>` for a base model's folder."""
         return self._dag.base_models[wildcards.base]

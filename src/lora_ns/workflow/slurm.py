@@ -19,9 +19,9 @@ _OF_A_WORKFLOW = re.compile(r"(^|_)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 
 
 def requeue() -> bool:
-    """Puts the SLURM job that this process is part of back into the queue, to go on later; whether that was done.
+    """Requeue the SLURM job of this process, to resume later; returns whether that was done.
 
-    Not where the job is being cancelled (or ended by SLURM, which then requeues by itself what it may).
+    Returns False outside SLURM or if the job is not running, as when it is cancelled or SLURM itself ends it.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None or _insist(*squeue_command(job)) != "RUNNING":
@@ -30,10 +30,10 @@ def requeue() -> bool:
 
 
 def cancel_leftovers() -> list[str]:
-    """Ends the jobs that an earlier call of Snakemake in this folder left in SLURM, and waits for it; returns them.
+    """Cancel SLURM jobs left by an earlier Snakemake call in this folder, and wait for their end; returns their ids.
 
-    To be called by whoever holds the folder's lock: then no other call is alive that the jobs could belong to.  Jobs that
-    train keep a checkpoint.  Raises LoraNsError where they do not end.
+    The caller must hold the folder's Snakemake lock, so that no live call owns the jobs.  Training jobs save a checkpoint.
+    Raises LoraNsError if they do not end.
     """
     left = _leftovers()
     if not left:

@@ -42,7 +42,7 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """All runs of an experiment at one moment."""
+    """State of all runs of an experiment at one time."""
 
     name: str
     runs: tuple[RunStatus, ...]
@@ -51,22 +51,22 @@ class Status:
     time: float
 
     def count(self, *states: State) -> int:
-        """Runs in any of these states."""
+        """Count the runs in any of these states."""
         counts = Counter(status.state for status in self.runs)
         return sum(counts[state] for state in states)
 
     def of(self, *states: State) -> list[RunStatus]:
-        """The runs in any of these states."""
+        """Return the runs in any of these states."""
         return [status for status in self.runs if status.state in states]
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether every run is done and settings are chosen."""
         return not self.needs_selection and self.count("done") == len(self.runs)
 
 
 def status_of(experiment: Study, store: Store) -> Status:
-    """The state of every run, trials first."""
+    """Return the state of every run, trials first."""
     now = time.time()
     experiment = experiment.with_selection()
     runs = tuple(status_of_run(run, store, now) for run in all_runs(experiment))
@@ -74,10 +74,9 @@ def status_of(experiment: Study, store: Store) -> Status:
 
 
 def all_runs(experiment: Study, *, provisional: bool = False) -> list[Run]:
-    """Every run: trials, what is compared, and where forgetting is measured; one that is two of these is asked the
-    questions of both.
+    """Return every run: trials, compared runs, and base models for forgetting. A run with two roles has the evaluations of both.
 
-    provisional: while settings are searched for, what will be compared is there with the first setting of its grid.
+    provisional: before settings are chosen, include the compared runs with the first setting of their grid.
     """
     compared = experiment.planned_runs if provisional and experiment.needs_selection else experiment.with_selection().runs
     merged: dict[str, Run] = {}
@@ -115,9 +114,9 @@ def status_of_run(run: Run, store: Store, now: float) -> RunStatus:
 
 
 def run_named(words: str, store: Store) -> str:
-    """The run's name from its name, a unique beginning of it, or EXPERIMENT:task/method/seed.
+    """Return a run's full name from its name, a unique prefix, or EXPERIMENT:task/method/seed.
 
-    EXPERIMENT: the file, or its name in configs/experiments.  Raises ConfigError that lists what there is.
+    EXPERIMENT: a file, or a name in configs/experiments.  Raises ConfigError naming the closest match.
     """
     file, colon, cell = words.rpartition(":")
     if not colon:

@@ -1,4 +1,4 @@
-"""Runs programs that a model wrote, isolated, and judges them from outside.
+"""Runs model-written programs in a sandbox and judges them from outside.
 
 outcomes = run_checks([Program(code="def f(x): return x + 2", asserts=("assert f(2) == 4",))])
 """

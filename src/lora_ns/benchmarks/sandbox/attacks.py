@@ -1,7 +1,7 @@
-"""What the sandbox must withstand: each attack is a program, run like any other.
+"""Attack programs for testing the sandbox. Each is run like any other program.
 
-Its `attack()` says "blocked", or else how it got through.  A forgery is no attack on the machine but on the verdict: it
-must not pass.  All aim at bait laid out for them, so that a sandbox that fails the test does no harm.
+`attack()` returns "blocked", or the names of the actions that worked.  A forgery attacks the verdict, not the machine: it
+must not pass.  All attacks target bait files and processes, so a sandbox that fails the test does no harm.
 """
 
 import os
@@ -214,13 +214,13 @@ for fd in range(64):
 def f(x): return None
 """,
 }
-"""Programs that aim at a pass they have not earned."""
+"""Programs that try to pass without solving the task."""
 
 EXPECTED: dict[str, tuple[Status, ...]] = {"map_memory": ("pass", "memory"), "touch_memory": ("pass", "memory")}
 
 
 def forgery_programs() -> dict[str, Program]:
-    """The forgeries by name, each against a comparison made here and against a harness in its own process."""
+    """The forgeries by name, each checked twice: by a comparison in this process and by a harness in a separate process."""
     return {
         name + suffix: Program(code, (check,))
         for name, code in FORGERIES.items()
@@ -230,9 +230,9 @@ def forgery_programs() -> dict[str, Program]:
 
 @contextmanager
 def attack_programs(orphan_seconds: float = 30, broadcast: bool = True) -> Iterator[dict[str, Program]]:
-    """The attacks by name, aimed at bait that lasts as long as the context.
+    """Yield the attacks by name. Their bait exists as long as the context.
 
-    broadcast: try to signal every process there is; only for where it cannot reach any.
+    broadcast: also try to signal every process. Set it only where the sandbox has its own process namespace.
     """
     with tempfile.TemporaryDirectory(prefix="lora-ns-bait-") as directory, socket.create_server(("127.0.0.1", 0)) as port:
         secret = Path(directory) / "secret"

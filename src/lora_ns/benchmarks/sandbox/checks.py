@@ -1,9 +1,9 @@
-"""Turns assertions into questions to the program and expected answers that it never sees.
+"""Turns assertions into questions to the program and expected values that the program never sees.
 
-`assert f(2) == 4` becomes the question `f(2)` and the expected value 4, compared outside.  What is no such comparison
-(`abs(f(2) - 4) < 1e-6`, a loop) is a harness: it runs in a second, equally isolated process that calls the program's
-functions through the judge, so it is out of the program's reach too.  Only a harness that handles the program's own
-objects (its classes, say) has to run beside the program, where a program that sets out to forge its verdict can.
+`assert f(2) == 4` becomes the question `f(2)` and the expected value 4, compared outside the sandbox.  Any other check
+(`abs(f(2) - 4) < 1e-6`, a loop) is a harness.  It runs in a second isolated process that calls the program's functions
+through the judge, so the program cannot manipulate it.  Only a harness that handles the program's own objects (its
+classes, say) must run in the program's process, where a hostile program can forge its verdict.
 """
 
 import ast
@@ -17,15 +17,15 @@ from lora_ns.benchmarks.sandbox.harness import Harness, harness_of
 
 @dataclass(frozen=True)
 class Question:
-    """An expression that the program's process evaluates, and what it should give."""
+    """An expression that the program's process evaluates, and its expected value."""
 
     expression: str
     expected: Any
     identical: bool = False
-    """Judged by `is` (None, True, False) rather than `==`."""
+    """Compare by `is` (for None, True, False) instead of `==`."""
 
     def met_by(self, value: Any) -> bool:
-        """Does the value that came back answer it?"""
+        """Whether the returned value equals the expected one."""
         return value is self.expected if self.identical else bool(value == self.expected)
 
 
@@ -33,7 +33,7 @@ Check = Question | Harness
 
 
 def checks_of(asserts: tuple[str, ...], harness: str) -> list[Check]:
-    """The checks, in order.  Raises SyntaxError where an assertion or the harness is no Python."""
+    """Return the checks, in order.  Raises SyntaxError if an assertion or the harness is not Python."""
     checks: list[Check] = [_check_of(line) for line in asserts]
     if harness:
         checks.extend(_questions_of_harness(harness) or [harness_of(harness)])
@@ -47,7 +47,7 @@ def _check_of(line: str) -> Check:
 
 
 def question_of(statement: ast.stmt) -> Question | None:
-    """The question that an assertion asks; None where it is not `expression == literal` (or `is`, or the other way)."""
+    """Return the question of an assertion; None unless it is `expression == literal` (or `is`, or sides swapped)."""
     if not isinstance(statement, ast.Assert) or not isinstance(statement.test, ast.Compare):
         return None
     test = statement.test
@@ -70,10 +70,10 @@ _COMPARING_METHODS = {"count", "index", "remove", "startswith", "endswith", "iss
 
 
 def _lets_program_judge(asked: ast.expr, expected: Any) -> bool:
-    """Would the program's own process compare, or find true, what is to be judged?  A class of its could see to that.
+    """Whether the program's process would do the comparison itself. A class with its own `__eq__` could then forge it.
 
-    `(f(7) == 4) is True` hands the program the comparison, and `all(…) == True` leaves it no more to say than yes; what
-    is to be true or false is therefore a question only where the program's own function says so.
+    In `(f(7) == 4) is True` the program does the comparison. In `all(…) == True` it need only reply True.  A boolean is
+    therefore accepted as expected value only if the program's own function returns it.
     """
     if any(isinstance(node, (ast.Compare, ast.BoolOp, ast.IfExp, ast.Not)) for node in ast.walk(asked)):
         return True
@@ -96,7 +96,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def literal(node: ast.expr) -> Any:
-    """The value of an expression made of literals, `set(…)` and the like, and sums of numbers.  Raises ValueError."""
+    """Return the value of an expression of literals, constructors such as `set(…)`, and arithmetic.  Raises ValueError."""
     match node:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CONSTRUCTORS and len(args) <= 1:
             try:
@@ -125,7 +125,7 @@ def literal(node: ast.expr) -> Any:
 
 
 def _questions_of_harness(harness: str) -> list[Check]:
-    """The questions of a `def check(candidate)` that only asserts, with `check(f)` after it; [] for any other harness."""
+    """Return the questions of a harness `def check(candidate)` of assertions only, plus `check(f)`; [] for any other."""
     match ast.parse(harness).body:
         case [
             *before,
@@ -147,7 +147,7 @@ def _questions_of_harness(harness: str) -> list[Check]:
 
 
 def _is_unread_assignment(statement: ast.stmt, function: ast.FunctionDef) -> bool:
-    """`METADATA = {…}`, which no check reads."""
+    """Whether the statement is an assignment that no check reads, such as `METADATA = {…}`."""
     match statement:
         case ast.Assign(targets=[ast.Name(id=name)], value=value) if not any(
             isinstance(node, ast.Call) for node in ast.walk(value)
@@ -157,7 +157,7 @@ def _is_unread_assignment(statement: ast.stmt, function: ast.FunctionDef) -> boo
 
 
 def _is_idle(statement: ast.stmt) -> bool:
-    """A docstring, `pass` or `assert True`: nothing to ask."""
+    """Whether the statement is a docstring, `pass` or `assert True`."""
     match statement:
         case ast.Pass() | ast.Expr(value=ast.Constant()) | ast.Assert(test=ast.Constant(value=True)):
             return True

@@ -1,8 +1,8 @@
-"""Runs inside the sandbox: executes a program, answers with plain values.  Never imported by the package.
+"""Runs inside the sandbox: executes a program and replies with plain values.  Never imported by the package.
 
-Requests come as length-prefixed `marshal` (the judge is trusted), replies leave as length-prefixed JSON (this process
-is not).  Only values leave; what they are compared with never comes in.  A program may overwrite anything here: all it
-can say is still a value, which the judge outside compares with what was expected.
+Requests are length-prefixed `marshal` (the judge is trusted). Replies are length-prefixed JSON (this process is not
+trusted).  The expected values are never sent to this process.  A program may overwrite anything here, but it can still
+only reply with a value, which the judge compares outside.
 """
 
 import marshal
@@ -29,7 +29,7 @@ class Channel:
         while size:
             part = os.read(self.request_fd, min(size, 1 << 20))
             if not part:
-                os._exit(0)  # the judge has heard enough
+                os._exit(0)  # the judge has closed the channel
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
@@ -42,7 +42,7 @@ class Channel:
 
 
 def encoded(value, depth=0):
-    """JSON of a plain value; a subclass counts as its base, as `==` takes it; anything else is only named."""
+    """Return the JSON of a plain value. A subclass is encoded as its base type, as `==` sees it. Other types: their name."""
     if depth > TOO_DEEP:
         return tagged("opaque", quoted("value nested too deeply"))
     if value is None:
@@ -77,7 +77,7 @@ def encoded(value, depth=0):
 
 
 def encoded_number(value, depth):
-    """numpy's scalars, Decimal and Fraction as the plain number that they equal."""
+    """Return the JSON of a numpy scalar, Decimal or Fraction as the plain number that it equals."""
     kind = type(value)
     if kind.__module__ == "numpy" and getattr(value, "shape", None) == ():
         return encoded(value.item(), depth + 1)
@@ -108,7 +108,7 @@ def reply_of(value):
 
 
 def error_of(error):
-    """The exception's name and message; an exception may itself be hostile."""
+    """Return the exception's name and message. Its `__str__` is the program's code and may itself raise."""
     try:
         message = str(error)[:500]
     except BaseException:
@@ -118,7 +118,7 @@ def error_of(error):
 
 
 def limit(limits):
-    """Without privileges they cannot be raised again."""
+    """Set the resource limits. An unprivileged process cannot raise them again."""
     import resource
 
     for name, soft_and_hard in limits.items():
@@ -126,7 +126,7 @@ def limit(limits):
 
 
 def quiet_stdin(request_fd):
-    """The judge's channel leaves descriptor 0; the program reads an empty input there."""
+    """Move the judge's channel away from descriptor 0, so that the program reads an empty stdin there."""
     channel_fd = os.dup(request_fd)
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, 0)
@@ -135,7 +135,7 @@ def quiet_stdin(request_fd):
 
 
 def serve(channel):
-    """Answers requests until the judge closes the channel."""
+    """Answer requests until the judge closes the channel."""
     program = type(sys)("program")
     sys.modules["program"] = program  # not `__main__`: its main block, which may wait for input, is not run
     channel.write(tagged("ready", "null"))
@@ -149,7 +149,7 @@ def serve(channel):
 
 
 def answered(request, names, channel):
-    """The reply to one request; what the program raises goes through."""
+    """Return the reply to one request. Exceptions of the program are not caught here."""
     kind, *rest = request
     if kind == "exec":
         exec(compile(rest[0], "<program>", "exec", dont_inherit=True), names)
@@ -162,12 +162,12 @@ def answered(request, names, channel):
         return tagged("returned", joined(reply_of(value), reply_of(args)))
     if kind == "judge":
         return judged(rest[0], rest[1], rest[2], channel)
-    exec(compile(rest[0], "<harness>", "exec", dont_inherit=True), names)  # kind == "inside": beside the program
-    return reply_of(channel.read())  # the token lay in the pipe meanwhile, not in a frame above the program
+    exec(compile(rest[0], "<harness>", "exec", dont_inherit=True), names)  # kind == "inside": in this process
+    return reply_of(channel.read())  # until now the token was in the pipe, where the program's frames do not show it
 
 
 def judged(harness, program_names, module_names, channel):
-    """Runs the harness in a process without the program, which it calls through the judge."""
+    """Run the harness in a process without the program. It calls the program's functions through the judge."""
     names: dict = {"__name__": "harness"}
     for name in module_names:
         names[name] = __import__(name)
@@ -178,7 +178,7 @@ def judged(harness, program_names, module_names, channel):
 
 
 class Opaque:
-    """A value that could not leave the program's process: equal to nothing."""
+    """Placeholder for a value that cannot be sent out of the program's process. It equals nothing but itself."""
 
     def __init__(self, kind):
         self.kind = kind
@@ -188,7 +188,7 @@ class Opaque:
 
 
 def remote(name, channel):
-    """A function that runs in the program's process."""
+    """Return a function that calls `name` in the program's process."""
     import builtins
 
     def call(*args, **kwargs):
@@ -199,7 +199,7 @@ def remote(name, channel):
             if not (isinstance(base, type) and issubclass(base, Exception)):
                 base = Exception
             if issubclass(base, (StopIteration, StopAsyncIteration)):
-                base = RuntimeError  # it would end the harness's own loops early, as generators know
+                base = RuntimeError  # StopIteration would silently end a loop or generator of the harness
             raise base(rest[1])
         if kind == "opaque":
             return Opaque(rest[0])
@@ -212,7 +212,7 @@ def remote(name, channel):
 
 
 def write_back(argument, changed):
-    """A program may change its arguments in place, and a harness may look at them."""
+    """Copy in-place changes of an argument back, since a harness may check them."""
     if type(argument) is not type(changed) or argument == changed:
         return
     if isinstance(argument, list):

@@ -1,10 +1,10 @@
-"""Starts the sandbox's process where bubblewrap is not to be had: Landlock, then seccomp, then `child.py`, in one process.
+"""Starts the sandbox's process without bubblewrap: applies Landlock, then seccomp, then runs `child.py` in this process.
 
-Run as a script, never imported by the package.  All of it needs only ctypes; once it is done nothing can be undone, not
-even by root: the capabilities are dropped first.  Structures: Linux, include/uapi/linux/landlock.h and capability.h.
+Run as a script, never imported by the package.  It needs only ctypes.  The restrictions cannot be undone, not even by
+root, since the capabilities are dropped first.  Structures: Linux, include/uapi/linux/landlock.h and capability.h.
 """
 
-# importing pathlib would cost every run 4 ms
+# importing pathlib would take 4 ms per run
 # ruff: noqa: PTH112, PTH118, PTH120, PTH123
 
 import ctypes
@@ -13,7 +13,7 @@ import struct
 import sys
 
 LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446  # the same on all architectures
-ACCESS_FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # by ABI: how many rights over files the kernel knows
+ACCESS_FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # ABI version -> number of file access rights
 WRITE_FILE, READ_FILE, READ_DIR = 1 << 1, 1 << 2, 1 << 3
 ACCESS_NET_TCP = 0b11  # bind, connect: ABI 4
 SCOPES = 0b11  # abstract unix sockets, signals: ABI 6
@@ -32,7 +32,7 @@ def checked(result, what):
 
 
 def drop_capabilities():
-    """Root keeps its name only; a capability already missing from the bounding set is no fault."""
+    """Drop all capabilities, also for root. Failures to drop one from the bounding set are ignored (it may be missing)."""
     for capability in range(64):
         libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
     header = struct.pack("=Ii", CAPABILITY_VERSION_3, 0)
@@ -40,7 +40,7 @@ def drop_capabilities():
 
 
 def apply_landlock(abi, readable, devices):
-    """Reading beneath `readable` alone, reading and writing the `devices`; no network, no signals to others."""
+    """Allow only reading below `readable` and reading and writing `devices`; no network, no signals to other processes."""
     handled = (1 << ACCESS_FS_BITS.get(abi, 16)) - 1
     attributes = struct.pack("=QQQ", handled, ACCESS_NET_TCP if abi >= 4 else 0, SCOPES if abi >= 6 else 0)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
@@ -75,7 +75,7 @@ def main():
     config = channel.read()
     checked(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "prctl")
     if os.getppid() != config["parent"]:
-        os._exit(0)  # the parent died before the signal was asked for
+        os._exit(0)  # the parent died before PR_SET_PDEATHSIG was set
     sys.path.extend(config["package_paths"])
     child["limit"](config["limits"])
     checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")

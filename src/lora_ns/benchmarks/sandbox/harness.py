@@ -1,6 +1,6 @@
-"""Decides, by its text alone, where a harness may run: out of the program's reach, or beside it.
+"""Decides from its source where a harness may run: in a separate process, or in the program's process.
 
-Never by what the program answers: else a program could choose its judge.
+The program's replies play no part in this, else a program could choose its judge.
 """
 
 import ast
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Harness:
     """Statements that must end without an exception.
 
-    program_names: the program's functions that it calls; None: it must run beside the program.
+    program_names: the program's functions that it calls; None: it must run in the program's process.
     module_names: modules of the standard library that it uses and does not import.
     """
 
@@ -23,11 +23,11 @@ class Harness:
 
 
 def harness_of(source: str) -> Harness:
-    """The harness, and the functions that it calls.  Raises SyntaxError.
+    """Return the harness with the functions that it calls.  Raises SyntaxError.
 
-    It must run beside the program where it may handle more than plain values: a name of the program is capitalised (a
-    class), is used other than to call it or to hand it to the harness's own function, is given a function, or an
-    attribute is read from what the program gave that no plain value has.
+    It must run in the program's process if it may handle more than plain values. This is so if a name of the program is
+    capitalised (a class), is neither called nor passed to a function of the harness, or gets a function as argument. It is
+    also so if the harness reads an attribute of a returned value that no plain value has.
     """
     tree = ast.parse(source)
     loaded = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -41,7 +41,7 @@ def harness_of(source: str) -> Harness:
 
 
 def _bound_names(tree: ast.AST) -> set[str]:
-    """Names that the harness itself assigns, defines, takes as parameters or imports."""
+    """Return the names that the harness itself assigns, defines, takes as parameters or imports."""
     bound = set()
     for node in ast.walk(tree):
         match node:
@@ -60,7 +60,7 @@ _ATTRIBUTES_OF_PLAIN_VALUES = {name for kind in (str, bytes, int, float, complex
 
 
 def _handles_objects(tree: ast.AST, names: set[str]) -> bool:
-    """May the harness handle more of the program than plain values?"""
+    """Whether the harness may handle objects of the program other than plain values."""
     own_functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     suspects = _touched_by(tree, names)
     permitted: set[int] = set()
@@ -79,7 +79,7 @@ def _handles_objects(tree: ast.AST, names: set[str]) -> bool:
 
 
 def _touched_by(tree: ast.AST, names: set[str]) -> set[str]:
-    """The names, the parameters of the harness's own functions, and every name assigned from one of these."""
+    """Return the names, the parameters of the harness's own functions, and every name assigned from one of these."""
     touched = names | {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
     flows: list[tuple[ast.AST, ast.AST]] = []  # (from, to)
     for node in ast.walk(tree):
@@ -106,5 +106,5 @@ def _names_in(node: ast.AST) -> set[str]:
 
 
 def _gives_function(argument: ast.expr, own_functions: set[str]) -> bool:
-    """Is the argument a function or a generator, which cannot be sent to another process?"""
+    """Whether the argument is a function or a generator, which cannot be sent to another process."""
     return isinstance(argument, (ast.Lambda, ast.GeneratorExp)) or bool(_names_in(argument) & own_functions)

@@ -1,6 +1,6 @@
-"""Whether the sandbox holds on this machine, and what it costs: tried once a machine, before the first verdict.
+"""Report on the sandbox of this machine: attacks, gold solutions and run times.
 
-READS nothing   WRITES results/scratch/sandbox/<host>-<digest>.json
+evaluation/sandbox_report.py saves it as results/scratch/sandbox/<host>-<digest>.json.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ TIMEOUT_SECONDS = 3.0
 
 
 def gold_programs(spec: Benchmark, rows: Sequence[Row], ids: Sequence[str], timeout: float) -> dict[str, Program]:
-    """The rows' own solutions as the sandbox runs them, by id; rows without one are left out."""
+    """Return id -> program of the row's gold solution, for rows that have one.  Raises ConfigError for other benchmarks."""
     if spec.program is None or spec.gold is None:
         raise ConfigError(f"benchmark {spec.name} runs no programs, so it has no gold solutions to try.")
     golds = {identity: (row, spec.gold(row)) for identity, row in zip(ids, rows, strict=True)}
@@ -22,7 +22,7 @@ def gold_programs(spec: Benchmark, rows: Sequence[Row], ids: Sequence[str], time
 
 
 def named_report(golds: dict[str, Program], sandbox: str, limits: dict[str, Any]) -> dict[str, Any]:
-    """What `check_sandbox` reports, with golds that failed by their id."""
+    """Return the report of `check_sandbox`, with failed gold solutions by id."""
     report = check_sandbox(sandbox, list(golds.values()), limits)
     ids, tried = list(golds), report["golds"]
     failed = [{"id": ids[gold["index"]], "status": gold["status"], "message": gold["message"]} for gold in tried["failed"]]
@@ -31,13 +31,13 @@ def named_report(golds: dict[str, Program], sandbox: str, limits: dict[str, Any]
 
 
 def outcome_of(report: dict[str, Any]) -> dict[str, Any]:
-    """What does not vary when it is tried again: the tier, each attack, which golds pass."""
+    """Return the reproducible part of a report: tier, result of each attack, and gold results without times."""
     golds = {key: value for key, value in report["golds"].items() if key != "seconds"}
     return {"tier": report["tier"], "attacks": report["attacks"], "golds": golds}
 
 
 def warnings_of(report: dict[str, Any] | None, name: str) -> list[str]:
-    """What a score says of its sandbox."""
+    """Return the sandbox warnings for a score."""
     if report is None:
         return []
     failed = report["golds"]["failed"]

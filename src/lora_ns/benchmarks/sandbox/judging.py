@@ -1,4 +1,4 @@
-"""One program, from its first statement to its verdict."""
+"""Runs one program in the sandbox and judges it."""
 
 import contextlib
 import secrets
@@ -17,7 +17,7 @@ MESSAGE_CHARACTERS = 300
 
 
 def outcome_of(program: Program, tier: Tier, limits: Limits) -> Outcome:
-    """Runs and judges one program.  Raises SandboxError; DataError where a check is no Python."""
+    """Run and judge one program.  Raises SandboxError; DataError if a check is not Python."""
     try:
         checks = checks_of(program.asserts, program.harness)
     except (SyntaxError, ValueError) as error:
@@ -49,7 +49,7 @@ def _ask(process: IsolatedProcess, question: Question, deadline: float) -> None:
 
 
 def _answer(reply: tuple[str, Any]) -> Any:
-    """The value of a reply.  Raises Stopped for an exception of the program's."""
+    """Return the value of a reply.  Raises Stopped for an exception in the program or an invalid reply."""
     kind, content = reply
     if kind == "error":
         raise _stopped_by(content)
@@ -62,7 +62,7 @@ def _answer(reply: tuple[str, Any]) -> Any:
 
 
 def _error_in(content: Any) -> tuple[str, str, str]:
-    """Name, nearest built-in class and message of the exception that a reply tells of."""
+    """Return (name, nearest built-in class, message) of the exception in a reply."""
     try:
         name, base, message = map(str, content)
     except (TypeError, ValueError, RecursionError):
@@ -76,7 +76,7 @@ def _stopped_by(content: Any) -> Stopped:
 
 
 def _judge_inside(process: IsolatedProcess, harness: Harness, deadline: float) -> None:
-    """Beside the program.  The token comes back only after the harness, but a program that sets out to can read it."""
+    """Run the harness in the program's process. It ends by returning a token, which a hostile program can read."""
     token = secrets.token_hex(16)
     kind, content = process.ask(("inside", harness.source), deadline, then=token)
     if kind == "error" and _error_in(content)[1] == "AssertionError":
@@ -86,10 +86,10 @@ def _judge_inside(process: IsolatedProcess, harness: Harness, deadline: float) -
 
 
 def _judge_apart(program: IsolatedProcess, harness: Harness, deadline: float, tier: Tier, limits: Limits) -> None:
-    """In a process of its own, whose calls of the program's functions are passed on to the program."""
+    """Run the harness in a separate process. Its calls of the program's functions are passed on to the program."""
     seconds = deadline - time.monotonic()
     with IsolatedProcess(tier, limits, seconds) as judge:
-        deadline = time.monotonic() + seconds  # its start is not the program's time
+        deadline = time.monotonic() + seconds  # start-up does not count as the program's time
         request: tuple[Any, ...] = ("judge", harness.source, harness.program_names, harness.module_names)
         fault: Stopped | None = None
         while True:
@@ -106,7 +106,7 @@ def _judge_apart(program: IsolatedProcess, harness: Harness, deadline: float, ti
 
 
 def _passed_on(program: IsolatedProcess, call: Any, deadline: float) -> tuple[tuple[Any, ...], Stopped | None]:
-    """What the judge is told of one call, and the program's exception where it raised one."""
+    """Call the program. Returns the reply for the harness, and the program's exception if it raised one."""
     name, args, kwargs = call[0], value_of(call[1]["v"]), value_of(call[2]["v"])
     if isinstance(args, Opaque) or isinstance(kwargs, Opaque):
         raise Stopped("wrong", f"{name} was to be called with an object that only its own program has")
@@ -123,13 +123,13 @@ def _passed_on(program: IsolatedProcess, call: Any, deadline: float) -> tuple[tu
 
 
 def _writable(message: str) -> str:
-    """The message as it can be written to a file: a program's may hold half of a character (a lone surrogate)."""
+    """Return the message with lone surrogates escaped, so that it can be written to a file."""
     return message[:MESSAGE_CHARACTERS].encode("utf-8", "backslashreplace").decode()
 
 
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # an integer of too many digits, a value nested too deeply
+    except (ValueError, RecursionError):  # an integer with too many digits, or a value nested too deeply
         text = f"a {type(value).__name__}"
     return text if len(text) <= 100 else text[:97] + "..."

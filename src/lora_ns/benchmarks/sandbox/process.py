@@ -19,21 +19,21 @@ from lora_ns.benchmarks.sandbox.wire import Unreadable, message_of
 from lora_ns.errors import SandboxError
 
 START_SECONDS = 60.0
-"""Far beyond any start-up: a process that is not ready by then means a broken sandbox, not a slow program."""
+"""Far above any start-up time. A process that is not ready by then means a broken sandbox, not a slow program."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one process: address space [bytes], CPU time [s], bytes printed, bytes in one answer."""
+    """Limits of one process: address space [bytes]; bytes printed and bytes in one reply."""
 
     memory_bytes: int = 1 << 30
     output_bytes: int = 1 << 20
 
     def resources(self, timeout_seconds: float) -> dict[str, tuple[int, int]]:
-        """Soft and hard limit by name of the RLIMIT.
+        """Return RLIMIT name -> (soft, hard) limit.
 
-        The CPU's lies beyond the wall clock's, which decides a time-out; at the soft one a process dies by SIGXCPU, at
-        the hard one by SIGKILL, as it might of many causes.
+        The CPU limit is above the wall-clock limit, which decides a time-out.  At the soft CPU limit a process dies by
+        SIGXCPU.  At the hard one it dies by SIGKILL, which has many other causes.
         """
         cpu_seconds = int(timeout_seconds) + 5
         return {
@@ -49,7 +49,7 @@ MESSAGE_BYTES = 4096
 
 
 class Stopped(Exception):
-    """The process will answer no more."""
+    """Raised when the process will send no further reply."""
 
     def __init__(self, status: Status, message: str):
         self.status: Status = status
@@ -57,7 +57,7 @@ class Stopped(Exception):
 
 
 class IsolatedProcess:
-    """An interpreter in a sandbox; a context manager, after which nothing of it runs."""
+    """An interpreter in a sandbox. As a context manager it kills the process at its end."""
 
     def __init__(self, tier: Tier, limits: Limits, timeout_seconds: float):
         self._limits = limits
@@ -79,9 +79,9 @@ class IsolatedProcess:
         self.kill()
 
     def ask(self, request: tuple[Any, ...], deadline: float, then: str | None = None) -> tuple[str, Any]:
-        """Kind and content of the answer.  Raises Stopped.
+        """Return kind and content of the reply.  Raises Stopped.
 
-        deadline: in `time.monotonic()`.  then: what the process may read once it has done what was asked.
+        deadline: in `time.monotonic()`.  then: a second message, read by the process after it has handled the request.
         """
         return self._exchange(_framed(request) + (b"" if then is None else _framed(then)), deadline)
 
@@ -118,7 +118,7 @@ class IsolatedProcess:
             os.set_blocking(descriptor, False)
 
     def _await_ready(self, config: dict[str, Any]) -> None:
-        """Nothing of the program has run before this: whatever goes wrong here is the sandbox's fault."""
+        """Wait for the ready message.  Raises SandboxError: the program has not run yet, so any failure is the sandbox's."""
         try:
             kind, _ = self._exchange(_framed(config), time.monotonic() + START_SECONDS)
         except Stopped as stopped:
@@ -133,7 +133,7 @@ class IsolatedProcess:
             self._init = os.pidfd_open(json.loads(os.read(self._info, 1 << 16))["child-pid"])
 
     def _exchange(self, frames: bytes, deadline: float) -> tuple[str, Any]:
-        """Sends, then reads one reply and whatever is printed, until the deadline."""
+        """Send the frames, then read one reply and any printed output until the deadline."""
         outgoing = memoryview(frames)
         poller = select.poll()
         poller.register(self._requests_fd, select.POLLOUT)
@@ -165,7 +165,7 @@ class IsolatedProcess:
             raise _cause_of_end(self._process) from None
 
     def _receive(self, descriptor: int) -> bool:
-        """Reads what is there; False at the end of the stream.  Raises Stopped beyond the limits."""
+        """Read the available bytes. Returns False at the end of the stream.  Raises Stopped above the output limits."""
         try:
             data = os.read(descriptor, 1 << 16)
         except BlockingIOError:
@@ -182,7 +182,7 @@ class IsolatedProcess:
         return bool(data)
 
     def kill(self) -> None:
-        """Ends the process and all that it may have started, and waits for that."""
+        """Kill the process and its children, and wait for their end."""
         if self._init is not None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._init, signal.SIGKILL)  # the kernel ends the whole namespace with it

@@ -1,4 +1,4 @@
-"""What is run, and what came of it."""
+"""A program for the sandbox, and its outcome."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ Status = Literal["pass", "wrong", "exception", "timeout", "memory", "killed", "o
 class Program:
     """A model's program and the checks it must meet.
 
-    code: what the model wrote; for HumanEval the prompt and the completion.
+    code: the program extracted from the completion; for HumanEval the prompt and the completion.
     asserts: `assert f(2) == 4` lines, judged in order.
     setup: run after `code` and before the checks (MBPP's `test_setup_code` builds on the program's own classes).
     harness: statements that must end without an exception (HumanEval's `test` and `check(entry_point)`).
@@ -26,11 +26,11 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One program's verdict.
+    """The verdict on one program.
 
-    status: `pass`; `wrong` (a check is not met); `exception` (raised, or ended before its checks); `timeout`;
-        `memory` (beyond the limit); `killed` (died by a signal); `output_too_long` (printed or returned too much).
-    message: why, in one line; empty for a pass.
+    status: `pass`; `wrong` (a check failed); `exception` (raised, or ended before its checks); `timeout`;
+        `memory` (above the limit); `killed` (died by a signal); `output_too_long` (printed or returned too much).
+    message: the reason, in one line; empty for a pass.
     seconds: wall clock from the first statement to the verdict.
     """
 

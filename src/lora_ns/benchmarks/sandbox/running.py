@@ -1,4 +1,4 @@
-"""Many programs at once."""
+"""Runs many programs in parallel and chooses the sandbox tier."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ NO_SETTINGS: Mapping[str, Any] = {}
 
 
 def run_programs(programs: Sequence[Program], tier: Tier, workers: int | None, limits: Limits) -> list[Outcome]:
-    """The outcomes, in the programs' order.  Nothing runs any more when this returns."""
+    """Return the outcomes, in the programs' order.  No process is left running when this returns."""
     executor = ThreadPoolExecutor(max_workers=workers or _cores(), thread_name_prefix="sandbox")
     try:
         return list(executor.map(partial(outcome_of, tier=tier, limits=limits), programs))
@@ -29,7 +29,7 @@ def _cores() -> int:
 
 
 def chosen_tier(name: str) -> Tier:
-    """The tier of that name; `auto`: the best of this machine, never `unsafe`.  Raises SandboxError."""
+    """Return the tier of that name; `auto`: the best one on this machine, never `unsafe`.  Raises SandboxError."""
     if name != "auto":
         return tier_of(name)
     reasons = {candidate: unavailable(candidate) for candidate in ("bubblewrap", "landlock")}

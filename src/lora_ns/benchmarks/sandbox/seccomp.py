@@ -1,8 +1,8 @@
-"""The system calls that generated code is refused, as a BPF program.
+"""The seccomp filter (a BPF program) that refuses system calls of generated code.
 
-Refused with EPERM, so that Python raises PermissionError: new processes (threads pass), sockets, whatever acts on other
-processes, changes files' metadata (which Landlock does not cover), holds memory outside RLIMIT_AS, or widens the
-kernel's attack surface.  Calls newer than the filter get ENOSYS: the C library then falls back.
+These calls fail with EPERM, so that Python raises PermissionError: new processes (threads are allowed), sockets, calls
+that act on other processes, change files' metadata (which Landlock does not cover), use memory outside RLIMIT_AS, or
+widen the kernel's attack surface.  Calls newer than the filter fail with ENOSYS, so that the C library falls back.
 """
 
 import errno
@@ -15,7 +15,7 @@ from lora_ns.errors import SandboxError
 
 CLONE_THREAD = 0x00010000
 NEWEST_KNOWN = 450
-"""Linux 5.17; numbers above it are common to all architectures."""
+"""Newest known system call (Linux 5.17). Higher numbers are the same on all architectures."""
 UNKNOWN_UP_TO = 640
 LOW_32_BITS = 0xFFFFFFFF
 
@@ -25,7 +25,7 @@ _COMMON_NUMBERS = {
     "pidfd_getfd": 438, "process_madvise": 440, "mount_setattr": 442, "quotactl_fd": 443,
     "landlock_create_ruleset": 444, "memfd_secret": 447, "process_mrelease": 448,
 }  # fmt: skip
-"""Of the newest calls, the same on all architectures: an old libseccomp does not know their names."""
+"""Numbers of new system calls, the same on all architectures. An old libseccomp does not know their names."""
 
 _PROCESSES = """
     fork vfork ptrace process_vm_readv process_vm_writev process_madvise process_mrelease kcmp pidfd_open pidfd_getfd
@@ -46,8 +46,8 @@ _OUTSIDE_BUBBLEWRAP = """
     llistxattr removexattr lremovexattr fremovexattr inotify_init inotify_init1 inotify_add_watch setpriority ioprio_set
     sched_setscheduler sched_setparam sched_setattr sched_setaffinity migrate_pages move_pages capset
     landlock_create_ruleset"""
-# (call, argument, refused value, mask): F_SETOWN, F_SETSIG, F_SETOWN_EX send signals; FIOSETOWN, SIOCSPGRP the same;
-# TIOCSTI types into a terminal; PR_SET_PDEATHSIG would outlive the parent.
+# (call, argument, refused value, mask): F_SETOWN, F_SETSIG, F_SETOWN_EX, FIOSETOWN and SIOCSPGRP can send signals.
+# TIOCSTI types into a terminal. PR_SET_PDEATHSIG could outlive the parent.
 _ARGUMENTS = [
     *(("fcntl", 1, command, LOW_32_BITS) for command in (8, 10, 15)),
     *(("ioctl", 1, command, LOW_32_BITS) for command in (0x8901, 0x8902, 0x5412)),
@@ -57,10 +57,10 @@ _ARGUMENTS = [
 
 @cache
 def seccomp_program(own_namespaces: bool) -> bytes:
-    """The filter as an array of `struct sock_filter`.
+    """Return the filter as an array of `struct sock_filter`.  Raises SandboxError if pyseccomp cannot be used.
 
-    own_namespaces: bubblewrap's namespaces already part the process from others, and it has yet to start the
-        interpreter; without them the filter is the tighter one.
+    own_namespaces: True for bubblewrap, whose namespaces isolate the process and which must still start the interpreter.
+        False gives a tighter filter.
     """
     try:
         import pyseccomp
@@ -79,7 +79,7 @@ def seccomp_program(own_namespaces: bool) -> bytes:
         _add(program, refuse, name)
     _add(program, refuse, "clone", pyseccomp.Arg(0, pyseccomp.MASKED_EQ, CLONE_THREAD, 0))
     missing = pyseccomp.ERRNO(errno.ENOSYS)
-    _add(program, missing, "clone3")  # its flags lie in memory, out of a filter's sight
+    _add(program, missing, "clone3")  # its flags are in memory, which a filter cannot read
     for number in range(NEWEST_KNOWN + 1, UNKNOWN_UP_TO):
         program.add_rule(missing, number)
     with tempfile.TemporaryFile() as file:
@@ -88,7 +88,7 @@ def seccomp_program(own_namespaces: bool) -> bytes:
 
 
 def _add(program: Any, action: int, name: str, *arguments: Any) -> None:
-    """One rule; none for a call that this architecture does not have."""
+    """Add one rule, unless this architecture lacks the system call."""
     import pyseccomp
 
     number = pyseccomp.resolve_syscall(pyseccomp.system_arch(), name)

@@ -1,4 +1,4 @@
-"""Shows that the sandbox holds before the first verdict is believed."""
+"""Tests the sandbox with attack programs before it runs any generated code."""
 
 import importlib.metadata
 import platform
@@ -21,12 +21,12 @@ _one_at_a_time = threading.Lock()
 
 
 def run_checks(programs: Sequence[Program], settings: Mapping[str, Any] = NO_SETTINGS) -> list[Outcome]:
-    """Runs and judges programs, isolated, over the cores; the outcomes are in the programs' order.
+    """Run and judge isolated programs in parallel. Returns the outcomes in the programs' order.
 
-    settings: `sandbox` (auto, bubblewrap, landlock, unsafe; default auto), `workers` (default: the cores),
-        `memory_mb` a program (default 1024); others are passed over.
-    Raises SandboxError where programs cannot be isolated or an attack of the self-test works; DataError for a check
-    that is no Python.
+    settings: `sandbox` (auto, bubblewrap, landlock, unsafe; default auto), `workers` (default: number of cores),
+        `memory_mb` per program (default 1024); others are ignored.
+    Raises SandboxError if programs cannot be isolated or an attack of the self-test works; DataError for a check
+    that is not Python.
     """
     if not programs:
         return []
@@ -43,12 +43,12 @@ def run_checks(programs: Sequence[Program], settings: Mapping[str, Any] = NO_SET
 def check_sandbox(
     sandbox: str = "auto", golds: Sequence[Program] | None = None, settings: Mapping[str, Any] = NO_SETTINGS
 ) -> dict[str, Any]:
-    """What isolates generated code on this machine, and whether it holds.
+    """Return a report on the sandbox of this machine, with the result of every attack.
 
     golds: programs known to be right; their outcomes show whether the sandbox is too tight, or the machine too slow.
-    Returns `tier`, `versions`, `attacks` (name: blocked or worked; empty for the unsafe tier, where none is tried) and
-    `golds` (None where none were given): `total`, `passed`, `failed` (index, status, message), `median_seconds`,
-    `slowest_seconds`.  Attacks run once per process and tier.  Raises SandboxError where there is no such tier.
+    The report has `tier`, `versions`, `attacks` (name: blocked or worked; empty for the unsafe tier, where none is tried)
+    and `golds` (None where none were given): `total`, `passed`, `failed` (index, status, message), `median_seconds`,
+    `slowest_seconds`.  Attacks run once per process and tier.  Raises SandboxError for an unknown or unavailable tier.
     """
     tier = chosen_tier(sandbox)
     return {
@@ -60,7 +60,7 @@ def check_sandbox(
 
 
 def attacks_on(tier: Tier) -> dict[str, str]:
-    """Attack -> `blocked` or `worked`; {} for the unsafe tier.  Raises SandboxError where one could not be tried."""
+    """Return attack -> `blocked` or `worked`; {} for the unsafe tier.  Raises SandboxError if one could not be tried."""
     if tier.name == "unsafe":
         return {}
     with _one_at_a_time:

@@ -1,7 +1,7 @@
-"""The ways to isolate a process on this machine, best first, and the command that starts each.
+"""The isolation methods (tiers), best first, and the command that starts each.
 
-Both show the program the interpreter, its libraries and nothing else, all read-only, so that a verdict does not depend
-on the tier.  bubblewrap's namespaces hide what Landlock's rules forbid.
+bubblewrap and Landlock both give the program read-only access to the interpreter and its libraries, and to nothing else.
+A verdict therefore does not depend on the tier.  bubblewrap hides by namespaces what Landlock forbids by rules.
 """
 
 import ctypes
@@ -31,9 +31,9 @@ _HERE = Path(__file__).parent
 class Tier:
     """How to start an isolated interpreter.
 
-    command: its argument list, less the reply descriptor.
-    config: what its first message tells it, beyond the limits.
-    seccomp: a filter that the command reads from a descriptor; None where the process applies it itself.
+    command: argument list, without the reply descriptor.
+    config: content of the first message to the process, without the limits.
+    seccomp: filter that the command reads from a descriptor; None where the process applies its filter itself.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Tier:
 
 
 def tier_of(name: str) -> Tier:
-    """The tier of that name.  Raises SandboxError where this machine does not have it."""
+    """Return the tier of that name.  Raises SandboxError if it is not available on this machine."""
     if reason := unavailable(name):
         raise SandboxError(f"the sandbox {name!r} is not available here: {reason}.")
     return {"bubblewrap": _bubblewrap, "landlock": _landlock, "unsafe": _unsafe}[name]()
@@ -51,7 +51,7 @@ def tier_of(name: str) -> Tier:
 
 @cache
 def unavailable(name: str) -> str | None:
-    """Why a tier cannot be had on this machine; None where it can."""
+    """Return why a tier is not available on this machine; None if it is."""
     if name == "unsafe":
         return None
     if name not in TIERS:
@@ -75,7 +75,7 @@ def _bubblewrap_missing() -> str | None:
 
 
 def landlock_abi() -> int:
-    """The kernel's Landlock version; 0 where it has none or has it switched off."""
+    """Return the kernel's Landlock ABI version; 0 if Landlock is missing or disabled."""
     if platform.system() != "Linux":
         return 0
     libc = ctypes.CDLL(None, use_errno=True)
@@ -87,19 +87,19 @@ def _landlock_missing() -> str | None:
 
 
 def interpreter() -> str:
-    """The interpreter itself, behind a virtual environment's link."""
+    """Return the path of the interpreter, with a virtual environment's link resolved."""
     return str(Path(getattr(sys, "_base_executable", sys.executable)).resolve())
 
 
 def package_paths() -> list[str]:
-    """Where installed packages lie (a program may import numpy)."""
+    """Return the folders of installed packages (a program may import numpy)."""
     return sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 def readable_paths() -> list[str]:
-    """What a program may read: the interpreter, its libraries, the system's libraries.
+    """Return the paths a program may read: the interpreter, its libraries and the system's libraries.
 
-    Not `sys.prefix` as a whole: a virtual environment may hold a pip.conf with credentials.
+    `sys.prefix` as a whole is not readable, since a virtual environment may contain a pip.conf with credentials.
     """
     base = {"base": sys.base_prefix, "installed_base": sys.base_prefix, "installed_platbase": sys.base_exec_prefix}
     paths = {
@@ -115,13 +115,13 @@ def readable_paths() -> list[str]:
 
 
 def library_path() -> list[str]:
-    """Directories of LD_LIBRARY_PATH that hold the interpreter's own library (module systems set it so)."""
+    """Return the LD_LIBRARY_PATH folders that contain libpython (environment modules on clusters set it so)."""
     entries = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     return [entry for entry in entries if entry and any(Path(entry).glob("libpython*"))]
 
 
 def environment() -> dict[str, str]:
-    """All of a program's environment: no secret comes through, and sets have the same order every time."""
+    """Return the complete environment of a program. It has no secrets, and a fixed hash seed for a stable set order."""
     variables = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return variables | ({"LD_LIBRARY_PATH": ":".join(library_path())} if library_path() else {})
 

@@ -1,18 +1,18 @@
-"""Reads the values that leave the sandbox.  Their sender is not trusted: every message may be forged or malformed."""
+"""Decodes the messages from the sandbox.  Their sender is not trusted: every message may be forged or malformed."""
 
 import json
 from typing import Any
 
 MEMBERS_PER_TABLE = 10_000
-"""Largest set or dictionary that is read: colliding hashes make building one quadratic."""
+"""Largest set or dictionary that is decoded. With colliding hashes, building one takes quadratic time."""
 
 
 class Unreadable(Exception):
-    """The message is not one of ours."""
+    """The message does not have the expected form."""
 
 
 class Opaque:
-    """A value that cannot leave the sandbox (an object of the program's own); equal to nothing."""
+    """Placeholder for a value that cannot be sent out of the sandbox, such as an object of a program's class."""
 
     def __init__(self, kind: str):
         self.kind = kind
@@ -22,7 +22,7 @@ class Opaque:
 
 
 def message_of(frame: bytes) -> tuple[str, Any]:
-    """Kind and content of a message.  Raises Unreadable."""
+    """Return kind and content of a message.  Raises Unreadable."""
     try:
         message = json.loads(frame)
         kind, content = message["t"], message["v"]
@@ -34,7 +34,7 @@ def message_of(frame: bytes) -> tuple[str, Any]:
 
 
 def value_of(wire: Any) -> Any:
-    """The plain value of its JSON form; what holds an opaque value is opaque as a whole.  Raises Unreadable."""
+    """Return the plain value of its JSON form; Opaque if any part of it is opaque.  Raises Unreadable."""
     try:
         return _decoded(wire)
     except _FoundOpaque as found:

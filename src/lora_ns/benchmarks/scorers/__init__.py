@@ -1,12 +1,12 @@
-"""Scorers by name: was this completion right?
+"""Scorers by name: each compares a completion with a reference.
 
     >>> scorer("gsm8k_flexible")("She earns 9 * 2 = $18.", "18")
     Scored(parsed='18', correct=True)
     >>> scorer("regex", pattern=r"is (\\w+)")("It is Paris.", "Paris")
     Scored(parsed='Paris', correct=True)
 
-A scorer reads one completion and one reference, both text.  Where scorers of the same task differ, the modules' heads
-show on what.
+A scorer takes one completion and one reference, both text.  The modules' docstrings show where scorers of the same task
+differ.
 """
 
 import difflib
@@ -34,13 +34,13 @@ SCORERS: dict[str, Scorer] = {
     "metamath_math": metamath_math,
     "peft_suite": peft_suite,
 }
-"""The scorers that need no option; `regex` is made by `scorer("regex", pattern=…)`."""
+"""The scorers without options. `scorer("regex", pattern=…)` makes the one with options."""
 
 
 def scorer(name: str, **options: Any) -> Scorer:
-    """The scorer of that name.  options: for `regex` only (`pattern`, `which`, `ignore_case`).
+    """Return the scorer of that name.  options: for `regex` only (`pattern`, `which`, `ignore_case`).
 
-    Raises ConfigError that names the nearest scorer, or the option that is missing or unknown.
+    Raises ConfigError with the nearest known scorer, or the missing or unknown option.
     """
     if name == "regex":
         unknown = sorted(set(options) - {"pattern", "which", "ignore_case"})

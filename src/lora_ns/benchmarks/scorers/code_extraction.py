@@ -20,19 +20,19 @@ _PYTHON = {"", "python", "python2", "python3", "py", "py3"}
 _OPENS_CODE = re.compile(r"(?:def|class|async|import|from|if|for|while|with|try)\b|@|[A-Za-z_]\w*(?:\[.*\])?\s*=[^=]")
 _DEFINITION = re.compile(r"^(?:(?:async )?(?:def|class) |\w+ *= *lambda\b)", re.MULTILINE)
 INDENTED = 4
-"""Columns beyond the fence that opened a block from which on a fence is text in it, as one in a docstring is."""
+"""A fence indented by at least so many columns more than the opening fence is text of the block (in a docstring, say)."""
 MOST_TRIES = 400
 MOST_TRIES_A_LINE = 25
-"""Compilations of one answer, and of the runs from one of its lines on, in search of a program among prose."""
+"""Most compile() calls per completion, and per starting line, when a program is searched in prose."""
 _AFTER_FUNCTION = re.compile(r"\n(?=[^\s)\]}])")
 
 
 def extract_code(completion: str, entry_point: str | None = None) -> str:
-    """The program that the completion states.
+    """Return the program in the completion.
 
-    entry_point: the function that is asked for.  Of several fenced blocks the last that defines it counts, after the
-    definitions in the blocks before it and before those that it needs of the blocks after it; without an entry point the
-    first block that defines anything.
+    entry_point: name of the required function.  Of several fenced blocks the last one that defines it is taken, with the
+    definitions of earlier blocks before it and the definitions it needs from later blocks after it.  Without an entry
+    point, or where no block defines it, the first block that defines anything is taken.
     """
     text = _this_answer(completion)
     if parses(text) and not text.lstrip().startswith("~~~"):  # fences in it are in its strings
@@ -44,11 +44,11 @@ def extract_code(completion: str, entry_point: str | None = None) -> str:
 
 
 def function_program(prompt: str, completion: str, entry_point: str) -> str:
-    """The program of a prompt that ends inside a function (HumanEval), whose body the completion goes on with.
+    """Return the program of a prompt that ends inside a function (HumanEval), continued by the completion.
 
-    A completion that defines the function itself stands after the prompt, whose imports it may need.  Any other is the
-    body and ends where its indentation does, as the stop strings of the published evaluation mean it (Chen et al.
-    2021, section 2.2).
+    A completion that defines the function itself is appended to the prompt, whose imports it may need.  Any other is the
+    function's body, cut at the first unindented line.  The stop strings of the published evaluation have this effect
+    (Chen et al. 2021, section 2.2).
     """
     text = _this_answer(completion)
     fenced = [] if parses(text) or parses(prompt + text) else _fenced_blocks(text)
@@ -60,18 +60,18 @@ def function_program(prompt: str, completion: str, entry_point: str) -> str:
 
 
 def defines(code: str, name: str) -> bool:
-    """Whether the code has a line that defines the function at the outermost level, by `def` or as a `lambda`."""
+    """Whether the code defines the function at module level, by `def` or as a `lambda`."""
     word = re.escape(name)
     return re.search(rf"^(?:(?:async )?def {word}\s*\(|{word}\s*(?::[^=\n]*)?=\s*lambda\b)", code, re.MULTILINE) is not None
 
 
 def parses(code: str) -> bool:
-    """Whether the text is a Python program; empty text is none."""
+    """Whether the text is a non-empty Python program."""
     return bool(code.strip()) and fault_line(code) is None
 
 
 def _this_answer(completion: str) -> str:
-    """The completion with plain line ends, up to the end of the turn, between [BEGIN] and [DONE] where it has them."""
+    """Return the completion up to the end of the turn, with `\\n` line ends, and only the part between [BEGIN] and [DONE]."""
     text = completion.replace("\r\n", "\n").replace("\r", "\n")
     text = _END_OF_TURN.split(text, maxsplit=1)[0]
     _, begin, after = text.partition("[DONE]")[0].rpartition("[BEGIN]")
@@ -79,7 +79,7 @@ def _this_answer(completion: str) -> str:
 
 
 def _fenced_blocks(text: str) -> list[str]:
-    """The fenced blocks in Python or in no named language; where there are none of these, all."""
+    """Return the fenced blocks marked Python or unmarked; if there are none, all fenced blocks."""
     fences = _fences(text)
     blocks: list[tuple[str, str]] = []
     opened: tuple[str, int] | None = None
@@ -96,7 +96,7 @@ def _fenced_blocks(text: str) -> list[str]:
 
 
 def _fences(text: str) -> list[re.Match[str]]:
-    """The fences that open and close blocks, without those that stand indented within a block."""
+    """Return the fences that open and close blocks, without the indented ones inside a block."""
     fences: list[re.Match[str]] = []
     column: int | None = None
     for fence in _FENCE.finditer(text):
@@ -114,7 +114,7 @@ def _looks_like_code(text: str) -> bool:
 
 
 def _at_margin(block: str) -> str:
-    """A block that is indented as a whole, as in a list, without that indentation."""
+    """Return a block dedented, if it is indented as a whole (in a Markdown list, say)."""
     first = next(line for line in block.split("\n") if line.strip())
     return dedent(block) if first[0].isspace() else block
 
@@ -133,7 +133,7 @@ def _chosen_block(blocks: list[str], entry_point: str | None) -> str:
 
 
 def _names(code: str, use: type[ast.Load | ast.Store]) -> set[str]:
-    """The names that a program uses, or those that it defines; none of what is no program."""
+    """Return the names that a program uses (Load) or defines (Store); an empty set if it does not parse."""
     if not parses(code):
         return set()
     nodes = list(ast.walk(ast.parse(code)))
@@ -146,13 +146,13 @@ def _names(code: str, use: type[ast.Load | ast.Store]) -> set[str]:
 
 
 def _only_defines(code: str) -> bool:
-    """Whether a block holds imports, functions, classes and constants only."""
+    """Whether a block contains only imports, functions, classes and assignments."""
     kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
     return parses(code) and all(isinstance(statement, kinds) for statement in ast.parse(code).body)
 
 
 def _longest_program(text: str, entry_point: str | None) -> str:
-    """The longest run of lines that is a program and opens like one; runs that define the entry point go first."""
+    """Return the longest run of lines that parses and starts like code. Runs that define the entry point are preferred."""
     lines = text.split("\n")
     best, best_rank, end = "", (False, 0), 0
     tries = MOST_TRIES
@@ -169,7 +169,7 @@ def _longest_program(text: str, entry_point: str | None) -> str:
 
 
 def _end_of_program(lines: list[str], start: int, tries: int) -> tuple[int, int]:
-    """(the line (exclusive) up to which the lines from `start` on are a program, `start` where none is; tries it took)."""
+    """Return (end, number of tries). lines[start:end] is the longest program found; end == start if there is none."""
     end, tried = len(lines), 0
     while end > start and tried < tries:
         fault = fault_line("\n".join(lines[start:end]))
@@ -181,7 +181,7 @@ def _end_of_program(lines: list[str], start: int, tries: int) -> tuple[int, int]
 
 
 def _body(prompt: str, code: str) -> str:
-    """The part of the code that continues the prompt's function; the code as it is where no part does."""
+    """Return the part of the code that continues the prompt's function; all of the code if no part parses."""
     shapes = [code]
     if code.strip() and not code[0].isspace():  # the indentation of all lines, or of the first, is lost
         if parses(prompt + indent(code, "    ")):

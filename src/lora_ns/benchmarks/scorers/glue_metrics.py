@@ -1,4 +1,4 @@
-"""The metrics that GLUE names for each of its tasks.
+"""The metrics of each GLUE task, as in the GLUE paper.
 
     glue_metrics("mrpc", predictions=[1, 0, 1], references=[1, 1, 1])  ->  {"accuracy": 0.667, "f1": 0.8}
 
@@ -29,12 +29,12 @@ GLUE_METRICS: dict[str, dict[str, Metric]] = {
     "rte": _ACCURACY,
     "wnli": _ACCURACY,
 }
-"""Task -> metric name -> metric.  The first metric of each is the one that papers on PEFT methods report: Matthews for
-CoLA, Pearson for STS-B, accuracy elsewhere (Hu et al. 2021, arXiv 2106.09685, table 2)."""
+"""Task -> metric name -> metric.  The first metric is the one reported in papers on PEFT methods: Matthews for CoLA,
+Pearson for STS-B, accuracy for the others (Hu et al. 2021, arXiv 2106.09685, table 2)."""
 
 
 def glue_metrics(task: str, predictions: Sequence[Any], references: Sequence[Any]) -> dict[str, float]:
-    """All metrics of one task.  predictions, references: [N] labels, for stsb [N] similarities."""
+    """Return all metrics of one task.  predictions, references: [N] labels, for stsb [N] similarities."""
     if task not in GLUE_METRICS:
         raise ConfigError(f"there is no GLUE task {task!r}. Known: {', '.join(sorted(GLUE_METRICS))}.")
     return {name: metric(predictions, references) for name, metric in GLUE_METRICS[task].items()}

@@ -1,4 +1,4 @@
-"""GSM8K's answers, as OpenAI reads them and as lm-evaluation-harness does.
+"""GSM8K scorers: OpenAI's own and the two of lm-evaluation-harness.
 
     completion                    gsm8k_official   gsm8k_strict   gsm8k_flexible     (reference 18)
     "... so\\n#### 18"             18 right         18 right       18 right
@@ -7,8 +7,8 @@
     "#### 18 ... #### 99"         18 right         18 right       99 wrong
     "#### 18\\nQuestion: ... 99"   18 right         18 right       18 right
 
-A reference is a whole GSM8K answer ("... #### 18") or the bare number.  lm-eval's task stops generating at `Question:`,
-`</s>` and `<|im_end|>`, so its two scorers read a completion up to there, wherever it was made.
+A reference is a whole GSM8K answer ("... #### 18") or the bare number.  lm-eval's task stops generation at `Question:`,
+`</s>` and `<|im_end|>`, so its two scorers read a completion only up to the first of these.
 
 Sources: openai/grade-school-math, `grade_school_math/dataset.py` (official); EleutherAI/lm-evaluation-harness 0.4.13,
 `tasks/gsm8k/gsm8k.yaml`, version 3.0 (strict, flexible).
@@ -26,7 +26,7 @@ _IGNORED = (re.compile(r","), re.compile(r"\$"), re.compile(r"(?s).*#### "), re.
 
 
 def gsm8k_official(completion: str, reference: str) -> Scored:
-    """The first `#### n`, commas removed, equal to the reference's as a string."""
+    """Compare the first `#### n`, without commas, to the reference's as strings.  Raises DataError for a bad reference."""
     expected = _official_answer(reference) if "####" in reference else reference.strip().replace(",", "")
     if not expected:
         raise DataError(f"the reference {reference!r} holds no GSM8K answer (`#### n`, or a bare number).")
@@ -40,13 +40,13 @@ def _official_answer(text: str) -> str | None:
 
 
 def gsm8k_strict(completion: str, reference: str) -> Scored:
-    """lm-eval's `strict-match`: the first `#### n`, then its exact match."""
+    """Compare the first `#### n` by lm-eval's exact match (lm-eval: `strict-match`)."""
     found = _FINAL_ANSWER.search(_until_stop(completion))
     return _exact_match(found.group(1) if found else None, reference)
 
 
 def gsm8k_flexible(completion: str, reference: str) -> Scored:
-    """lm-eval's `flexible-extract`: the last thing that looks like a number, then its exact match."""
+    """Compare the last number-like text by lm-eval's exact match (lm-eval: `flexible-extract`)."""
     numbers = [found.group(0) for found in _NUMBER.finditer(_until_stop(completion))]
     return _exact_match(numbers[-1] if numbers else None, reference)
 
@@ -58,7 +58,7 @@ def _until_stop(completion: str) -> str:
 
 
 def _exact_match(answer: str | None, reference: str) -> Scored:
-    """lm-eval's exact match of the task: both sides lose what `_IGNORED` names, in that order; case is ignored."""
+    """Compare by lm-eval's exact match: `_IGNORED` patterns are removed from both sides, in order, and case is ignored."""
     if answer is None:
         return Scored(None, False)
     parsed = _without_ignored(answer)

@@ -1,4 +1,4 @@
-r"""MATH's answers, as its authors compare them: the last `\boxed{…}`, equal as text after a light clean-up.
+r"""Scorer of the MATH paper: compares the last `\boxed{…}` as text after a light clean-up.
 
     completion                    reference        hendrycks_math
     "so \boxed{\dfrac12}"         \frac{1}{2}      right: \dfrac12 becomes \frac{1}{2}
@@ -6,10 +6,10 @@ r"""MATH's answers, as its authors compare them: the last `\boxed{…}`, equal a
     "so \boxed{0.25}"             \frac{1}{4}      wrong: no other decimal is
     "so \boxed{10{,}000}"         10000            wrong: commas stay
 
-The clean-up, in order: line breaks, `\!`, doubled backslashes, `tfrac`/`dfrac`, `\left`/`\right`, degrees, `\$`, what
-follows `\text{ ` (a unit), `\%`; a leading zero; a left side `x =` of at most two characters; braces for `\sqrt3`;
-spaces; braces for `\frac12`; `0.5` and integer `a/b` as `\frac`.  A text in which one of these steps finds no operand
-is compared as it stands.
+The clean-up, in order: line breaks, `\!`, doubled backslashes, `tfrac`/`dfrac`, `\left`/`\right`, degrees, `\$`, text
+after `\text{ ` (a unit), `\%`; a leading zero; a left side `x =` of at most two characters; braces for `\sqrt3`;
+spaces; braces for `\frac12`; `0.5` and integer `a/b` as `\frac`.  If a step finds no operand, both texts are compared
+without clean-up.
 
 Source: Hendrycks et al. 2021 (arXiv 2103.03874); hendrycks/math, `modeling/math_equivalence.py`.
 """
@@ -36,11 +36,11 @@ _UNIT = "\\text{ "
 
 
 class _NoOperand(Exception):
-    """A command of the text lacks what it applies to."""
+    """A LaTeX command in the text has no operand."""
 
 
 def hendrycks_math(completion: str, reference: str) -> Scored:
-    r"""The last `\boxed{…}` of the completion against the reference's, or against the reference where it has none."""
+    r"""Compare the last `\boxed{…}` of the completion with that of the reference, or with the whole reference."""
     parsed = boxed_answer(completion)
     if parsed is None:
         return Scored(None, False)
@@ -49,9 +49,9 @@ def hendrycks_math(completion: str, reference: str) -> Scored:
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""What the last `\boxed{…}` holds; None: there is none, or it never closes.
+    r"""Return the content of the last `\boxed{…}`; None if there is none, or its brace is never closed.
 
-    `\boxed 5`, as some of MATH's solutions have it, counts up to the next `$` (as lm-evaluation-harness reads it).
+    `\boxed 5`, found in some MATH solutions, is read up to the next `$`, as in lm-evaluation-harness.
     """
     start = text.rfind("\\boxed")
     if start < 0:
@@ -70,7 +70,7 @@ def boxed_answer(text: str) -> str | None:
 
 
 def is_equiv(left: str, right: str) -> bool:
-    """Whether two answers are the same text after the clean-up of the module's head."""
+    """Whether two answers are the same text after the clean-up described in the module's docstring."""
     try:
         return cleaned(left) == cleaned(right)
     except _NoOperand:
@@ -78,7 +78,7 @@ def is_equiv(left: str, right: str) -> bool:
 
 
 def cleaned(answer: str) -> str:
-    r"""The answer in the form that is compared, `\frac{1}{2}` for ` 1/2`."""
+    r"""Return the cleaned answer, such as `\frac{1}{2}` for ` 1/2`."""
     answer = _without_unit(_replaced(answer, _BEFORE_UNITS))
     answer = _replaced(answer, _AFTER_UNITS)
     if answer.startswith("."):
@@ -112,12 +112,12 @@ def _with_braced_roots(answer: str) -> str:
 
 
 def _with_braced_fractions(answer: str) -> str:
-    r"""`\frac12` -> `\frac{1}{2}`, `\frac1{72}` -> `\frac{1}{72}`; `\frac{72}1` stays, as in the original."""
+    r"""Add braces: `\frac12` -> `\frac{1}{2}`, `\frac1{72}` -> `\frac{1}{72}`; `\frac{72}1` stays, as in the original."""
     head, *operands = answer.split("\\frac")
     braced = head
     for operand in operands:
         if len(operand) == 1 and operand != "{":
-            return answer  # no denominator: the original leaves the whole text as it was
+            return answer  # no denominator: the original leaves the whole text unchanged
         numerator = _with_braced_first(operand[:1])
         rest = operand[1:] if operand[0] == "{" else _with_braced_first(operand[1:])
         braced += "\\frac" + numerator + rest

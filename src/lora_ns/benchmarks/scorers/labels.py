@@ -1,10 +1,10 @@
-"""Predicted labels or values against true ones: arrays in, numbers out, by scikit-learn and scipy.
+"""Metrics for predicted labels and values, computed by scikit-learn and scipy.
 
     references  [1, 1, 0, 1]
     predictions [1, 0, 0, 1]   accuracy 0.75, f1 0.8, matthews_correlation 0.577
 
-Where a formula divides by zero the value is 0.0, without a warning: a correlation with a constant, the F1 of a class
-that is neither predicted nor true.
+A metric whose formula divides by zero is 0.0, without a warning. Examples are a correlation with a constant, and the F1
+of a class that is neither predicted nor true.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Metric = Callable[[Sequence[Any], Sequence[Any]], float]
-"""(predictions, references), both [N] -> a number.  Raises EvaluationError where they cannot be compared."""
+"""(predictions, references), both [N] -> a number.  Raises EvaluationError if lengths differ or values are not finite."""
 
 
 def accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
@@ -29,7 +29,7 @@ def accuracy(predictions: Sequence[Any], references: Sequence[Any]) -> float:
 
 def f1(predictions: Sequence[Any], references: Sequence[Any]) -> float:
     """F1 of the positive class, label 1 (GLUE's MRPC and QQP)."""
-    from sklearn.metrics import f1_score  # scikit-learn and scipy take a second to load: only where they are used
+    from sklearn.metrics import f1_score  # imported here, since scikit-learn and scipy take a second to load
 
     predicted, true = _labels(predictions, references)
     return float(f1_score(true == 1, predicted == 1, zero_division=0))
@@ -82,7 +82,7 @@ def mean_absolute_error(predictions: Sequence[Any], references: Sequence[Any]) -
 
 
 def _labels(predictions: Sequence[Any], references: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    import numpy as np  # takes a sixth of a second, for which nothing waits that only looks the metrics up
+    import numpy as np  # imported here, since it takes a sixth of a second and looking up metrics does not need it
 
     _check_lengths(predictions, references)
     return np.asarray(predictions), np.asarray(references)

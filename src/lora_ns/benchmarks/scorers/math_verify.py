@@ -1,4 +1,4 @@
-r"""Answers compared as mathematics, by the library math-verify.
+r"""Scorer by mathematical equality, using the library math-verify.
 
     completion                    math_verify, reference 0.5
     "The answer is: 1/2"          right
@@ -6,8 +6,8 @@ r"""Answers compared as mathematics, by the library math-verify.
     "The answer is: 0.51"         wrong
     "#### 50%"                    right: a percentage may be read as its share
 
-A reference is a GSM8K answer ("… #### 18"), a solution with `\boxed{…}`, or the bare answer, which is read as LaTeX.
-math-verify bounds its work by `signal.alarm`, which only the main thread may set.
+A reference is a GSM8K answer ("… #### 18"), a solution with `\boxed{…}`, or the bare answer in LaTeX.
+math-verify limits its run time by `signal.alarm`, which only the main thread may set.
 
 Source: huggingface/Math-Verify 0.9.0.
 """
@@ -22,8 +22,8 @@ from lora_ns.errors import DataError, EvaluationError
 
 
 def math_verify(completion: str, reference: str) -> Scored:
-    """The library's verdict, with its own settings and time limits (5 s a step; a step that takes longer is wrong)."""
-    from math_verify import parse, verify  # loads sympy: 0.4 s that only users of this scorer pay
+    """Compare by math-verify's defaults, with its time limit (5 s per step; a longer step counts as wrong)."""
+    from math_verify import parse, verify  # imported here, since loading sympy takes 0.4 s
 
     if threading.current_thread() is not threading.main_thread():
         raise EvaluationError("math_verify scores in the main thread only: its time limit is an alarm signal.")

@@ -1,4 +1,4 @@
-"""MetaMath's own evaluation: what stands after the last `The answer is: `.
+"""MetaMath's own scorers: they compare the text after the last `The answer is: `.
 
     completion                          metamath (GSM8K)      metamath_math (MATH)
     "The answer is: 18"                 18                    18
@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"[\-+]?\d*[\.,/]?\d+")
 
 
 def metamath(completion: str, reference: str) -> Scored:
-    """GSM8K's form: the first number after the last delimiter, rounded half to even, equal to the reference."""
+    """Compare the first number after the last delimiter, rounded half to even, to a GSM8K reference."""
     expected = reference.rsplit("#### ", 1)[-1].strip().replace(",", "")
     try:
         gold = float(expected)
@@ -44,11 +44,11 @@ def _rounded_number(completion: str) -> int | None:
             return round(float(Fraction(f"{numerator}/{denominator}")))
         return round(float(numerator))
     except (ValueError, OverflowError, ZeroDivisionError):
-        return None  # "/5" has no numerator; 400 digits are infinite
+        return None  # "/5" has no numerator; a float of 400 digits is infinite
 
 
 def metamath_math(completion: str, reference: str) -> Scored:
-    """MATH's form: what stands between the last delimiter and the first `.` that ends a line, by Hendrycks' `is_equiv`.
+    """Compare the text between the last delimiter and the first `.` at a line end by Hendrycks' `is_equiv` (for MATH).
 
     reference: a solution with `\\boxed{answer}`, or the bare answer.
     """

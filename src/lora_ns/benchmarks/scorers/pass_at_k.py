@@ -1,4 +1,4 @@
-"""pass@k without bias: of n samples c pass; how often would k of them hold one that passes?
+"""Unbiased estimate of pass@k from n samples, c of which pass: the chance that at least one of k passes.
 
     n = 5 samples, c = 2 pass:   pass@1 = 0.4   pass@2 = 0.7   pass@5 = 1.0
 
@@ -11,9 +11,9 @@ from lora_ns.errors import ConfigError
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """1 − C(n−c, k)/C(n, k) = 1 − ∏_{i=n−c+1}^{n} (1 − k/i); 1 where fewer than k samples fail.
+    """Return pass@k = 1 − C(n−c, k)/C(n, k) = 1 − ∏_{i=n−c+1}^{n} (1 − k/i); 1 if fewer than k samples fail.
 
-    n: samples drawn; c: samples that pass, 0 … n; k: 1 … n.  Raises ConfigError for a k that n samples cannot answer.
+    n: samples drawn; c: samples that pass, 0 … n; k: 1 … n.  Raises ConfigError for a k above n or below 1.
     """
     if not 0 <= c <= n:
         raise ValueError(f"{c} of {n} samples cannot pass.")

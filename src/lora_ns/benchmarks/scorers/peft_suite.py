@@ -3,13 +3,13 @@
     completion                          parsed    reference 18
     "... The answer is: $18.00"         18.00     right: numbers are compared, not strings
     "The answer is 18 apples."          18 apples wrong: not a number, and not the reference's text
-    "#### 7\\n#### 18"                   18        right: the last of its kind counts
-    "The answer is: 7\\n#### 18"         7         wrong: the first kind on the list that occurs counts
+    "#### 7\\n#### 18"                   18        right: the last occurrence of a delimiter counts
+    "The answer is: 7\\n#### 18"         7         wrong: the first delimiter in `_DELIMITERS` that occurs counts
     "\\boxed{18}"                        none      wrong: no delimiter
     "#### 1,234" (reference 1234)       1,234     wrong: a comma makes it text
 
-What stands after the delimiter, to the end of its line, without surrounding ` .!?$%`, is the answer.  Both answers are
-read as decimals or as fractions `a/b` and compared as floats; what is no number is compared as text.
+The answer is the text after the delimiter to the end of its line, without surrounding ` .!?$%`.  Both answers are
+read as decimals or as fractions `a/b` and compared as floats.  If an answer is no number, it is compared as text.
 
 Source: huggingface/peft, `method_comparison/MetaMathQA/utils.py` (2025–2026).
 """
@@ -22,7 +22,7 @@ _DELIMITERS = ("The answer is: ", "The answer is ", "The final answer is: ", "Th
 
 
 def peft_suite(completion: str, reference: str) -> Scored:
-    """PEFT's verdict; a reference without a delimiter is the bare answer."""
+    """Compare the answers as PEFT's suite does. A reference without a delimiter is the bare answer."""
     parsed = _answer(completion)
     if parsed is None:
         return Scored(None, False)
@@ -39,7 +39,7 @@ def _answer(text: str) -> str | None:
 
 
 def _value(answer: str) -> float | str:
-    """The number that the answer states, or the answer itself."""
+    """Return the answer as a number, or unchanged if it is none."""
     parts = [part.strip() for part in answer.split("/")]
     try:
         numbers = [Decimal(part) for part in parts]

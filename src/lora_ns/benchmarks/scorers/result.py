@@ -1,4 +1,4 @@
-"""What a scorer says of one completion.
+"""The result of a scorer for one completion.
 
 >>> Scored(parsed="18", correct=True)
 Scored(parsed='18', correct=True)
@@ -12,19 +12,20 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Scored:
-    """parsed: the answer as it was compared (None: there is none).  correct: whether it is the reference."""
+    """parsed: the answer that was compared (None if there is none).  correct: whether it matches the reference."""
 
     parsed: str | None
     correct: bool
 
 
 Scorer = Callable[[str, str], Scored]
-"""(completion, reference) -> Scored.  Raises DataError where the reference is unusable, never for a bad completion."""
+"""(completion, reference) -> Scored.  Raises DataError for an unusable reference, never for a bad completion."""
 
 
 def as_reference(value: Any) -> str | None:
-    """A right answer as scorers read it: text, or a number's digits (18.0 is 18, as a table of numbers with gaps would have
-    written it); None for what is neither."""
+    """Return a reference as text; None if it is neither text nor a finite number.
+
+    A float such as 18.0 becomes "18": in a column with missing values integers are read as floats."""
     if isinstance(value, float):
         return None if not math.isfinite(value) else str(int(value) if value.is_integer() else value)
     return str(value) if isinstance(value, (str, int)) else None

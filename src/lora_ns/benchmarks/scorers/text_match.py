@@ -1,4 +1,4 @@
-"""Scorers for tasks of one's own: the whole text, a part of it, what a pattern finds, a letter.
+"""Scorers for your own tasks: whole text, substring, regular expression, choice letter.
 
 scorer                      completion                reference   parsed    correct
 exact_match                 " Paris\\n"                "Paris"     Paris     True
@@ -19,20 +19,20 @@ _LEADING_LETTER = re.compile(r"\s*\**(?:\(([A-Z])\)|([A-Z])(?=[.:),*]|\s*(?:\n|$
 
 
 def exact_match(completion: str, reference: str) -> Scored:
-    """Equal but for surrounding white space."""
+    """Whether completion and reference are equal, apart from surrounding white space."""
     parsed = completion.strip()
     return Scored(parsed, parsed == reference.strip())
 
 
 def contains(completion: str, reference: str) -> Scored:
-    """The reference stands somewhere in the completion, letter for letter."""
+    """Whether the reference is a substring of the completion."""
     wanted = reference.strip()
     found = bool(wanted) and wanted in completion
     return Scored(wanted if found else None, found)
 
 
 def regex(pattern: str, which: str = "last", ignore_case: bool = False) -> Scorer:
-    """A scorer that compares what `pattern` finds: its first group that took part, or all of it without groups.
+    """Return a scorer that compares a match of `pattern`: its first matched group, or the whole match without groups.
 
     which: "first" or "last" of several matches.  Raises ConfigError for a pattern that does not compile.
     """
@@ -58,9 +58,9 @@ def regex(pattern: str, which: str = "last", ignore_case: bool = False) -> Score
 
 
 def choice_letter(completion: str, reference: str) -> Scored:
-    """Multiple choice: the last letter named as the answer ("answer is (C)"), else as an option, else what opens the text.
+    """Compare the last letter named as answer ("answer is (C)"), else the last named as option, else the leading letter.
 
-    Options are also named to say why they are wrong ("Answer: B. Option A is incorrect."), so answers go first.
+    Answers come first because options are also named when they are wrong ("Answer: B. Option A is incorrect.").
     """
     stated = _ANSWER.findall(completion) or _OPTION.findall(completion)
     leading = _LEADING_LETTER.match(completion)

@@ -1,4 +1,4 @@
-"""A config of axolotl as ours.
+"""Import of an axolotl config as a task config.
 
 The module is long because every key of theirs is named once.
 
@@ -35,16 +35,16 @@ WATCHING = frozenset(
     context_parallel_size dp_shard_size fsdp_version loss_watchdog_threshold loss_watchdog_patience
     """.split()
 )
-"""Keys that say how a run is watched, stored, sped up or spread over devices, or that the model itself answers."""
+"""Keys for logging, storage, speed and devices, and keys that follow from the base model. None affects the result."""
 
 OTHER_TRAINING = ("rl", "reward_model", "process_reward_model", "relora_steps")
-"""Keys that ask for another training than on answers."""
+"""Keys that request training other than supervised fine-tuning."""
 
 DEFAULT_LENGTH, DEFAULT_SEED = 512, 42
 
 
 def from_axolotl(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
-    """(our config's content, remarks).  Raises ConfigError where the file asks for what there is not here."""
+    """Return (content of the task config, remarks).  Raises ConfigError where the file needs an unsupported feature."""
     theirs = ForeignConfig(read_mapping(path))
     other = [key for key in OTHER_TRAINING if theirs.value(key)]
     if other:
@@ -110,7 +110,7 @@ def _peft(theirs: ForeignConfig) -> dict[str, Any]:
 def _targets(theirs: ForeignConfig) -> Any:
     named, linear = theirs.value("lora_target_modules"), theirs.take("lora_target_linear", bool, False)
     if not linear:
-        return named  # None: PEFT's own for the architecture
+        return named  # None: PEFT's default for the architecture
     if named:
         theirs.note(f"lora_target_modules: {named!r} beside lora_target_linear: all linear layers are taken, no other.")
     return "all-linear"
@@ -141,14 +141,14 @@ def _dataset(theirs: ForeignConfig) -> dict[str, Any]:
 
 
 def _as_entries(text_only: Any) -> Any:
-    """`pretraining_dataset: name`, or a list of entries, as entries of text."""
+    """Return `pretraining_dataset` (a name or a list of entries) as entries of type completion."""
     if isinstance(text_only, str):
         return [{"path": text_only, "type": "completion"}]
     return [{"type": "completion", **entry} for entry in text_only or []]
 
 
 def _source(entry: ForeignConfig) -> dict[str, Any]:
-    """Where an entry's rows come from."""
+    """Return the dataset keys that say where an entry's rows come from."""
     path, files = entry.take("path", str, ""), entry.value("data_files")
     kind = entry.value("ds_type")
     if files and (path in ("json", "csv", "parquet", "text") or Path(path).exists()):
@@ -171,7 +171,7 @@ def _source(entry: ForeignConfig) -> dict[str, Any]:
 
 
 def _shape(theirs: ForeignConfig, entry: ForeignConfig) -> dict[str, Any]:
-    """What an entry's rows are, and how they become text."""
+    """Return the dataset keys for the row format, templates and columns of an entry."""
     kind = entry.value("type")
     template = _chat_template(theirs, entry)
     if isinstance(kind, Mapping):
@@ -197,7 +197,7 @@ def _shape(theirs: ForeignConfig, entry: ForeignConfig) -> dict[str, Any]:
 
 
 def _own_template(kind: ForeignConfig) -> dict[str, Any]:
-    """A prompt written out: {format: "[INST] {instruction} [/INST]", field_output: answer, …}"""
+    """Return the templates of a custom prompt: {format: "[INST] {instruction} [/INST]", field_output: answer, …}"""
     fields = {part: kind.take(f"field_{part}", str, part) for part in ("instruction", "input", "output")}
     template = kind.take("no_input_format", str, "")
     full = kind.take("format", str, "{instruction}")
@@ -210,7 +210,7 @@ def _own_template(kind: ForeignConfig) -> dict[str, Any]:
 
 
 def _conversations(entry: ForeignConfig, kind: str) -> dict[str, Any]:
-    """Rows that are conversations, told apart by how a turn names who speaks."""
+    """Return format and columns of conversation rows. The key that names the speaker decides the format."""
     older = "conversations" if kind == "sharegpt" else "messages"
     column = entry.take("field_messages", str, older)
     names = entry.take("message_property_mappings", dict, {})
@@ -231,7 +231,7 @@ def _conversations(entry: ForeignConfig, kind: str) -> dict[str, Any]:
 
 
 def _chat_template(theirs: ForeignConfig, entry: ForeignConfig) -> str:
-    """Their named templates are the tokenizer's own for the model they are named after."""
+    """Return the chat template. A named template becomes the tokenizer's own, since it is named after that model."""
     jinja = entry.value("chat_template_jinja") or theirs.value("chat_template_jinja")
     if theirs.value("default_system_message"):
         theirs.note(
@@ -251,7 +251,7 @@ def _chat_template(theirs: ForeignConfig, entry: ForeignConfig) -> str:
 
 
 def _join(theirs: ForeignConfig, data: dict[str, Any], entries: list[dict[str, Any]]) -> None:
-    """Several local files of one shape are one list; anything else stays with the first."""
+    """Join several local files of one format into one list. Otherwise only the first data set is used."""
     rest = entries[1:]
     if not rest:
         return
@@ -268,7 +268,7 @@ def _join(theirs: ForeignConfig, data: dict[str, Any], entries: list[dict[str, A
 
 
 def _name_test_set(theirs: ForeignConfig, data: dict[str, Any], test: ForeignConfig) -> None:
-    """A test set of the same source is a split; of two local files they are one source."""
+    """Add the test set: as a split where the source is the same, or as a second local file."""
     other = _source(test)
     split = test.take("split", str, "train")
     test.value("type")
@@ -322,7 +322,7 @@ def _training(theirs: ForeignConfig) -> dict[str, Any]:
 
 
 def _warmup(theirs: ForeignConfig) -> float:
-    """Steps, or a share of them; where nothing is said, axolotl's 3 % (of at most 100 steps)."""
+    """Return warm-up steps or their share of all steps; default: axolotl's 3 % (of at most 100 steps)."""
     steps, ratio = theirs.value("warmup_steps"), theirs.value("warmup_ratio")
     if steps is not None:
         return steps

@@ -21,25 +21,25 @@ _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"
 
 @dataclass
 class ForeignConfig:
-    """What a file of another tool says.  A key that is empty there is not stated."""
+    """The content of another tool's config file.  An empty key counts as missing."""
 
     stated: Mapping[str, Any]
     within: str = ""
-    """Where in the file this part stands, such as `datasets[0].`."""
+    """Key path of this part in the file, such as `datasets[0].`."""
     notes: list[str] = field(default_factory=list)
-    """What is to be known about the result; shared by all parts of a file."""
+    """Remarks on the import, shared by all parts of a file."""
     _read: set[str] = field(default_factory=set)
 
     def part(self, stated: Mapping[str, Any], within: str) -> ForeignConfig:
-        """A section of the file, whose remarks join this one's."""
+        """Return a section of the file. It shares this part's list of remarks."""
         return ForeignConfig(stated, self.within + within, self.notes)
 
     def has(self, key: str) -> bool:
-        """Whether the file says anything there."""
+        """Whether the key has a non-empty value."""
         return self.stated.get(key) not in _EMPTY
 
     def take(self, key: str, kind: type[Value], default: Value) -> Value:
-        """The key's value, of that kind (int, float, str, bool, dict).  Raises ConfigError where it is of another."""
+        """Return the key's value, of type `kind` (int, float, str, bool, dict).  Raises ConfigError for another type."""
         self._read.add(key)
         if not self.has(key):
             return default
@@ -50,12 +50,12 @@ class ForeignConfig:
         return cast(Value, float(cast(Any, value)) if kind is float else value)
 
     def value(self, key: str) -> Any:
-        """The key's value as it is; None where nothing is said."""
+        """Return the key's value unchecked; None if the key is missing or empty."""
         self._read.add(key)
         return self.stated.get(key) if self.has(key) else None
 
     def words(self, key: str) -> list[str]:
-        """A list of names, or names between commas."""
+        """Return a list of names. The file may have a list or comma-separated text.  Raises ConfigError otherwise."""
         value = self.value(key)
         parts = value.split(",") if isinstance(value, str) else value or []
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
@@ -63,16 +63,16 @@ class ForeignConfig:
         return [part.strip() for part in parts if part.strip()]
 
     def note(self, text: str) -> None:
-        """A remark, once."""
+        """Add a remark, unless it is there already."""
         if text not in self.notes:
             self.notes.append(text)
 
     def left(self) -> list[str]:
-        """Keys that say something and were not read."""
+        """Return the keys with a value that were not read."""
         return [str(key) for key in self.stated if key not in self._read and self.has(key)]
 
     def note_left(self, watching: Iterable[str] = ()) -> None:
-        """Names what was not carried: what cannot matter to a result in one line, the rest one by one."""
+        """Add remarks on unread keys: one line for all keys that cannot change the result, one line for each other key."""
         known = {*OUTSIDE_DIGEST, *OWNED, *watching}
         left = self.left()
         idle = [key for key in left if key in known]
@@ -87,7 +87,7 @@ class ForeignConfig:
 
 
 def optimizer(theirs: ForeignConfig, key: str, default: str) -> str:
-    """`training.optim`; what the installed transformers lacks becomes plain AdamW, with a remark."""
+    """Return `training.optim`. An optimiser that the installed transformers lacks becomes adamw_torch, with a remark."""
     name = theirs.take(key, str, default)
     if name in optimizers():
         return name
@@ -96,7 +96,7 @@ def optimizer(theirs: ForeignConfig, key: str, default: str) -> str:
 
 
 def schedule(theirs: ForeignConfig, key: str, default: str) -> str:
-    """`training.lr_scheduler_type`; what the installed transformers lacks becomes the cosine, with a remark."""
+    """Return `training.lr_scheduler_type`. A schedule that transformers lacks becomes cosine, with a remark."""
     name = theirs.take(key, str, default)
     if name in described("transformers")["SchedulerType"]:
         return name
@@ -105,7 +105,7 @@ def schedule(theirs: ForeignConfig, key: str, default: str) -> str:
 
 
 def lora_plus(theirs: ForeignConfig, training: dict[str, Any]) -> None:
-    """LoRA+ is an optimizer here, a ratio beside any optimizer there."""
+    """Set `training` to LoRA+ where the file has its ratio. Here it is an optimiser, there an option of any optimiser."""
     ratio, embedding = theirs.value("loraplus_lr_ratio"), theirs.value("loraplus_lr_embedding")
     if ratio is None:
         return
@@ -124,7 +124,7 @@ def copy_same_named(theirs: ForeignConfig) -> dict[str, Any]:
 
 
 def batch(theirs: ForeignConfig, per_device: int, accumulation: int) -> dict[str, Any]:
-    """Batch sizes, as on one device."""
+    """Return the batch sizes for one device, with a remark."""
     total = per_device * accumulation
     theirs.note(
         f"training.global_batch_size: {total} is {per_device} a device times {accumulation} of accumulation, as on one "
@@ -134,9 +134,9 @@ def batch(theirs: ForeignConfig, per_device: int, accumulation: int) -> dict[str
 
 
 def checked(ours: Mapping[str, Any], overrides: Mapping[str, Any], theirs: ForeignConfig, source: Path) -> dict[str, Any]:
-    """Our config with the overrides laid over it, once it is valid.
+    """Return our config with the overrides merged in, after checking it.
 
-    Raises ConfigError with every fault and every remark, and how a fault is mended.
+    Raises ConfigError with every error, every remark and a hint at the remedy.
     """
     content = merge(ours, expand_dotted(overrides))
     try:
@@ -153,7 +153,7 @@ def checked(ours: Mapping[str, Any], overrides: Mapping[str, Any], theirs: Forei
 
 
 def write(content: Mapping[str, Any], path: Path, head: Iterable[str], *, force: bool) -> None:
-    """Our config as a file, with remarks above it.  Raises ConfigError where a file is there already."""
+    """Write our config to a file, with `head` as comments above it.  Raises ConfigError if the file exists, unless force."""
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already; --force writes over it, --output names another.")
     replace_text(path, "".join(f"# {line}\n" for line in head) + write_yaml(content))

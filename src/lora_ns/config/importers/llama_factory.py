@@ -1,4 +1,4 @@
-"""A config of LLaMA-Factory as ours; its data sets by their entries in dataset_info.json.
+"""Import of a LLaMA-Factory config as a task config. Data sets are read from dataset_info.json.
 
 The module is long because every key of theirs is named once.
 
@@ -30,13 +30,13 @@ WATCHING = frozenset(
     export_legacy_format eval_on_each_dataset double_quantization pissa_convert upcast_layernorm upcast_lmhead_output
     """.split()
 )
-"""Keys that say how a run is watched, stored, sped up or spread over devices, or what holds here anyway."""
+"""Keys for logging, storage, speed and devices, and keys whose effect lora-ns has anyway."""
 
 DEFAULT_LENGTH, DEFAULT_SEED, DEFAULT_PER_DEVICE, DEFAULT_RATE, DEFAULT_RANK = 2048, 42, 8, 5e-5, 8
 
 
 def from_llama_factory(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[dict[str, Any], list[str]]:
-    """(our config's content, remarks).  Raises ConfigError where the file asks for what there is not here."""
+    """Return (content of the task config, remarks).  Raises ConfigError where the file needs an unsupported feature."""
     theirs = ForeignConfig(read_mapping(path))
     stage = theirs.take("stage", str, "sft")
     if stage not in ("sft", "pt"):
@@ -126,7 +126,7 @@ def _dataset(theirs: ForeignConfig, path: Path, stage: str) -> dict[str, Any]:
 
 
 def _data_folder(name: str, path: Path) -> Path:
-    """`dataset_dir` as seen from here, from beside the config, or from a folder above it."""
+    """Return `dataset_dir`, relative to the working folder, to the config's folder or to a folder above it."""
     places = [Path(name), *(above / name for above in path.resolve().parents)]
     found = next((place for place in places if (place / "dataset_info.json").is_file()), None)
     if found is None:
@@ -154,7 +154,7 @@ def _entry(theirs: ForeignConfig, name: str, known: Mapping[str, Any], folder: P
 
 
 def _source(entry: ForeignConfig, folder: Path) -> dict[str, Any]:
-    """Where an entry's rows come from."""
+    """Return the dataset keys that say where an entry's rows come from."""
     hub, file = entry.value("hf_hub_url"), entry.value("file_name")
     for other in ("ms_hub_url", "om_hub_url"):
         entry.value(other)
@@ -169,7 +169,7 @@ def _source(entry: ForeignConfig, folder: Path) -> dict[str, Any]:
 
 
 def _shape(theirs: ForeignConfig, entry: ForeignConfig, stage: str) -> dict[str, Any]:
-    """What the rows are: instruction, input, output; or turns."""
+    """Return the dataset keys for the row format: text, alpaca columns or conversation turns."""
     if entry.value("ranking"):
         raise ConfigError(f"{entry.within}ranking: preferences are not trained on here, only answers and text.")
     columns = entry.part(entry.take("columns", dict, {}), "columns.")
@@ -188,7 +188,7 @@ def _shape(theirs: ForeignConfig, entry: ForeignConfig, stage: str) -> dict[str,
 
 
 def _alpaca_columns(columns: ForeignConfig) -> dict[str, str | None]:
-    """Our columns by theirs; where some are stated without a query, none is read, though the data may have an `input`."""
+    """Return our column name -> theirs. If columns are given without `query`, a column `input` in the data is not read."""
     names = {"instruction": "prompt", "input": "query", "output": "response"}
     wanted = {ours: columns.take(name, str, ours) for ours, name in names.items()}
     found: dict[str, str | None] = {ours: name for ours, name in wanted.items() if ours != name}
@@ -218,7 +218,7 @@ def _turns(entry: ForeignConfig, columns: ForeignConfig, kind: str) -> dict[str,
 
 
 def _template(theirs: ForeignConfig) -> str:
-    """Their named templates are the tokenizer's own for the model they are named after."""
+    """Return the chat template: always the tokenizer's own, since LLaMA-Factory names templates after models."""
     name = theirs.value("template")
     if name is not None:
         theirs.note(
@@ -229,7 +229,7 @@ def _template(theirs: ForeignConfig) -> str:
 
 
 def _join(theirs: ForeignConfig, data: dict[str, Any], names: list[str], known: Mapping[str, Any], folder: Path) -> None:
-    """Several local files of one shape are one list; anything else stays with the first."""
+    """Join several local files of one format into one list. Otherwise only the first data set is used."""
     if len(names) < 2:
         return
     entries = [_entry(theirs, name, known, folder).stated for name in names]
@@ -244,7 +244,7 @@ def _join(theirs: ForeignConfig, data: dict[str, Any], names: list[str], known: 
 
 
 def _held_out(theirs: ForeignConfig, data: dict[str, Any], known: Mapping[str, Any], folder: Path) -> None:
-    """What is asked afterwards: a set of its own, or rows held out of train."""
+    """Set the evaluation data: a separate file, or rows held out of the training split."""
     tests, size = theirs.words("eval_dataset"), theirs.take("val_size", float, 0.0)
     if not tests:
         if size:
@@ -285,7 +285,7 @@ def _training(theirs: ForeignConfig) -> dict[str, Any]:
         training["max_steps"] = theirs.value("max_steps")
     lora_plus(theirs, training)
     if not theirs.take("disable_gradient_checkpointing", bool, False):
-        training["gradient_checkpointing"] = True  # theirs checkpoints unless told not to
+        training["gradient_checkpointing"] = True  # LLaMA-Factory's default
     theirs.value("gradient_checkpointing")
     for name in ("packing", "neat_packing"):
         if theirs.value(name):

@@ -1,7 +1,7 @@
-"""One experiment of PEFT's method comparison as our config, so that its published settings can be run here.
+"""Import of an experiment of PEFT's method comparison, so that its published settings can be run here.
 
-The layout (huggingface/peft, method_comparison): a folder with PEFT's adapter_config.json and, where a setting differs
-from the suite's own, training_params.json; without an adapter_config.json all weights are trained.
+The layout (huggingface/peft, method_comparison): a folder with PEFT's adapter_config.json, and training_params.json where
+a setting differs from the suite's default.  Without an adapter_config.json all weights are trained.
 """
 
 import json
@@ -28,10 +28,10 @@ SUITE: dict[str, Any] = {
     "lr_scheduler": "cosine",
     "query_template": "Question: {query} Think step by step.\nAnswer:",
 }
-"""What holds in PEFT's MetaMathQA suite where a training_params.json does not say otherwise."""
+"""Default settings of PEFT's MetaMathQA suite. training_params.json overrides them."""
 
 WARMUP = 0.1
-"""Share of the steps, fixed in the suite's code."""
+"""Warm-up as a share of all steps, hard-coded in the suite."""
 
 OPTIMIZERS = {
     "AdamW": "adamw_torch",
@@ -45,18 +45,18 @@ OPTIMIZERS = {
     "riemannian": "riemannian",
 }
 PASSED_ON = {"loraplus_lr_ratio", "loraplus_lr_embedding", "reg"}
-"""Arguments of an optimiser that go into training.optim_args."""
+"""Optimiser arguments that are passed on in training.optim_args."""
 
 WATCHING = {"batch_size_eval", "eval_steps", "generation_kwargs", "compile", "use_amp", "autocast_adapter_dtype"}
-"""Parameters that say how the suite evaluates, or what here holds anyway."""
+"""Parameters of the suite's evaluation, and parameters whose effect lora-ns has anyway."""
 
 
 def import_experiment(
     folder: Path, output: Path | None, *, whole_task: bool = False, force: bool = False
 ) -> tuple[Path, list[str]]:
-    """Writes the folder's settings as a method file, or as a whole task config; returns (its path, what is to be known).
+    """Write the folder's settings as a method file, or as a whole task config. Returns (path, notes).
 
-    Raises ConfigError where the folder is none of the layout's, or a setting has no counterpart here.
+    Raises ConfigError where the folder has another layout, or its optimiser or a value is invalid here.
     """
     stated = _stated(folder)
     content, notes = as_config(folder, stated, whole_task=whole_task)
@@ -68,9 +68,9 @@ def import_experiment(
 
 
 def as_config(folder: Path, stated: Mapping[str, Any], *, whole_task: bool) -> tuple[dict[str, Any], list[str]]:
-    """(method file's or task config's content, notes), checked.
+    """Return (content of the method file or task config, notes). The content is checked.
 
-    stated: what training_params.json says.  A method file holds what differs from the suite; a task config everything.
+    stated: content of training_params.json.  A method file holds only settings that differ from the suite's defaults.
     """
     peft, parameters = _peft(folder), {**SUITE, **stated}
     differing = {key: value for key, value in stated.items() if SUITE.get(key) != value}
@@ -117,7 +117,7 @@ def _peft(folder: Path) -> dict[str, Any]:
 
 
 def _training(parameters: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The `training` section of what is given."""
+    """Return the `training` section made from the given parameters, and append to notes."""
     same_name = {"max_steps": "max_steps", "batch_size": "global_batch_size", "grad_norm_clip": "max_grad_norm"}
     training = {ours: parameters[theirs] for theirs, ours in same_name.items() if theirs in parameters}
     if "lr_scheduler" in parameters:
@@ -133,7 +133,7 @@ def _training(parameters: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
         if kind == "Adam":
             notes.append("optimizer_type Adam became AdamW, which is the same without weight decay.")
     if "optimizer_kwargs" in parameters:
-        # the suite replaces these as a whole, so that torch's or PEFT's own default holds for what is not said
+        # the suite replaces optimizer_kwargs as a whole, so missing keys get torch's or PEFT's defaults
         kwargs, optim = _kwargs(parameters["optimizer_kwargs"]), training.get("optim", "adamw_torch")
         training["learning_rate"] = float(kwargs.pop("lr", 1e-3))
         decay = 0.01 if optim in ("adamw_torch", "riemannian") else 0.0
@@ -141,13 +141,13 @@ def _training(parameters: Mapping[str, Any], notes: list[str]) -> dict[str, Any]
         passed = {key: kwargs.pop(key) for key in list(kwargs) if key in PASSED_ON}
         if passed:
             training["optim_args"] = ",".join(f"{key}={value}" for key, value in passed.items())
-        left = [key for key in kwargs if key not in ("r", "lora_alpha", "use_rslora")]  # the adapter's own, said again
+        left = [key for key in kwargs if key not in ("r", "lora_alpha", "use_rslora")]  # repeated from adapter_config.json
         notes += [f"optimizer_kwargs.{key} has no counterpart here and was left out." for key in left]
     return training
 
 
 def _kwargs(given: Any) -> dict[str, Any]:
-    """The settings of the optimiser.  Raises ConfigError for what is none."""
+    """Return a copy of optimizer_kwargs.  Raises ConfigError unless it is a mapping with numeric lr and weight_decay."""
     numbers = [given.get(key, 0) for key in ("lr", "weight_decay")] if isinstance(given, Mapping) else [None]
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise ConfigError(f"training_params.json: optimizer_kwargs: expected names and numbers, found {given!r}.")
@@ -155,7 +155,7 @@ def _kwargs(given: Any) -> dict[str, Any]:
 
 
 def _model(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The `model` section of what is given."""
+    """Return the `model` section made from the given parameters."""
     model: dict[str, Any] = {}
     if "model_id" in parameters:
         model["name_or_path"] = parameters["model_id"]
@@ -170,7 +170,7 @@ def _model(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _task(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """MetaMathQA to train on and GSM8K to be asked, as in the suite."""
+    """Return the suite's task sections: training on MetaMathQA, evaluation on GSM8K."""
     template = str(parameters["query_template"])
     return {
         "task_name": "metamath_qa",
@@ -198,6 +198,6 @@ def _task(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _any_task() -> dict[str, Any]:
-    """A task to check a method file with."""
+    """Return a placeholder task config, needed to check a method file."""
     data = {"name": "any/any", "response_template": "{any}"}
     return {"task_name": "any", "task_type": "causal_lm", "model": {"name_or_path": "any/any"}, "dataset": data}

@@ -94,9 +94,9 @@ class ContinuousEngine:
         return self._forward(input_ids=ids, past_key_values=cache, use_cache=True, **self._last_only, **inputs).logits
 
     def _enter(self, group: Sequence[TokenSequence], head: Head, slots: SlottedKVCache) -> None:
-        """Computes the prompts, each but for its last token, and puts them into slots.
+        """Prefill the prompts, each without its last token, and put them into slots.
 
-        Shorter ones are padded on the right, where nothing that counts looks at the padding.
+        Shorter prompts are padded on the right, where causal attention never reads the padding.
         """
         import torch
 
@@ -135,11 +135,11 @@ class ContinuousEngine:
         return cache
 
     def why_not(self, answers: Sequence[TokenSequence]) -> str | None:
-        """Why this model cannot be asked so; None where it can.
+        """Reason why this model cannot use continuous batching, or None.
 
-        Two prompts, of different length if there are such, enter one after the other and are answered side by side for a
-        few tokens, and the logits compared with those of each whole text on its own, without any cache: whatever a model
-        does with positions, masks and caches shows there.
+        Two prompts, of different length if possible, enter one after the other and are decoded side by side for a few
+        tokens. Their logits are compared with those of each whole text alone, without a cache. This shows errors in the
+        model's use of positions, masks and caches.
         """
         import torch
 
@@ -222,8 +222,9 @@ def _layers_of(cache: Any) -> Layers:
 
 @contextmanager
 def _grouped_heads_as_they_are(device: Any) -> Iterator[None]:
-    """Keeps transformers from writing keys out once for each query head that shares them: the same bits, in a quarter of
-    the time on a CPU.  (On a GPU torch's fast kernels do not take a mask together with grouped heads.)
+    """Stop transformers from repeating grouped keys for each query head: same bits, a quarter of the time on a CPU.
+
+    Not on a GPU: torch's fast kernels there do not take a mask together with grouped heads.
     """
     name = "TRANSFORMERS_SDPA_FORCE_GQA"
     before = os.environ.get(name)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class TokenSequence:
-    """A completion as it grows."""
+    """A prompt and its completion so far."""
 
     prompt: Sequence[int]
     key: str
@@ -166,6 +166,6 @@ def until(ends: frozenset[int], tokens: Sequence[int]) -> list[int]:
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
-    """The text up to its first stop text."""
+    """Return the text up to its first stop text."""
     places = [place for place in (text.find(s) for s in stop) if place >= 0]
     return text[: min(places)] if places else text

@@ -105,9 +105,9 @@ def _settings(model: Any, decoder: Decoder) -> Any:
 
 
 def _pads_between(model: Any) -> bool:
-    """Whether padding would come to stand between a trained prompt and the words, and move these away from it.
+    """Whether left padding would separate a soft prompt from the prompt's tokens.
 
-    PEFT lets the model count positions over the padding there.
+    PEFT then counts positions over the padding.
     """
     if not hasattr(model, "peft_config") or not model.active_peft_config.is_prompt_learning:
         return False
@@ -126,7 +126,7 @@ def _batches(order: Sequence[TokenSequence], size: int, *, like: bool) -> Iterat
 
 
 def _left_padded(rows: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any]:
-    """input_ids and attention_mask [B, T]."""
+    """Return left-padded input_ids and attention_mask, [B, T]."""
     import torch
 
     longest = max(len(row) for row in rows)

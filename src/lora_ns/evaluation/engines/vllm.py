@@ -99,7 +99,7 @@ class VLLMEngine:
             done(answer)
 
     def _settings(self, answer: TokenSequence) -> Any:
-        """Every decoding setting, stated."""
+        """Sampling parameters with every setting explicit."""
         from vllm import SamplingParams
 
         config = self._decoder.config

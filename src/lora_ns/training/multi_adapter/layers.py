@@ -41,7 +41,7 @@ class LowRank:
         return self.taken is not None and self.dropout > 0
 
     def factors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(a, b) of the difference to the shared weight: [a; a₀], [b, −b₀], where both see the same rows."""
+        """Return the factors of the difference to the shared weight: [a; a₀], [b, −b₀], or (a, b) if taken apart."""
         if self.taken is None or self.is_taken_apart:
             return self.a, self.b
         return torch.cat([self.a, self.taken[0]]), torch.cat([self.b, -self.taken[1]], dim=1)
@@ -150,7 +150,7 @@ class SharedLinear(torch.nn.Module):
     def _with_magnitudes(
         self, result: torch.Tensor, low: torch.Tensor, given: torch.Tensor, sizes: list[int], parts: list[LowRank | None]
     ) -> torch.Tensor:
-        """DoRA's members scaled, as PEFT does it: what dropout took is taken from the frozen part's change too."""
+        """Return the output with DoRA's magnitudes.  As in PEFT, dropout also applies to the frozen part's change."""
         from peft.utils.integrations import dequantize_module_weight
 
         shared = dequantize_module_weight(self.base).to(low.dtype)
@@ -171,7 +171,7 @@ class SharedLinear(torch.nn.Module):
 
 
 def _less_taken(out: torch.Tensor, x: torch.Tensor, sizes: list[int], parts: list[LowRank | None]) -> torch.Tensor:
-    """out [n, out] less s·B₀·A₀·x of the members whose factors saw x after dropout."""
+    """Return out [n, out] minus s·B₀·A₀·x, for the members whose factors saw x after dropout."""
     pieces = []
     for part, piece, rows in zip(parts, out.split(sizes), x.split(sizes), strict=True):
         if part is None or part.taken is None or not part.is_taken_apart:
@@ -192,10 +192,10 @@ def _own_columns(sizes: list[int], columns: list[tuple[int, float, int]], like: 
 
 
 class _ByRows(torch.autograd.Function):
-    """Rows [n, in] in pieces of the given sizes, each through a weight of its own, without a copy of any.
+    """Multiply pieces of x [n, in], of the given sizes, each by its own weight, without copying rows.
 
-    own: of each piece its weight W + s·B·A, and A and B where these are to have the gradient; they have it without a
-    gradient of the weight, which would be as much work as another pass.
+    own: weight W + s·B·A, A and B of each piece.  A and B are None if the weight receives the gradient.  Otherwise they
+    receive it directly: the weight's gradient would cost as much as another pass.
     """
 
     @staticmethod

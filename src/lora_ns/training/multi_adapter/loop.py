@@ -31,9 +31,9 @@ LARGEST_PASS = 2048
 
 
 class MultiAdapterLoop:
-    """Members on their shared base, step by step.
+    """Trains members jointly on a shared base model.
 
-    size: rows of each member at once.  scratch: where its checkpoints lie.
+    size: rows of each member per forward pass.  scratch: folder of the checkpoints.
     """
 
     def __init__(self, base: Any, members: Sequence[Member], rows: TokenRows, *, size: int, scratch: Path, arguments: Any):
@@ -64,9 +64,9 @@ class MultiAdapterLoop:
             base.enable_input_require_grads()
 
     def run(self, interruption: Interruption) -> None:
-        """Trains to the end.  Raises Interrupted with a checkpoint kept, OutOfMemory, and what a member's data causes.
+        """Train until the last step.  Raises Interrupted after saving a checkpoint, OutOfMemory, and a step's other errors.
 
-        A member that fails is dropped with its reason in `failure`; the others go on.
+        A member with a non-finite loss is dropped, with the reason in `failure`.  The others continue.
         """
         steps = max(member.steps for member in self.members.values())
         saved = time.monotonic()

@@ -34,7 +34,7 @@ class Member:
     run: Run
     steps: int
     rates: list[float]
-    """Learning rate of each step."""
+    """The learning rate of each step."""
     largest_norm: float
     order: list[Rows]
     """Rows of each step's global batch."""
@@ -84,9 +84,9 @@ class Member:
 
 
 def join(number: int, run: Run, base: Any, rows: TokenRows, collate: Collate, arguments: Any, started: Path) -> Member:
-    """The run as member `number`.  started: an empty folder for the adapter's files as they are at the start.
+    """Return the run as member `number`.  started: an empty folder for the initial adapter files.
 
-    base: shared by all; it is as it was when this returns.
+    base: the shared base model, unchanged after the call.
     """
     config = run.config
     steps = count_steps(config, len(rows))

@@ -36,9 +36,9 @@ MEMBERS = "runs.json"
 
 
 def train_all(groups: Sequence[Sequence[Run]], done: Done, *, quiet: bool = False) -> None:
-    """Makes the adapters that are missing, those of a group at once.
+    """Train the missing adapters, each group jointly.
 
-    done: told of every run, its adapter's folder or why there is none.  Raises Interrupted where the process was told to stop.
+    done: called for every run with its adapter folder or its error.  Raises Interrupted after a stop signal.
     """
     beside = sum(map(len, groups)) > 1 and Processes.here().count == 1
     with defer_signals() as interruption:

@@ -1,4 +1,4 @@
-"""The base model of a config without its weights: built on the meta device from its config file."""
+"""Build a base model without weights, on the meta device, from its config file."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from lora_ns.store.run import Run
 
 
 def model_without_weights(run: Run) -> Any:
-    """The base model with the head of the task, on the meta device.  Raises ConfigError where its config is not to be had."""
+    """Return the base model with the task's head on the meta device.  Raises ConfigError if its config cannot be read."""
     config, model = run.config, run.config.model
     loader: Any = AutoModelForCausalLM if config.task_type == "causal_lm" else AutoModelForSequenceClassification
     arguments: dict[str, Any] = {"trust_remote_code": model.trust_remote_code}
@@ -32,7 +32,7 @@ def model_without_weights(run: Run) -> Any:
 
 
 def _described(run: Run) -> Any:
-    """The transformers config: of a builtin model that is not made yet, from what it is made from."""
+    """Return the transformers config; for a builtin model that is not made yet, from its specification."""
     config, store, model = run.config, run.store, run.config.model
     head = head_of(config) if config.task_type != "causal_lm" else {}
     name = model.name_or_path

@@ -17,16 +17,16 @@ from lora_ns.workflow.planning.workload import workload_of
 from lora_ns.workflow.resources import Cost
 
 MEMORY_MARGIN = 1.5
-"""No prediction of benchmarks/memory_predictions.py falls further short (0.74 of what was taken)."""
+"""Covers the lowest prediction in benchmarks/memory_predictions.py (0.74 of the measured memory)."""
 TIME_MARGIN = 3.0
-"""A cluster's nodes are not the machine that was measured, and others work on them too."""
+"""Cluster nodes differ from the measured machine and are shared with other jobs."""
 GPU_HOST_BYTES = 6 * 2**30
-"""Of the host's memory, beside the weights on their way to the GPU: CUDA's libraries, and batches in pinned pages."""
+"""Host memory for CUDA libraries and pinned batches, besides the weights loaded onto the GPU."""
 MEGABYTE = 10**6
 
 
 class KnownCosts:
-    """Costs of an experiment's runs, each worked out once for all seeds."""
+    """Costs of an experiment's runs, computed once for all seeds."""
 
     def __init__(self, store: Store):
         self._store, self._predictor = store, Estimator(store, trace=False)
@@ -74,14 +74,14 @@ class KnownCosts:
 
 
 def _device_of(run: Run) -> Device | None:
-    """What the run's time is predicted for; None where it is some GPU that nobody named."""
+    """Return the device whose speed is used; None if a GPU is needed and launch.gpu is not set."""
     if run.config.needs_gpu:
         return GPUS[run.config.launch.gpu] if run.config.launch.gpu else None
     return known_machine(run.store) or PROCESSOR
 
 
 def _cost(config: RunConfig, peak: int, weights: int, seconds: float | None) -> Cost | None:
-    """peak: bytes on a processor, of which the weights are a part; seconds: None where it is not known."""
+    """Compute a cost with margins.  peak: bytes on a CPU, weights included.  seconds: None if unknown."""
     if seconds is None:
         return None
     minutes = math.ceil(TIME_MARGIN * seconds / 60)

@@ -1,6 +1,6 @@
-"""Kinds of device: how much memory, how fast.  Never imports torch.
+"""Memory and speed of devices.  Never imports torch.
 
-What of the vendors' figures a training step reaches is EFFICIENCY.
+EFFICIENCY is the share of the vendor's peak FLOPs that a training step reaches.
 """
 
 import json
@@ -20,35 +20,35 @@ TERA = 1e12
 GIGA = 1e9
 
 EFFICIENCY = 0.5
-"""Share of a GPU's arithmetic that the matrix products of a training step reach: published model FLOP utilisations of
-training lie between 0.3 and 0.6 (PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 4.1)."""
+"""Share of a GPU's peak FLOPs that matrix products of a training step reach. Published model FLOPs utilisation in training
+is 0.3 to 0.6 (PaLM, Chowdhery et al. 2022, arXiv 2204.02311, section 4.1)."""
 BANDWIDTH_EFFICIENCY = 0.75
 LAUNCH_SECONDS = 10e-6
-"""Python and driver, for each kernel that a GPU is given without a compiled graph."""
+"""Launch overhead of Python and driver per GPU kernel, without a compiled graph."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """One device, and what it reaches."""
+    """Memory and reachable speed of one device."""
 
     name: str
     memory: int
     """Bytes."""
     flops: dict[str, float]
-    """Floating-point operations a second that matrix products reach, by dtype."""
+    """FLOP/s of matrix products, by dtype."""
     bandwidth: float
-    """Bytes a second that kernels reach which only read and write."""
+    """Bytes per second of memory-bound kernels."""
     launch: float
-    """Seconds that a kernel takes at least."""
+    """Minimum seconds per kernel."""
     is_gpu: bool = True
 
     def seconds(self, kernels: Kernels, dtype: str, scale: float = 1.0) -> float:
-        """Time of kernels that take `scale` times as much work: each is held up by whatever of arithmetic, memory and launch
-        is slowest (the roofline, Williams et al. 2009)."""
+        """Return the time of kernels with `scale` times the work. Each takes the longest of arithmetic, memory and launch time
+        (roofline model, Williams et al. 2009)."""
         return _seconds(kernels, self.flops.get(dtype) or self.flops["float32"], self.bandwidth, self.launch, scale)
 
 
-@lru_cache(maxsize=4096)  # the seeds of an experiment ask the same, on every kind of device
+@lru_cache(maxsize=4096)  # seeds of an experiment have equal arguments
 def _seconds(kernels: Kernels, rate: float, bandwidth: float, launch: float, scale: float) -> float:
     return sum(calls * max(launch, scale * operations / rate, scale * moved / bandwidth) for operations, moved, calls in kernels)
 
@@ -66,11 +66,11 @@ def _gpu(name: str, sheet: Gpu) -> Device:
 
 GPUS = {name: _gpu(name, sheet) for name, sheet in DATA_SHEETS.items()}
 PROCESSOR = Device("any processor", 0, {"float32": 50e9, "bfloat16": 5e9, "float16": 5e9}, 10e9, 5e-6, is_gpu=False)
-"""Where no machine was measured: a few cores of a usual server."""
+"""Assumed CPU if this machine was not measured: a few server cores."""
 
 
 def known_machine(store: Store) -> Device | None:
-    """This machine as it was measured before; None where it was not."""
+    """Return this machine as measured earlier; None if it was not."""
     try:
         return Device(**json.loads(_remembered(store).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -78,7 +78,7 @@ def known_machine(store: Store) -> Device | None:
 
 
 def remember_machine(device: Device, store: Store) -> None:
-    """Keeps what was measured of this machine, in scratch."""
+    """Save this machine's measurement in results/scratch."""
     replace_text(_remembered(store), json.dumps(asdict(device), indent=1) + "\n")
 
 

@@ -11,7 +11,7 @@ from lora_ns.workflow.planning.footprint import AnswerFootprint, StepFootprint
 from lora_ns.workflow.planning.workload import Questions, Workload
 
 CHOICES = 4
-"""Answers to choose from where each is asked for its likelihood."""
+"""Assumed choices per row of a multiple-choice benchmark."""
 
 
 def training_seconds(step: StepFootprint, workload: Workload, config: RunConfig, device: Device) -> float | None:
@@ -40,7 +40,7 @@ def evaluation_seconds(answer: AnswerFootprint, questions: Questions, config: Ru
 
 
 def dtype_of(config: RunConfig) -> str:
-    """What matrix products are computed in."""
+    """Return the dtype of matrix products."""
     arguments = config.training.arguments
     if arguments.get("bf16"):
         return "bfloat16"

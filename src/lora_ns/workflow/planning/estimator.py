@@ -1,6 +1,6 @@
-"""Predictions by digest: traced once for each model, method and shape, then read from scratch.
+"""Footprint predictions by digest: traced once for each model, method and shape, then read from results/scratch.
 
-torch is imported only where something has to be traced, so whoever reads what is known pays nothing for it.
+torch is imported only for tracing, so reading saved predictions is fast.
 """
 
 import json
@@ -19,27 +19,27 @@ from lora_ns.workflow.planning.footprint import AnswerFootprint, Footprint, Step
 from lora_ns.workflow.planning.workload import Questions, Shape
 
 PROTOCOL = 4
-"""Bumped by hand when a change of the code changes what is predicted."""
+"""Increase by hand when a code change alters predictions."""
 _PACKAGES = ("torch", "transformers", "peft", "trl")
 _OF_A_STEP = ("optim", "max_grad_norm", "gradient_checkpointing", "bf16", "fp16")
-"""Training arguments that a step's memory and kernels hang on."""
+"""Training arguments that affect a step's memory and kernels."""
 
 Found = TypeVar("Found", bound=Footprint)
 
 
 class Estimator:
-    """What is known of steps and answers, and the way to find out more."""
+    """Reads saved footprints of training steps and evaluation batches, and traces missing ones."""
 
     def __init__(self, store: Store, *, trace: bool = True, notice: Callable[[str], None] = lambda what: None):
-        """trace: whether what is not known yet is found out.  notice: is told what is being traced."""
+        """trace: trace missing predictions.  notice: called with the name of what is traced."""
         self.failures: dict[str, str] = {}
-        """Model and method -> why it cannot be predicted."""
+        """Model and method -> reason why it cannot be predicted."""
         self._store, self._trace, self._notice = store, trace, notice
         self._versions = {name: version(name) for name in _PACKAGES}
         self._seen: dict[str, Footprint | None] = {}
 
     def step(self, run: Run, shape: Shape) -> StepFootprint | None:
-        """One training step; None where it cannot be predicted, or is not known and nothing is traced."""
+        """Return the footprint of one training step; None if tracing fails, or if it is missing and tracing is off."""
         arguments = run.config.training.arguments
         asked = {"step": {key: arguments.get(key) for key in _OF_A_STEP}, "shape": asdict(shape)}
 
@@ -51,7 +51,7 @@ class Estimator:
         return self._found(StepFootprint, run, asked, trace)
 
     def answer(self, run: Run, questions: Questions) -> AnswerFootprint | None:
-        """One portion of questions; None as for a step."""
+        """Return the footprint of one evaluation batch; None as for a step."""
         asked = {"kind": questions.kind, "shape": asdict(questions.shape)}
 
         def trace(model: Any) -> AnswerFootprint:
@@ -87,7 +87,7 @@ class Estimator:
         except LoraNsError as error:
             self.failures[what] = str(error)
             return None
-        except Exception as error:  # a method may read values, which fake tensors have none of; a plan goes on without
+        except Exception as error:  # fake tensors have no values, which some methods read; the plan continues without
             self.failures[what] = f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
             return None
         replace_text(self._store.step_cost_file(digest), json.dumps(asdict(found)) + "\n")
@@ -95,7 +95,7 @@ class Estimator:
 
 
 def _identity(run: Run) -> dict[str, Any]:
-    """What model and method are, for sizes and kernels."""
+    """Everything about model and method that sizes and kernels depend on."""
     return {
         "model": run.model_identity,
         **run.config.model.model_dump(exclude={"name_or_path", "revision"}),

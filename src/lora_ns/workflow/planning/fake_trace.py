@@ -1,4 +1,4 @@
-"""Storages and kernels of whatever runs on fake tensors, which have shapes and types, but no values and no memory."""
+"""Trace memory and kernels of code on fake tensors, which have shapes and dtypes but no values."""
 
 import weakref
 from collections import Counter
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sd
 aten = torch.ops.aten
 
 
-# torch counts those of a GPU only
+# torch's flop registry lacks the CPU attention kernels
 _ON_PROCESSOR: dict[Any, Callable[..., int]] = {
     aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q.shape, k.shape, v.shape),
     aten._scaled_dot_product_flash_attention_for_cpu_backward: (
@@ -24,27 +24,27 @@ _ON_PROCESSOR: dict[Any, Callable[..., int]] = {
 _VALUES = (aten.item, aten._local_scalar_dense, aten.is_nonzero)
 
 LARGE_PIECE = 32 * 2**20
-"""From so many bytes on, glibc takes a piece from the system by itself and gives it back (mallopt(3), M_MMAP_THRESHOLD)."""
+"""Bytes from which glibc always uses mmap, so that freeing returns the memory to the system (mallopt(3), M_MMAP_THRESHOLD)."""
 
 
 class FakeTrace(TorchDispatchMode):
-    """Bytes of all storages that are alive, the most that ever were, and what each kernel had to do.
+    """Counts bytes of live storages, their peak, and the work of each kernel.
 
-    chosen: how many places of a mask are taken to be set where a shape hangs on it, as fake tensors cannot say; None for
-    tensors with content.
+    chosen: assumed number of true mask positions if a shape depends on a mask, because fake tensors have no values. None
+    for real tensors.
     """
 
     def __init__(self, chosen: int | None = None) -> None:
         super().__init__()
         self.live = self.peak = self.large = self.large_at_peak = 0
-        """Bytes; large: of them in pieces of LARGE_PIECE and more."""
+        """Bytes; large: bytes in storages of at least LARGE_PIECE."""
         self.kernels: Counter[tuple[int, int]] = Counter()
-        """(floating-point operations of the matrix products, bytes read and written) -> calls."""
+        """(FLOPs of matrix products, bytes read and written) -> number of calls."""
         self._chosen = chosen
         self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def note(self, tensor: Any) -> None:
-        """Counts the tensor's storage for as long as it lives."""
+        """Count the tensor's storage until it is freed."""
         storage = tensor.untyped_storage()
         if storage in self._seen:
             return
@@ -64,7 +64,7 @@ class FakeTrace(TorchDispatchMode):
         if self._chosen is None:
             result = function(*args, **kwargs)
         elif packet in _VALUES:
-            return 1  # LoHa asks whether to drop a module: any will do
+            return 1  # LoHa reads a value to decide on module dropout; any value works
         else:
             result = self._without_content(function, packet, args, kwargs, self._chosen)
         for tensor in _tensors(result):
@@ -75,7 +75,7 @@ class FakeTrace(TorchDispatchMode):
         return result
 
     def _without_content(self, function: Any, packet: Any, args: Any, kwargs: Any, chosen: int) -> Any:
-        """The kernel's result; of those whose shape hangs on a mask, with so many places set."""
+        """Run the kernel. If its output shape depends on a mask, assume `chosen` true positions."""
         if packet is aten.nonzero:
             return torch.zeros(chosen, args[0].ndim, dtype=torch.long)
         if packet is aten.bincount:

@@ -1,6 +1,6 @@
-"""What one training step, or one portion of questions, takes: the result of a trace.  Never imports torch.
+"""Footprints: traced memory and kernels of one training step or one evaluation batch.  Never imports torch.
 
-Sizes in bytes; kernels as (floating-point operations of matrix products, bytes read and written, calls).
+Sizes are in bytes. Kernels are (FLOPs of matrix products, bytes read and written, calls).
 """
 
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ Kernels = tuple[tuple[int, int, int], ...]
 
 @dataclass(frozen=True)
 class Footprint:
-    """What training and answering have in common."""
+    """Fields of both training and evaluation footprints."""
 
     trainable: int
     total: int
-    """Parameters; of quantised weights the unpacked number."""
+    """All parameters; quantised weights count unpacked."""
     weights: int
-    """Base model and adapter."""
+    """Bytes of base model and adapter."""
     peak: int
-    """The most that is there at once, weights included."""
+    """Peak memory, weights included."""
     large: int
-    """Of what is there then beside the weights, in pieces that malloc takes from the system each by itself."""
+    """Bytes at the peak, besides the weights, in large allocations that malloc makes with mmap."""
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Self:
-        """As it was written.  Raises TypeError for what is none."""
+        """Build a footprint from its JSON form.  Raises TypeError if it is none."""
         if not isinstance(content, Mapping):
             raise TypeError(f"{type(content).__name__} is no footprint")
         read: dict[str, Any] = {key: _kernels(value) if isinstance(value, list) else value for key, value in content.items()}
@@ -42,27 +42,27 @@ class StepFootprint(Footprint):
     """One optimiser step over one micro-batch."""
 
     adapter: int
-    """What of the weights is saved."""
+    """Bytes of the trainable weights."""
     gradients: int
     optimizer: int
     """The optimiser's state between steps."""
     forward_backward: Kernels
-    """Of each micro-batch."""
+    """Kernels of one micro-batch."""
     update: Kernels
-    """Of clipping and optimiser, once a step."""
+    """Kernels of clipping and optimiser, once per step."""
     unchecked: int
-    """`peak` as it would be without checkpointing."""
+    """`peak` without gradient checkpointing."""
 
     @property
     def activations(self) -> int:
-        """What is there beside weights, gradients and the optimiser's state when the most is there."""
+        """Bytes at the peak besides weights, gradients and optimiser state."""
         return max(0, self.peak - self.weights - self.gradients - self.optimizer)
 
 
 @dataclass(frozen=True)
 class AnswerFootprint(Footprint):
-    """One portion of questions read; of a model that generates, before its first token."""
+    """One forward pass over an evaluation batch; for generation, the prefill."""
 
     cache_per_token: int
-    """Keys and values of one token of one sequence; 0 for a model that does not generate."""
+    """KV cache bytes of one token of one sequence; 0 for a model that does not generate."""
     forward: Kernels

@@ -12,17 +12,17 @@ from lora_ns.workflow.planning.footprint import AnswerFootprint, StepFootprint
 from lora_ns.workflow.planning.workload import Questions
 
 HEAP_OVERHEAD = 1.5
-"""Resident bytes for each byte that is alive of what comes and goes: fitted to benchmarks/memory_predictions.py (there 1.2
-to 2.4, glibc 2.36), where the errors that it leaves stand."""
+"""Resident bytes per live byte of temporary tensors. Fitted to benchmarks/memory_predictions.py (1.2 to 2.4 there, glibc
+2.36), which lists the remaining errors."""
 HELD_ANYWAY = 0.8
-"""Resident bytes for each byte that would be alive without checkpointing: what checkpointing frees leaves holes in the heap
-that later pieces do not fit into.  Fitted to the same (there 0.6 to 1.2)."""
+"""Resident bytes per byte that would be live without gradient checkpointing. Freed activations leave holes in the heap that
+later blocks do not fit into.  Fitted to the same data (0.6 to 1.2 there)."""
 PROCESS_BYTES = int(0.6 * GIBIBYTE)
-"""Python with torch, transformers and PEFT loaded."""
+"""Resident memory of Python with torch, transformers and PEFT loaded."""
 BLOCK_OVERHEAD = 1.1
-"""Bytes that torch's caching allocator reserves for each that is alive: blocks are cut from segments of 2 and 20 MiB."""
+"""Bytes that torch's caching allocator reserves per live byte: it cuts blocks from segments of 2 and 20 MiB."""
 CONTEXT_BYTES = int(0.6 * GIBIBYTE)
-"""Of a GPU, for the CUDA context and the workspaces of cuBLAS."""
+"""GPU memory of the CUDA context and cuBLAS workspaces."""
 
 
 def training_bytes(step: StepFootprint, device: Device) -> int:
@@ -50,13 +50,13 @@ def evaluation_bytes(answer: AnswerFootprint, questions: Questions, device: Devi
 
 
 def cache_bytes(answer: AnswerFootprint, questions: Questions) -> int:
-    """Keys and values of a whole portion, at its longest."""
+    """Return the KV cache bytes of a whole batch at its longest."""
     tokens = questions.shape.length + questions.new_tokens
     return answer.cache_per_token * tokens * questions.shape.rows * questions.copies if questions.new_tokens else 0
 
 
 def _on(device: Device, weights: int, peak: int, large: int, unchecked: int = 0) -> int:
-    """large: bytes at the peak, beside the weights, that no heap holds.  unchecked: the peak without checkpointing."""
+    """large: bytes at the peak, besides the weights, outside the heap.  unchecked: peak without gradient checkpointing."""
     if device.is_gpu:
         return CONTEXT_BYTES + int(BLOCK_OVERHEAD * peak)
     held = large + HEAP_OVERHEAD * (peak - weights - large)

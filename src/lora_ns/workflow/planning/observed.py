@@ -1,4 +1,4 @@
-"""What runs that are done took, from their records and scores: what predictions are held against.  Never imports torch."""
+"""Measured memory and time of finished runs, from records and scores, to compare with predictions.  Never imports torch."""
 
 import json
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from lora_ns.workflow.planning.devices import GPUS, Device
 
 @dataclass(frozen=True)
 class Measured:
-    """One run; None for what was not measured."""
+    """Measurements of one run; None for what was not measured."""
 
     hardware: Mapping[str, Any]
-    """Of its training, as in the record."""
+    """Hardware of the training, from the record."""
     train_bytes: int | None
     train_seconds: float | None
     evaluate_bytes: int | None
-    """Of the most hungry evaluation."""
+    """Largest peak of the evaluations."""
     evaluate_seconds: float | None
-    """Of all evaluations."""
+    """Sum over all evaluations."""
 
     def was_on(self, device: Device) -> bool:
-        """Whether it was trained on a device of this kind."""
+        """Whether the run was trained on this kind of device."""
         gpus = self.hardware.get("gpus") or []
         if not device.is_gpu or not gpus:
             return not gpus and device.name == self.hardware.get("cpu")
@@ -34,14 +34,14 @@ class Measured:
 
 
 def gpu_kind(name: str) -> Device | None:
-    """The entry of the table for a GPU as the driver calls it (`NVIDIA A100-SXM4-80GB`); None where there is none."""
+    """Return the GPUS entry for a driver's GPU name (`NVIDIA A100-SXM4-80GB`), or None."""
     plain = name.lower().replace(" ", "").replace("-", "")
     fitting = [kind for kind in GPUS.values() if all(part in plain for part in kind.name.split("-"))]
     return max(fitting, key=lambda kind: len(kind.name), default=None)
 
 
 def measured(run: Run, store: Store) -> Measured | None:
-    """What the run took; None where nothing of it is done."""
+    """Return the run's measurements; None if it has neither adapter nor score."""
     scores = [content for path in run.scores if (content := _read(path)) is not None]
     costs = [score.get("cost") or {} for score in scores]
     seconds = [cost["evaluate_seconds"] for cost in costs if cost.get("evaluate_seconds") is not None]

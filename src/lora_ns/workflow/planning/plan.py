@@ -23,13 +23,13 @@ from lora_ns.workflow.status import RunStatus, State, all_runs, status_of_run
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run.  None for what cannot be known yet."""
+    """One run and its predictions. None means not known yet."""
 
     run: Run
     state: State
     workload: Workload
     step: StepFootprint | None
-    """None too for method `none`."""
+    """Also None for method `none`."""
     answers: tuple[tuple[AnswerFootprint, Questions], ...]
     measured: Measured | None
 
@@ -39,12 +39,12 @@ class PlannedRun:
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train."""
+        """Whether the run trains: False for method `none`."""
         return self.workload.shape is not None
 
     @property
     def parameters(self) -> tuple[int, int] | None:
-        """(trainable, total)"""
+        """Parameter counts (trainable, total)."""
         known = self.step or (self.answers[0][0] if self.answers else None)
         return None if known is None else (known.trainable if self.trains else 0, known.total)
 
@@ -54,31 +54,31 @@ class PlannedRun:
 
     @property
     def tokens(self) -> float | None:
-        """Tokens that are trained on, over all passes."""
+        """Training tokens on one device, over all epochs."""
         steps = self.workload.steps
         return None if steps is None else steps * self.workload.tokens_per_step
 
     def train_bytes(self, device: Device) -> int | None:
-        """Peak memory of training; None where it is not known, and for method `none`."""
+        """Peak training memory in bytes; None if unknown or for method `none`."""
         return memory.training_bytes(self.step, device) if self.step else None
 
     def evaluate_bytes(self, device: Device) -> int | None:
-        """Peak memory of the most hungry evaluation."""
+        """Largest peak memory of the evaluations, in bytes."""
         return max((memory.evaluation_bytes(answer, asked, device) for answer, asked in self.answers), default=None)
 
     def peak_bytes(self, device: Device) -> int | None:
-        """The greater of the two."""
+        """The larger of train_bytes and evaluate_bytes; None if the training step is unknown."""
         sizes = [size for size in (self.train_bytes(device), self.evaluate_bytes(device)) if size is not None]
         return max(sizes) if sizes and (self.step or not self.trains) else None
 
     def train_seconds(self, device: Device) -> float | None:
-        """Time of training; 0 for method `none`."""
+        """Training time in seconds; 0 for method `none`."""
         if not self.trains:
             return 0.0
         return duration.training_seconds(self.step, self.workload, self.config, device) if self.step else None
 
     def evaluate_seconds(self, device: Device) -> float | None:
-        """Time of all evaluations, at most."""
+        """Upper bound of the time of all evaluations, in seconds."""
         if len(self.answers) < len(self.workload.questions):
             return None
         parts = [duration.evaluation_seconds(answer, asked, self.config, device) for answer, asked in self.answers]
@@ -87,56 +87,56 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Misfit:
-    """Runs of one task and method that a device has no room for."""
+    """Runs of one task and method that need more memory than the device has."""
 
     runs: tuple[PlannedRun, ...]
     needed: int
     training: Fit | None
-    """What makes the training fit; None where it fits already, or nothing does."""
+    """Settings that make training fit; None if it already fits or no tried setting helps."""
     evaluation: Fit | None
     hopeless: bool
-    """Whether nothing that was tried makes it fit."""
+    """Whether no tried setting makes the run fit."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs, trials first."""
+    """All runs of an experiment, trials first, with their predictions for one device."""
 
     experiment: Study
     device: Device
     runs: tuple[PlannedRun, ...]
     misfits: tuple[Misfit, ...]
     failures: dict[str, str]
-    """Model and method -> why they cannot be predicted."""
+    """Model and method -> reason why they cannot be predicted."""
     predictor: Estimator
     factor: float | None
-    """Measured by predicted training time of the runs done on such a device; None where there are none."""
+    """Median of measured / predicted training time over runs done on such a device; None without such runs."""
 
     @property
     def counts(self) -> Counter[State]:
-        """Runs by state."""
+        """Number of runs by state."""
         return Counter(planned.state for planned in self.runs)
 
     @property
     def to_do(self) -> list[PlannedRun]:
-        """The runs that have not all their scores."""
+        """Runs with missing scores."""
         return [planned for planned in self.runs if planned.state != "done"]
 
     def groups(self) -> dict[tuple[str, str], list[PlannedRun]]:
-        """The runs by task and method."""
+        """Runs by (task, method)."""
         found: dict[tuple[str, str], list[PlannedRun]] = {}
         for planned in self.runs:
             found.setdefault((planned.config.task_name, planned.config.method), []).append(planned)
         return found
 
     def checkpointed(self, planned: PlannedRun) -> StepFootprint | None:
-        """The run's step with checkpointing; None where the method does not go with it."""
+        """Predict the run's step with gradient checkpointing; None if the method does not allow it."""
         changed = changed_run(planned.run, {"training.gradient_checkpointing": True})
         shape = planned.workload.shape
         return self.predictor.step(changed, shape) if changed is not None and shape is not None else None
 
     def seconds_to_do(self, device: Device) -> float | None:
-        """What is left of it on one device; None where that of some run is not known."""
+        """Time in seconds for the remaining runs on one device; None if it is unknown for any of them."""
         factor = self.factor if device is self.device and self.factor else 1.0
         total = 0.0
         for planned in self.to_do:
@@ -149,7 +149,7 @@ class Plan:
 
 
 def device_named(name: str, store: Store) -> Device:
-    """A GPU of the table, or `here`: this machine, measured once (about a second).  Raises ConfigError that lists the names."""
+    """Return a GPU of the table, or for `here` this machine, measured once (about 1 s).  Raises ConfigError listing the names."""
     if name == "here":
         return known_machine(store) or _this_machine(store)
     found = GPUS.get(name.lower())
@@ -168,7 +168,7 @@ def _this_machine(store: Store) -> Device:
 
 
 def make_plan(experiment: Study, store: Store, device: Device, predictor: Estimator) -> Plan:
-    """The plan of every run whose settings are known, for one device."""
+    """Plan every run for one device. Before settings are chosen, compared runs use the first setting of their grid."""
     now = time.time()
     runs = tuple(_planned(status_of_run(run, store, now), store, predictor) for run in all_runs(experiment, provisional=True))
     misfits = tuple(_misfits(runs, store, device, predictor))
@@ -186,7 +186,7 @@ def _planned(status: RunStatus, store: Store, predictor: Estimator) -> PlannedRu
 
 
 def _misfits(runs: Sequence[PlannedRun], store: Store, device: Device, predictor: Estimator) -> list[Misfit]:
-    """Runs that are still to be done and for which the device is too small, those alike together."""
+    """Group the unfinished runs that need more memory than the device has by task, method and memory."""
     alike: dict[tuple[str, str, int, int], list[PlannedRun]] = {}
     for planned in runs:
         train, evaluate = planned.train_bytes(device) or 0, planned.evaluate_bytes(device) or 0

@@ -25,14 +25,14 @@ from lora_ns.workflow.planning.footprint import AnswerFootprint, Kernels, StepFo
 from lora_ns.workflow.planning.workload import Shape
 
 QUANTIZED_BYTES = {"4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
-"""Bytes of a quantised weight: nf4 with one 8-bit scale for 64 weights and a float for 256 of these (Dettmers et al. 2023,
-arXiv 2305.14314, section 3); LLM.int8."""
+"""Bytes per quantised weight: NF4 with one 8-bit scale per 64 weights and one float32 per 256 scales (Dettmers et al. 2023,
+arXiv 2305.14314, section 3), or LLM.int8."""
 
 
 def trace_step(model: Any, config: RunConfig, shape: Shape) -> StepFootprint:
-    """One step of a base model from `model_without_weights` with the config's method on it.
+    """Trace one step of a base model from `model_without_weights` with the config's method applied.
 
-    Raises ConfigError where model and method do not go together.
+    Raises ConfigError if the method does not fit the model.
     """
     setup = set_up_step(model, config)
     model, batch = setup.model, _batch(setup, config, shape)
@@ -65,12 +65,12 @@ def trace_step(model: Any, config: RunConfig, shape: Shape) -> StepFootprint:
 
 
 def set_up_step(base: Any, config: RunConfig) -> Setup:
-    """The set-up of the step that is traced: the run's own, of sizes that do not depend on weights or rows."""
+    """Return the run's own training set-up, without quantisation or an initialisation that reads weights or rows."""
     return set_up(_plain(config), base, collate_of(config, cast(Any, SimpleNamespace(pad_token_id=0))), steps=1000)
 
 
 def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> AnswerFootprint:
-    """One portion of questions put to a base model from `model_without_weights` with the config's method on it."""
+    """Trace one evaluation batch of a base model from `model_without_weights` with the config's method applied."""
     cache = _cache_per_token(model)
     model = apply_method(model, _plain(config), steps=1000).eval()
     trainable, total = count_parameters(model)
@@ -90,7 +90,7 @@ def trace_answer(model: Any, config: RunConfig, shape: Shape, kind: Kind) -> Ans
 
 @contextmanager
 def _on_fake_tensors(model: Any, config: RunConfig, shape: Shape) -> Iterator[tuple[FakeTrace, int]]:
-    """The trace, with the model's own storages in it, and what of them quantisation saves."""
+    """Yield (trace that already counts the model's storages, bytes that quantisation saves)."""
     with FakeTensorMode(allow_non_fake_inputs=True):
         _onto_processor(model)
         trace = FakeTrace(chosen=shape.supervised)
@@ -105,7 +105,7 @@ def _listed(kernels: Counter[tuple[int, int]]) -> Kernels:
 
 
 def _plain(config: RunConfig) -> RunConfig:
-    """The config without quantisation, and without an initialisation that reads weights or rows: the sizes are the same."""
+    """Return the config without quantisation or an initialisation that reads weights or rows. Adapter sizes do not change."""
     fields = config.peft.model_dump()
     init = fields.get("init_lora_weights")
     if takes_out_of_base(init) or init in ("eva", "loftq"):
@@ -117,7 +117,7 @@ def _plain(config: RunConfig) -> RunConfig:
 
 
 def _onto_processor(model: Any) -> None:
-    """Each parameter and buffer as a fake tensor on the processor; tied ones stay tied."""
+    """Replace each parameter and buffer with a fake CPU tensor. Tied weights stay tied."""
     made: dict[int, Any] = {}
     for module in model.modules():
         for name, parameter in module._parameters.items():
@@ -134,9 +134,9 @@ def _onto_processor(model: Any) -> None:
 
 
 def _saved_by_quantization(model: Any, config: RunConfig) -> int:
-    """Bytes by which quantised linear layers are smaller than the ones that are traced in their place.
+    """Bytes that quantisation saves, compared with the unquantised model that is traced.
 
-    What is not quantised (embeddings, norms, the head) is raised to float32 by PEFT's preparation.
+    PEFT's preparation casts the rest (embeddings, norms, head) to float32, which is subtracted.
     """
     if config.model.quantization == "none":
         return 0
@@ -161,7 +161,7 @@ def _cache_per_token(model: Any) -> int:
 
 
 def _batch(setup: Setup, config: RunConfig, shape: Shape) -> Batch:
-    """One micro-batch of token 0, its loss on the last positions of each row."""
+    """Return one micro-batch of token 0. The last positions of each row carry loss."""
     each, more = divmod(shape.supervised, shape.rows)
     rows: list[dict[str, Any]] = [{"input_ids": [0] * shape.length, "label": 0} for _ in range(shape.rows)]
     for number, row in enumerate(rows):
@@ -171,7 +171,7 @@ def _batch(setup: Setup, config: RunConfig, shape: Shape) -> Batch:
 
 
 def _loss(model: Any, loss: Any, batch: Batch, config: RunConfig, shape: Shape, checkpointing: bool) -> Any:
-    """The loss of one micro-batch."""
+    """Return the loss of one micro-batch, with or without gradient checkpointing."""
     model.train()
     (model.activation_checkpointing_enable if checkpointing else model.activation_checkpointing_disable)()
     with _precision(config):
@@ -183,7 +183,7 @@ def _checkpoints(config: RunConfig) -> bool:
 
 
 def _update(model: Any, config: RunConfig) -> int:
-    """Clips, steps, and returns the bytes of the optimiser's state."""
+    """Clip gradients and do one optimiser step; returns the bytes of the optimiser state."""
     trained = [p for p in model.parameters() if p.requires_grad]
     if config.training.max_grad_norm:
         torch.nn.utils.clip_grad_norm_(trained, config.training.max_grad_norm)
@@ -196,7 +196,7 @@ def _update(model: Any, config: RunConfig) -> int:
 
 
 def _share_of_adamw(optim: str) -> float:
-    """The size of an optimiser's state as a share of AdamW's, which has two numbers for each weight."""
+    """Size of the optimiser state relative to AdamW's, which holds two numbers per weight."""
     if "8bit" in optim:
         return 0.25
     if "4bit" in optim:
@@ -207,7 +207,7 @@ def _share_of_adamw(optim: str) -> float:
 
 
 def _ask(model: Any, shape: Shape, kind: Kind) -> None:
-    """As lora_ns.evaluation does it."""
+    """Run one forward pass as lora_ns.evaluation does for this kind of benchmark."""
     if kind == "generation":
         model(**_inputs(shape), use_cache=True, logits_to_keep=1)
     elif kind in ("choice", "perplexity"):

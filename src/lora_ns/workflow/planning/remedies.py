@@ -1,4 +1,4 @@
-"""The cheapest change of settings with which a run fits a device, each tried by predicting again."""
+"""Find the cheapest change of settings that makes a run fit a device, by predicting each candidate."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from lora_ns.workflow.planning.workload import ROWS_ASKED, workload_of
 Changes = dict[str, Any]
 """Dotted key -> value."""
 SHORTEST = 64
-"""No shorter dataset.max_length is proposed."""
+"""Smallest dataset.max_length that is proposed."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Settings with which a run fits, and what it then takes."""
+    """Settings that make a run fit, and the predicted bytes with them."""
 
     changes: Changes
     bytes: int
@@ -30,8 +30,10 @@ class Fit:
 
 
 def fit_training(run: Run, predictor: Estimator, device: Device) -> Fit | None:
-    """The first that fits of: a smaller per-device batch, which changes no result; checkpointing, which costs a third more
-    time; both; then 8 bits, 4 bits and shorter rows on top, which change results.  None where nothing does."""
+    """Return the first change that fits, or None.
+
+    Tried in order: a smaller per-device batch (same results), gradient checkpointing (a third more time), both, then also
+    8-bit, 4-bit and shorter rows (which change results)."""
     for changes in _for_training(run.config):
         needed = _training_bytes(run, changes, predictor, device)
         if needed is not None and needed <= device.memory:
@@ -40,7 +42,7 @@ def fit_training(run: Run, predictor: Estimator, device: Device) -> Fit | None:
 
 
 def fit_evaluation(run: Run, predictor: Estimator, device: Device) -> Fit | None:
-    """The greatest smaller evaluation.batch_size that fits, alone or on quantised weights."""
+    """Return the largest evaluation.batch_size that fits, if needed with quantised weights; None if none does."""
     quantized: list[Changes] = [{}, {"model.quantization": "8bit"}, {"model.quantization": "4bit"}]
     for base in quantized:
         size = run.config.evaluation.batch_size or ROWS_ASKED
@@ -54,7 +56,7 @@ def fit_evaluation(run: Run, predictor: Estimator, device: Device) -> Fit | None
 
 
 def _for_training(config: RunConfig) -> Iterator[Changes]:
-    """From cheap to dear; the smallest batch stands for all smaller ones."""
+    """Yield candidates from cheap to costly. Batch size 1 stands for all smaller batches."""
     smallest: Changes = {"training.per_device_train_batch_size": 1}
     checkpointing: Changes = {"training.gradient_checkpointing": True}
     lean = smallest | checkpointing
@@ -73,7 +75,7 @@ def _for_training(config: RunConfig) -> Iterator[Changes]:
 
 
 def _largest_batch(run: Run, fit: Fit, predictor: Estimator, device: Device) -> Fit:
-    """The same with the greatest per-device batch that still fits."""
+    """Return the fit with the largest per-device batch that still fits."""
     key = "training.per_device_train_batch_size"
     if key not in fit.changes:
         return fit
@@ -108,7 +110,7 @@ def _evaluation_bytes(run: Run, changes: Mapping[str, Any], predictor: Estimator
 
 
 def changed_run(run: Run, changes: Mapping[str, Any]) -> Run | None:
-    """The run with other settings; None where these cannot go together."""
+    """Return the run with changed settings; None if they are invalid together."""
     try:
         return Run(check(merge(run.config.model_dump(), expand_dotted(changes)), "plan"), run.store)
     except InputError:

@@ -1,4 +1,4 @@
-"""How fast this machine is, by three small measurements: a matrix product, an activation function, a kernel of nothing."""
+"""Measure this machine's speed with a matrix product, an activation function and a tiny kernel."""
 
 import time
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from lora_ns.store.environment import hardware
 from lora_ns.workflow.planning.devices import Device
 
 WIDTH = {"cpu": 256, "cuda": 4096}
-"""Of the matrices: so large that the device is busy, so small that it is soon done."""
+"""Matrix width: large enough to load the device, small enough to finish quickly."""
 ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
 ROUNDS = 5
 
 
 def measure() -> Device:
-    """The device that this process computes on, by the best of several short rounds.
+    """Measure the device of this process; the best of several short rounds counts.
 
-    Of a processor one core is measured and all are counted: on several at once, others' work would be in the way.
+    On a CPU one core is measured and multiplied by the threads, because other processes would disturb several cores.
     """
     place, threads = best_device(), torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,13 +49,13 @@ def _measure(place: str, cores: int) -> Device:
 
 
 def _seconds(work: Callable[[], object], place: str, repeats: int = 1) -> float:
-    """Of one call, at best."""
+    """Return the best time of one call, in seconds."""
     work()
     return min((_on_gpu if place == "cuda" else _on_processor)(work, repeats) / repeats for _ in range(ROUNDS))
 
 
 def _on_processor(work: Callable[[], object], repeats: int) -> float:
-    """The time at work, without that in which others were."""
+    """Return CPU time, which excludes other processes."""
     start = time.process_time()
     for _ in range(repeats):
         work()

@@ -1,6 +1,7 @@
-"""What a run has to go through: batches, lengths, steps, questions.  Never imports torch.
+"""Workload of a run: batches, lengths, optimiser steps, evaluation rows.  Never imports torch.
 
-From the tokens' and rows' records where these are made; else rows are counted where they lie, and lengths are guessed.
+Numbers come from the records of tokens and rows if these exist. Otherwise rows are counted in the source files and lengths
+are guessed.
 """
 
 import json
@@ -20,68 +21,68 @@ from lora_ns.store.run import Run
 from lora_ns.training.batch_size import count_steps, split_batch
 
 GUESSED_FILL = 0.5
-"""How full of dataset.max_length a row is on the average, where nothing is known."""
+"""Guessed mean row length as a share of dataset.max_length."""
 GUESSED_SUPERVISED = 0.5
-"""Share of its tokens that carry loss."""
+"""Guessed share of a row's tokens that carry loss."""
 ROWS_ASKED = 32
-"""Asked at a time, where evaluation.batch_size leaves it to what fits."""
+"""Assumed evaluation batch size if evaluation.batch_size is not set."""
 SAMPLE_BYTES = 1 << 20
-"""So much of a file is looked at to say how many rows it has."""
+"""Bytes read from a file to estimate its number of rows."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What is put through the model at once."""
+    """Shape of one batch in a forward pass."""
 
     rows: int
     length: int
     """Tokens of each row, padding included."""
     supervised: int = 1
-    """Positions of all rows together that carry loss; with labels, rows."""
+    """Positions that carry loss, over all rows; for labels, the number of rows."""
 
 
 @dataclass(frozen=True)
 class Questions:
-    """One evaluation: how much is asked, and in what portions."""
+    """Workload of one evaluation: rows, batch shape and generated tokens."""
 
     evaluation: str
     kind: Kind
     rows: int | None
     shape: Shape
-    """The longest portion of questions."""
+    """The longest batch of prompts."""
     mean_length: float
     new_tokens: int
-    """At most so many are generated for each question."""
+    """Maximum generated tokens for each prompt; 0 if nothing is generated."""
     copies: int
-    """Answers drawn for each question at once: samples, beams."""
+    """Sequences generated at once for each prompt: samples or beams."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A run's training and its evaluations."""
+    """Workload of a run's training and evaluations."""
 
     rows: int | None
-    """Training rows; None where they cannot be counted before they are fetched."""
+    """Training rows; None if they cannot be counted before download."""
     mean_length: float
     steps: int | None
     shape: Shape | None
     """The longest micro-batch; None for method `none`."""
     accumulation: int
-    """Micro-batches of one optimiser step on one device."""
+    """Micro-batches of one optimiser step on one device (gradient accumulation)."""
     measured: bool
-    """Whether lengths are those of the tokenised rows; else they are guessed."""
+    """Whether lengths come from tokenised rows; otherwise they are guessed."""
     questions: tuple[Questions, ...]
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens that one device reads for one step."""
+        """Tokens of one optimiser step on one device."""
         return self.accumulation * self.shape.rows * self.mean_length if self.shape else 0.0
 
 
 def workload_of(run: Run, evaluations: list[EvaluationRequest]) -> Workload:
-    """What a run has to go through, on each of the devices that its launch spreads it over.
+    """Workload of a run on each device of its launch.
 
-    Raises ConfigError where the batch cannot be split.
+    Raises ConfigError if the batch cannot be split over the devices.
     """
     config, store = run.config, run.store
     data, training = config.dataset, config.training
@@ -103,7 +104,7 @@ def workload_of(run: Run, evaluations: list[EvaluationRequest]) -> Workload:
 
 
 def _questions(config: RunConfig, asked: EvaluationRequest, store: Store, longest: int, mean: float, share: float) -> Questions:
-    """Prompts are as long as the training rows' where they are made of the same data; a generated answer comes on top."""
+    """Estimate an evaluation. Lengths are those of the training rows for the same data set, else guessed."""
     kind = benchmark(asked.benchmark).kind
     own = asked.dataset == config.dataset
     if not own:
@@ -123,7 +124,7 @@ def _questions(config: RunConfig, asked: EvaluationRequest, store: Store, longes
 
 
 def count_rows(dataset: DatasetConfig, role: str, store: Store) -> int | None:
-    """Rows of a split by what it is for (train, validation, test); None where they are elsewhere and nothing limits them."""
+    """Count the rows of a role (train, validation, test); None if they are not on this disk and have no limit."""
     counted = _record(store.rows(dataset)).get("rows")
     if counted is not None:
         return counted.get(role)
@@ -149,7 +150,7 @@ def _rows_in_files(dataset: DatasetConfig, role: str, store: Store) -> int | Non
 
 
 def _rows_in(path: Path, kind: str) -> int | None:
-    """Rows of one file: of a long one, by the length of its first lines."""
+    """Count the rows of one file; a long file is estimated from its first MiB."""
     if not path.is_file() or path.suffix == ".gz" or kind == "json":
         return None
     if kind == "parquet":
@@ -164,7 +165,7 @@ def _rows_in(path: Path, kind: str) -> int | None:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """The artefact's record; {} where it is not made."""
+    """Return the artefact's record, or {} if it does not exist."""
     path = folder / "record.json"
     try:
         return _read(path, path.stat().st_mtime_ns)

@@ -1,12 +1,12 @@
-"""What would fail in the tenth minute of a run, found before its first second.
+"""Preflight checks: find errors of a run before it starts.
 
-Configs are held against what is on this disk already: rows that the project makes itself, local files, rows and models
-that were fetched before.  Nothing is downloaded, trained or written; what is not here is not looked at.
+Configs are checked against what is on this disk: builtin rows, local files, and rows and models fetched before.  Nothing
+is downloaded, trained or written. What is not on this disk is not checked.
 
-rows.py       a look at a data set: its splits, columns, and a sample of its rows
-fitting.py    whether the rows fit the config: templates, labels, answers, and what the benchmarks ask of them
-length.py     whether the answers fit into max_length, as the model's own tokenizer counts
-base.py       whether the base model has what the method and the task want of it
+rows.py       read a sample of a data set: splits, columns, rows
+fitting.py    check rows against the config: templates, labels, responses, benchmark rows
+length.py     check that responses fit into max_length, with the model's tokenizer
+base.py       check that the base model fits the method and task
 """
 
 from lora_ns.workflow.preflight.check import look_ahead

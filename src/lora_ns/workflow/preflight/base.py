@@ -16,7 +16,7 @@ from lora_ns.workflow.preflight.finding import Finding, advice
 
 NAMED_MODULES = 12
 RESERVED_POSITIONS = 2
-"""Places that some models (RoBERTa, OPT) keep for themselves."""
+"""Position ids that some models (RoBERTa, OPT) reserve."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Shell:
 
     @cached_property
     def model(self) -> Any:
-        """Raises ConfigError with the loader's reason."""
+        """Build the model on the meta device.  Raises ConfigError with the loader's reason."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -45,11 +45,11 @@ class Shell:
 
     @cached_property
     def modules(self) -> dict[str, Any]:
-        """Name -> module, all of them but the model itself."""
+        """Name -> module, without the model itself."""
         return {name: module for name, module in self.model.named_modules() if name}
 
     def linear(self) -> list[str]:
-        """The last names of its linear layers, each once, without the output layer."""
+        """Return the last name parts of the linear layers, each once, without the output layer."""
         import torch
         from transformers.pytorch_utils import Conv1D
 
@@ -75,7 +75,7 @@ def check_base_model(config: RunConfig, shell: Shell, longest: int) -> Iterator[
 
 
 def _is_in_question(config: RunConfig, place: Path, longest: int) -> bool:
-    """Whether the model must be built to know: config.json alone says that most models have what most configs want."""
+    """Whether the model must be built for the checks. For most configs, config.json already shows that it fits."""
     try:
         said = json.loads((place / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -90,7 +90,7 @@ def _is_in_question(config: RunConfig, place: Path, longest: int) -> bool:
 
 
 def _of_targets(config: RunConfig, shell: Shell) -> Iterator[Finding]:
-    """Names of layers that match nothing, as PEFT matches them: a list by the end of a name, a text as a pattern."""
+    """Yield findings about target_modules that match no layer. As in PEFT, a list matches name ends, a string is a regex."""
     fields, targets = config.peft.fields, config.peft.fields.get("target_modules")
     if targets is None and not fields.get("target_parameters"):
         yield from _of_unnamed(config, shell)
@@ -114,7 +114,7 @@ def _of_targets(config: RunConfig, shell: Shell) -> Iterator[Finding]:
 
 
 def _of_unnamed(config: RunConfig, shell: Shell) -> Iterator[Finding]:
-    """Methods that know the layers of common architectures by themselves, and no others."""
+    """Yield a finding if target_modules is missing and PEFT has no default for this architecture."""
     from peft import PeftType
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -135,7 +135,7 @@ def _of_excluded(config: RunConfig, shell: Shell, targets: Sequence[str]) -> Ite
 
 
 def _of_saved(config: RunConfig, shell: Shell) -> Iterator[Finding]:
-    """Modules that are to be trained whole, and patterns of rank, that match nothing: PEFT takes them without a word."""
+    """Yield findings about modules_to_save and rank or alpha patterns without a match, which PEFT ignores silently."""
     fields = config.peft.fields
     for name in fields.get("modules_to_save") or []:
         if not any(known == name or known.endswith(f".{name}") for known in shell.modules):

@@ -1,4 +1,4 @@
-"""Every look at some configs; what several of them share is looked at once."""
+"""Run all preflight checks on configs. Shared data sets and models are checked once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from lora_ns.workflow.preflight.rows import Sample, look_at
 
 
 def look_ahead(configs: Sequence[RunConfig], store: Store) -> list[Finding]:
-    """What of the configs does not fit what is on this disk, each thing once."""
+    """Return the findings of all checks, each once, from what is on this disk."""
     samples = _Samples(store)
     found = [finding for group in _grouped(configs, _task) for finding in _of_group(group, samples, store)]
     return list(dict.fromkeys(found))
 
 
 def _of_group(configs: Sequence[RunConfig], samples: _Samples, store: Store) -> Iterator[Finding]:
-    """Configs of one task and base model, which differ in method and training."""
+    """Check configs of one task and base model, which differ only in method and training."""
     config = next((config for config in configs if config.peft.method != "none"), configs[0])
     sample = samples.of(config.dataset)
     if isinstance(sample, Finding):
@@ -52,14 +52,14 @@ def _of_group(configs: Sequence[RunConfig], samples: _Samples, store: Store) -> 
 
 
 class _Samples:
-    """Looks at data sets, each taken once."""
+    """Reads a sample of each data set once."""
 
     def __init__(self, store: Store):
         self._store = store
         self._taken: dict[str, Sample | Finding | None] = {}
 
     def of(self, dataset: DatasetConfig) -> Sample | Finding | None:
-        """The data set, why it cannot be read, or None where it is not here."""
+        """Return the sample, a finding if it cannot be read, or None if it is not on this disk."""
         key = _key(dataset.model_dump())
         if key not in self._taken:
             try:
@@ -70,7 +70,7 @@ class _Samples:
 
 
 def _task(config: RunConfig) -> Any:
-    """What configs of one task and base model share."""
+    """Config fields that runs of one task and base model share."""
     return config.model_dump(include={"task_type", "dataset", "model", "evaluation"})
 
 

@@ -1,17 +1,17 @@
-"""One thing that a look ahead found."""
+"""Result of a preflight check."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, as `key path: what, and what was expected`."""
+    """A problem, as text `key path: what, and what was expected`."""
 
     text: str
     fatal: bool = True
-    """Whether a run would fail by it; otherwise it is advice."""
+    """Whether a run would fail; otherwise it is advice."""
 
 
 def advice(text: str) -> Finding:
-    """Something to know that no run fails by."""
+    """Return a non-fatal finding."""
     return Finding(text, fatal=False)

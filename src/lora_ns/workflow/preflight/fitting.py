@@ -51,7 +51,7 @@ def check_task_rows(config: RunConfig, sample: Sample) -> Iterator[Finding]:
 
 
 def _of_files(config: RunConfig, sample: Sample) -> Iterator[Finding]:
-    """Columns that a run reads and one of several files lacks, which would be empty for all its rows."""
+    """Yield a finding for each needed column missing from one of several files; it would be empty in that file's rows."""
     wanted = _read_columns(config)
     for path, columns in sample.lacking.items():
         for name in wanted:
@@ -60,7 +60,7 @@ def _of_files(config: RunConfig, sample: Sample) -> Iterator[Finding]:
 
 
 def _read_columns(config: RunConfig) -> list[str]:
-    """The columns that the rows to learn from are read by, as far as they are named."""
+    """Return the columns that the config names for training rows."""
     data = config.dataset
     if config.task_type != "causal_lm":
         return [*(data.text_columns or []), data.label_column]
@@ -91,8 +91,9 @@ def _of_rows(config: RunConfig, split: str, sample: Sample) -> Iterator[Finding]
 
 
 def why_lost(row: Row, config: RunConfig) -> str | None:
-    """Why a row holds nothing to learn from, whatever its length; None where it does.  Raises DataError for a row that a
-    template cannot be filled in with.
+    """Reason why a row cannot be trained on, apart from its length; None if it can.
+
+    Raises DataError if the row cannot fill the template.
     """
     data = config.dataset
     if config.task_type != "causal_lm":
@@ -112,7 +113,7 @@ def why_lost(row: Row, config: RunConfig) -> str | None:
 
 
 def _of_columns(config: RunConfig, split: str, table: pa.Table) -> Iterator[Finding]:
-    """Columns that a template reads and that hold nothing, or nothing that is a text."""
+    """Yield findings about input columns that are empty or hold lists or objects."""
     data = config.dataset
     key = "dataset.text_columns" if config.task_type != "causal_lm" else "dataset.prompt_template"
     names = data.text_columns if config.task_type != "causal_lm" else template_columns(data.prompt_template or "")
@@ -128,7 +129,7 @@ def _of_columns(config: RunConfig, split: str, table: pa.Table) -> Iterator[Find
 
 
 def _of_labels(data: DatasetConfig, split: str, rows: Sequence[Row], sample: Sample) -> Iterator[Finding]:
-    """Labels that are none of the classes, and classes that no row has."""
+    """Yield findings about unknown labels and unused classes."""
     labels, seen, unknown = data.labels or [], set(), Counter[str]()
     for row in rows:
         if not has_label(row, data):
@@ -190,7 +191,7 @@ def check_benchmark_rows(config: RunConfig, evaluation: EvaluationRequest, sampl
 
 
 def _ask(spec: Benchmark, evaluation: EvaluationRequest, config: RunConfig, row: Row, number: int) -> None:
-    """Asks of a row what the benchmark will.  Raises InputError with what it lacks."""
+    """Build the row's prompt, choices and reference as the benchmark does.  Raises InputError naming what is missing."""
     data, column = evaluation.dataset, evaluation.settings.get("reference_column")
     if spec.kind in ("classification", "regression"):
         of = label_of if spec.kind == "classification" else number_of
@@ -209,7 +210,7 @@ def _ask(spec: Benchmark, evaluation: EvaluationRequest, config: RunConfig, row:
 
 
 def _of_examples(spec: Benchmark, evaluation: EvaluationRequest, sample: Sample, where: str) -> Iterator[Finding]:
-    """Solved examples that cannot be had."""
+    """Yield findings about missing few-shot examples."""
     wanted, data = evaluation.num_fewshot, evaluation.dataset
     if not wanted:
         return

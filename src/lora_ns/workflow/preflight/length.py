@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ROWS_ENCODED = 500
-"""Of the training rows, spread evenly over those that were looked at."""
+"""Maximum training rows that are tokenised, spread evenly over the sample."""
 OFTEN_CUT = 0.1
-"""Share of rows cut at max_length from which on it is worth a word."""
+"""Share of truncated rows above which advice is given."""
 
 
 def check_lengths(config: RunConfig, store: Store, place: Path, sample: Sample | None) -> tuple[list[Finding], int]:
@@ -39,7 +39,7 @@ def check_lengths(config: RunConfig, store: Store, place: Path, sample: Sample |
 
 
 def _plain_tokenizer(place: Path) -> Any:
-    """The tokenizer as its file has it, without torch and the model's own class, which may know more; None without a file."""
+    """Load tokenizer.json without torch or the model's own tokenizer class; None if that fails."""
     if not (place / "tokenizer.json").is_file():
         return None
     from transformers import PreTrainedTokenizerFast
@@ -78,7 +78,7 @@ def _encode(rows: list[Row], config: RunConfig, tokenizer: PreTrainedTokenizerBa
 
 
 def _of_encoded(encoded: list[Any], config: RunConfig, whole: bool) -> Iterator[Finding]:
-    """Rows without an answer inside max_length, and rows that are cut there."""
+    """Yield findings about rows without a response inside max_length, and about truncated rows."""
     data, count = config.dataset, len(encoded)
     lost = [result.reason for result in encoded if isinstance(result, Dropped)]
     if lost:
@@ -98,7 +98,7 @@ def _of_encoded(encoded: list[Any], config: RunConfig, whole: bool) -> Iterator[
 
 
 def _too_many(lost: int, count: int, allowed: float, whole: bool) -> bool:
-    """Whether tokenising would fail: known where all rows were looked at, else where it is hardly to be doubted."""
+    """Whether tokenising would fail: exact if all rows were read, else by the lower bound of a 99 % Wilson interval."""
     if whole:
         return lost > allowed * count
     from lora_ns.reporting.statistics import wilson_interval

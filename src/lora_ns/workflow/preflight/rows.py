@@ -1,4 +1,4 @@
-"""A look at a data set: its splits by what they are for, and their rows, or the first of them."""
+"""Read a sample of a data set: its splits by role, with all rows or the first ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,24 +17,24 @@ from lora_ns.store.paths import Store
 
 READ_WHOLE_BYTES = 16 * 2**20
 FIRST_ROWS = 20_000
-"""Of each file, where the data set is larger than READ_WHOLE_BYTES."""
+"""Rows read from each file if the data set is larger than READ_WHOLE_BYTES."""
 GENERATED_ROWS = 200
-"""Training rows that a builtin source is asked for: a look needs no more."""
+"""Training rows generated from a builtin source."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A data set as far as it was looked at."""
+    """The rows of a data set that were read."""
 
     splits: Mapping[str, pa.Table]
-    """train, validation and test as the config has them, with its own column names."""
+    """train, validation and test of the config, with renamed columns."""
     whole: bool
-    """Whether these are all rows that a run would see."""
+    """Whether these are all rows of a run."""
     lacking: Mapping[Path, list[str]] = field(default_factory=dict)
-    """File -> the columns that only other files of its split have."""
+    """File -> columns that it lacks and other files of its split have."""
 
     def rows(self, split: str) -> list[Row]:
-        """The rows of a split, none where there is no such split."""
+        """Return the rows of a split; empty if there is no such split."""
         return self.splits[split].to_pylist() if split in self.splits else []
 
     def known_splits(self) -> str:
@@ -42,7 +42,7 @@ class Sample:
 
 
 def look_at(dataset: DatasetConfig, store: Store) -> Sample | None:
-    """The data set; None where it would have to be downloaded.  Raises DataError where it cannot be read."""
+    """Read a sample of the data set; None if it must be downloaded first.  Raises DataError if it cannot be read."""
     folder = store.rows(dataset)
     if is_finished(folder):
         files = {split: parquet.ParquetFile(folder / f"{split}.parquet") for split in SPLITS if _has(folder, split)}
@@ -72,15 +72,15 @@ def _first_of(file: parquet.ParquetFile) -> pa.Table:
 
 
 def _fewer(dataset: DatasetConfig) -> DatasetConfig:
-    """The builtin source asked for a few training rows; the other splits are drawn first and stay as they are."""
+    """Limit a builtin source to a few training rows. The other splits are generated first and do not change."""
     count = dataset.options.get("num_train", DATASET_DEFAULTS["num_train"])
     if not isinstance(count, int) or count <= GENERATED_ROWS:
-        return dataset  # a fault in it is the generator's to name
+        return dataset  # the generator reports an invalid value
     return dataset.model_copy(update={"options": {**dataset.options, "num_train": GENERATED_ROWS}, "max_samples": None})
 
 
 def _by_role(found: Mapping[str, pa.Table], dataset: DatasetConfig) -> dict[str, pa.Table]:
-    """The splits by what they are for; what would be held out of train looks like train."""
+    """Map splits to roles. Rows to be held out of train are represented by train."""
     train = found.get(dataset.train_split)
     validation = found.get(dataset.validation_split or "validation")
     if validation is None and dataset.validation_size is not None:
