@@ -1,1 +1,1 @@
-"""Adapters become merged models, or one adapter made of several."""
+"""Merge one adapter or several into their base model."""

@@ -1,7 +1,7 @@
-"""Several adapters of one base, folded into it together.
+"""Merge several adapters into one base model.
 
-Each weight's updates are combined as they are, ΔW = s·B·A in full, not factor by factor: a sum of products is not the
-product of sums, and so adapters of different ranks go together too.
+The full updates ΔW = s·B·A are combined, not the factors, because a sum of products is not the product of sums.  Adapters of
+different ranks can therefore be combined.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,9 +16,9 @@ DEFAULT_DENSITY = 0.5
 
 
 def stack(base: Any, adapters: Sequence[Path], base_name: str) -> Any:
-    """A PEFT model with every adapter on it, named by its place: "0", "1", ….
+    """Return a PEFT model with all adapters, named by their index: "0", "1", ….
 
-    Raises ConfigError for adapters whose updates cannot be added up, DataError for one that cannot be read.
+    Raises ConfigError if the adapters' updates cannot be added, DataError for an unreadable adapter.
     """
     from peft import PeftConfig
 
@@ -55,9 +55,9 @@ def _check_adds_up(folder: Path, config: Any) -> None:
 
 
 def weighted_sum(model: Any, weights: Sequence[float]) -> Any:
-    """The stacked model with all adapters active, each by its weight; what a linear merge must compute.
+    """Return the stacked model with all adapters active and weighted, the reference for a linear merge.
 
-    None where the method's layers cannot be weighted.
+    None if the method's layers cannot be weighted.
     """
     layers = list(_layers(model))
     if not all(hasattr(layer, "set_scale") for layer in layers):
@@ -70,7 +70,7 @@ def weighted_sum(model: Any, weights: Sequence[float]) -> Any:
 
 
 def fold(model: Any, weights: Sequence[float], settings: MergeConfig, seed: int) -> Any:
-    """The base model with the combined update in each weight.  seed: of DARE's random choice."""
+    """Return the base model with the combined updates added to its weights.  seed: for DARE's random pruning."""
     import torch
 
     generator_state = torch.random.get_rng_state()
@@ -87,7 +87,7 @@ def fold(model: Any, weights: Sequence[float], settings: MergeConfig, seed: int)
 
 
 def _layers(model: Any) -> Iterator[Any]:
-    """The layers that an adapter changes by an update of their weight."""
+    """Yield the layers with an adapter.  Raises ConfigError if the method has no weight update."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for module in model.modules():
@@ -99,7 +99,7 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _unscaled_delta(layer: Any, name: str) -> Any:
-    """The adapter's own update ΔW, [out, in], whatever weight `weighted_sum` gave it."""
+    """Return the adapter's update ΔW [out, in], without the weight set by `weighted_sum`."""
     if hasattr(layer, "set_scale"):
         layer.set_scale(name, 1.0)
     return layer.get_delta_weight(name)

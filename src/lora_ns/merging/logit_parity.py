@@ -1,4 +1,4 @@
-"""Whether two models say the same: their logits on a few fixed texts."""
+"""Compare the logits of two models on a few fixed prompts."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ PROBES = (
     "def mean(values):\n    return sum(values) / len(values)\n",
     "She did not say that the report was wrong. She said that it was late.",
 )
-"""Prose, a question, code, a pair of sentences: fixed, so that figures of different merges can be compared."""
+"""Prompts: prose, a question, code, two sentences.  They are fixed, so different merges can be compared."""
 
 Logits = list[Any]
-"""One tensor a probe: [tokens, vocabulary] of a causal model, [classes] of a classifier; float32 on the CPU."""
+"""One float32 CPU tensor per prompt: [tokens, vocabulary] for a causal model, [classes] for a classifier."""
 
 
 def probe(model: Any, tokenizer: PreTrainedTokenizerBase) -> Logits:
-    """The model's logits on each probe."""
+    """Return the model's logits on each prompt."""
     import torch
 
     with torch.inference_mode():
@@ -29,11 +29,11 @@ def probe(model: Any, tokenizer: PreTrainedTokenizerBase) -> Logits:
 
 
 def compare(expected: Logits, found: Logits) -> dict[str, float]:
-    """How far `found` is from `expected`.
+    """Return the differences of `found` from `expected`.
 
-    max_logit_difference, mean_logit_difference: in logits; max_logit: greatest logit expected, for scale;
-    same_choice: share of positions with the same likeliest token or class; mean_divergence: Kullback-Leibler divergence
-    of the found distribution from the expected one, in nats, averaged over positions.
+    max_logit_difference, mean_logit_difference: absolute differences.  max_logit: largest absolute expected logit, for scale.
+    same_choice: share of positions with the same top-1 token or class.  mean_divergence: Kullback-Leibler divergence of the
+    found distribution from the expected one, in nats, averaged over positions.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""A merged model: adapters folded into their base.  READS adapters   WRITES results/merged/<run>-<digest>
+"""Merge adapters into their base model.  READS adapters   WRITES results/merged/<run>-<digest>
 
-The result loads with plain `AutoModel….from_pretrained`, beside its tokenizer, generation config and model card; its
-logits are compared with base + adapter first.
+The result loads with plain `AutoModel….from_pretrained`.  Its folder also has tokenizer, generation config and model card.
+Its logits are compared with base + adapter first.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _merged(run: Run, parts: list[Part]) -> Any:
         return _in_dtype(load_trained(run, parts[0].folder), config)
     base: Any = load_base(run)
     if config.model.quantization != "none":
-        base = base.dequantize()  # PEFT's own merge would round the sum to 4 or 8 bits again
+        base = base.dequantize()  # PEFT's merge would quantise the sum again
     base = _in_dtype(base, config, only_wider=True)
     name = config.model.name_or_path
     try:
@@ -225,7 +225,7 @@ def _check_same(figures: dict[str, Any], config: RunConfig) -> None:
     tolerance = config.merge.tolerance
     if tolerance is None:
         if config.model.quantization != "none":
-            return  # what dequantising costs is reported; whether it is too much is for the reader to say
+            return  # dequantising changes the logits, and the model card reports by how much
         dtypes = {config.model.dtype, config.merge.dtype or config.model.dtype}
         tolerance = max(ROUNDING[dtype] for dtype in dtypes)
     difference, scale = figures["max_logit_difference"], figures["max_logit"]

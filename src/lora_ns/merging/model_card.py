@@ -1,4 +1,4 @@
-"""The README of a merged model: what made it, and how far it is from what it was made of."""
+"""The README of a merged model: its base model, adapters and settings, and its logit difference from them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from lora_ns.config import RunConfig, write_yaml
 
 
 def model_card(config: RunConfig, facts: Mapping[str, Any]) -> str:
-    """The card as Markdown.
+    """Return the model card as Markdown.
 
     facts: adapters [(name, weight)], rows (name of the rows artefact), commit, dirty, packages, parity, dtype.
     """

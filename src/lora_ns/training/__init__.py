@@ -1,1 +1,1 @@
-"""One adapter, or several at once: set-up, loop, loss, checkpoints."""
+"""Train one adapter or several jointly: set-up, training loop, loss, checkpoints."""

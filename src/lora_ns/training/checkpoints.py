@@ -92,7 +92,7 @@ def step_of(folder: Path) -> int:
 
 
 def _by_step(scratch: Path) -> list[Path]:
-    """Checkpoints, newest first."""
+    """Return the checkpoints, newest first."""
     folders = [path for path in scratch.glob("checkpoint-*") if _NAME.fullmatch(path.name)]
     return sorted(folders, key=step_of, reverse=True)
 

@@ -1,7 +1,7 @@
-"""The loss of a batch, with logits only at the positions that carry loss.
+"""The loss of a batch, with logits only at supervised positions.
 
-Four in five positions of a batch are prompt or padding.  transformers' `logits_to_keep` drops their hidden states before the
-output layer, which for a large vocabulary is a third of the whole computation; on GPUs TRL's fused output layer works in tiles.
+Four in five positions of a batch are prompt or padding.  transformers' `logits_to_keep` drops them before the output layer.
+For a large vocabulary that layer is a third of the computation.  On GPUs TRL's fused output layer computes it in tiles.
 """
 
 import inspect
@@ -16,9 +16,10 @@ from lora_ns.training.token_entropy import token_entropy
 
 @dataclass(frozen=True)
 class Losses:
-    """Values [N] of a batch, float32: nats of each supervised token, or nats or squared error of each row (0 without a label).
+    """The losses of a batch.
 
-    correct [N]: whether the label was the likeliest; None for numbers.
+    values [N], float32: nats of each supervised token, or nats or squared error of each row (0 without a label).
+    correct [N]: whether the label had the largest logit.  None for regression.
     """
 
     values: Any
@@ -31,9 +32,9 @@ class CausalLoss:
     accuracy = "mean_token_accuracy"
 
     def __init__(self, model: Any, *, label_smoothing: float = 0.0, flat: bool = False):
-        """model: base or PEFT model, before it is wrapped for several processes.
+        """model: base or PEFT model, before it is wrapped for distributed training.
 
-        flat: whether its batches are padding-free, which `reads_flat` says it can read.
+        flat: whether batches are padding-free (see `reads_flat`).
         """
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.rows = "flat" if flat else "padded"
@@ -41,7 +42,7 @@ class CausalLoss:
             read_flat(base)
         self.label_smoothing = label_smoothing
         self.kind = _kind_of(base)
-        """fused (TRL's tiles), compact (the output layer sees supervised positions only) or whole (all logits)."""
+        """fused (TRL's tiles), compact (logits at supervised positions only) or whole (all logits)."""
         if self.kind == "fused":
             from trl.trainer.utils import add_fused_lm_head
 
@@ -84,7 +85,7 @@ class CausalLoss:
 
 
 def _kept(values: Any, keep: Any) -> Any:
-    """values [B, T or T - 1, ...] at the N positions of a batch's logits_to_keep."""
+    """Return values [B, T or T - 1, ...] at the N positions of logits_to_keep."""
     return values[0, keep] if keep.dim() == 1 else values[keep[:, : values.size(1)]]
 
 
@@ -117,7 +118,7 @@ def _looks_back_only(model: Any, base: Any) -> bool:
 
 
 class LabelLoss:
-    """Cross-entropy (nats) of each row's class, or the squared error of its number."""
+    """Cross-entropy (nats) of each row's class, or squared error of its regression value."""
 
     kind, rows = "whole", "padded"
     accuracy = "accuracy"

@@ -30,8 +30,10 @@ NAME = "lora_ns_rows"
 
 
 def reads_flat(model: Any, config: RunConfig) -> bool:
-    """Whether a base or PEFT model can read padding-free batches: one of MODEL_TYPES with full attention and no dropout in it,
-    and a method that computes each position from itself alone."""
+    """Whether a base or PEFT model supports padding-free batches.
+
+    It must be in MODEL_TYPES, with full attention without dropout, and its method must not mix positions.
+    """
     told = config.training.arguments
     # NEFTune's noise depends on the padded length (Jain et al. 2023, arXiv 2310.05914, section 2)
     if config.task_type != "causal_lm" or told.get("neftune_noise_alpha") or any(told.get(key) for key in COMPILED):
@@ -54,8 +56,11 @@ def reads_flat(model: Any, config: RunConfig) -> bool:
 
 
 def _sees_one_position(module: Any) -> bool:
-    """Whether a module of the base or of PEFT computes each position from itself alone.  Of PEFT's only LoRA's, DoRA's and
-    IA3's are known to: aLoRA counts positions, X-LoRA weighs them, others mix them.  LLM.int8 looks for outliers in all."""
+    """Whether a module of the base model or of PEFT computes each position independently.
+
+    Of PEFT's layers, LoRA, DoRA and IA3 do.  Others, such as aLoRA and X-LoRA, depend on several positions.  LLM.int8
+    searches all positions for outliers.
+    """
     from peft.tuners.ia3.layer import IA3Layer
     from peft.tuners.lora.layer import LoraLayer
     from peft.tuners.lora.variants import DoraLinearVariant
@@ -95,8 +100,11 @@ def without_padding(collate: Collate) -> Collate:
 
 
 def flatten(batch: Batch) -> Batch:
-    """A batch of `with_targets`, padded on the right [B, T] -> input_ids, position_ids, labels [1, tokens], logits_to_keep [N]
-    as places among the tokens, targets [N], and for attention the rows' lengths and places."""
+    """Convert a right-padded batch [B, T] of `with_targets` to a padding-free one.
+
+    It has input_ids, position_ids, labels [1, tokens], logits_to_keep [N] as token indices, targets [N], and row_lengths and
+    row_places for attention.
+    """
     real = batch["attention_mask"].bool()
     labels = batch["labels"].clone()
     labels[:, 0] = IGNORED  # the token before a row's first one belongs to another row
@@ -130,8 +138,10 @@ def concatenated(batches: Sequence[Batch]) -> Batch:
 
 
 def _row_places(lengths: Sequence[int]) -> torch.Tensor | None:
-    """Each token's place in the same rows padded [rows * longest], for a GPU's attention: one call for all rows.  None on a
-    processor, where a call for each length is quicker."""
+    """Return each token's index in the padded rows [rows * longest].  With it, attention is one call for all rows.
+
+    None on a CPU, where one call per row length is faster.
+    """
     if not torch.cuda.is_available():
         return None
     longest = max(lengths)
@@ -152,7 +162,7 @@ def attend(
 ) -> tuple[torch.Tensor, Any]:
     """Causal attention within each row.  query, key, value [1, heads, tokens, width] -> [1, tokens, heads, width].
 
-    Without lengths it is transformers' own, of padded rows.
+    Without row_lengths it calls transformers' attention for padded rows.
     """
     if row_lengths is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -171,20 +181,20 @@ def attend(
 
 
 def _rows_of(line: torch.Tensor, lengths: Sequence[int]) -> list[torch.Tensor]:
-    """[tokens, heads, width] -> [rows, heads, length, width] of each run of rows of one length."""
+    """Split [tokens, heads, width] into one [rows, heads, length, width] per group of adjacent rows of equal length."""
     runs = [(len(list(rows)), length) for length, rows in groupby(lengths)]
     parts = line.split([rows * length for rows, length in runs])
     return [part.unflatten(0, run).transpose(1, 2) for part, run in zip(parts, runs, strict=True)]
 
 
 def _padded(line: torch.Tensor, lengths: Sequence[int], places: torch.Tensor) -> torch.Tensor:
-    """[tokens, heads, width] -> [rows, heads, longest, width], zeros where a row has ended."""
+    """Pad [tokens, heads, width] with zeros to [rows, heads, longest, width]."""
     room = line.new_zeros(len(lengths) * max(lengths), *line.shape[1:]).index_copy(0, places, line)
     return room.unflatten(0, (len(lengths), max(lengths))).transpose(1, 2)
 
 
 def _causal(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scaling: float | None) -> torch.Tensor:
-    """Attention of [rows, heads, tokens, width], in that shape."""
+    """Return causal attention of [rows, heads, tokens, width], in the same shape."""
     return torch.nn.functional.scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, enable_gqa=query.size(1) != key.size(1)
     )

@@ -39,11 +39,10 @@ _noticed: list[Interruption] = []
 
 @contextmanager
 def defer_signals() -> Iterator[Interruption]:
-    """Inside, a signal is only noted, for the loop to act on; a second Ctrl-C that is no echo acts at once.
+    """Record signals inside the block, for the training loop to check.  A second Ctrl-C after ECHO_SECONDS acts at once.
 
-    A block within another one shares what was noted: a signal that one run came too far to act on stops the next.
-    SIGTERM and SIGUSR1 may come any number of times: a scheduler repeats itself when it is in doubt whether it was heard,
-    and has SIGKILL for a process that does not end.
+    A nested block shares the Interruption, so a signal that arrives at the end of one run stops the next.
+    SIGTERM and SIGUSR1 may be repeated: schedulers send them again, and use SIGKILL to force an end.
     """
     if _noticed:
         yield _noticed[-1]

@@ -1,4 +1,7 @@
-"""Cross-entropy over a large vocabulary in few passes: an eighth of a step at 32,000 words less than by torch's own."""
+"""Cross-entropy over a large vocabulary in few passes.
+
+With 32,000 tokens a training step takes an eighth less time than with torch's cross_entropy.
+"""
 
 from typing import Any
 
@@ -6,8 +9,10 @@ import torch
 
 
 class _TokenEntropy(torch.autograd.Function):
-    """-log softmax(logits)[target] of each row, and whether the target was the likeliest; the gradient is written where
-    the logits stood."""
+    """-log softmax(logits)[target] of each row, and whether the target has the largest logit.
+
+    The gradient overwrites the logits.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,9 +32,9 @@ class _TokenEntropy(torch.autograd.Function):
 
 
 def token_entropy(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(cross-entropy in nats [N], whether the target was the likeliest [N]) of logits [N, V], float32, with targets [N].
+    """Return (cross-entropy in nats [N], whether the target has the largest logit [N]) of float32 logits [N, V], targets [N].
 
-    The logits are used up at once, so nobody else may read them after it.
+    The logits are overwritten, so they must not be used afterwards.
     """
     if not len(targets):  # amax() fails on an empty tensor
         return logits.sum(-1), targets.bool()

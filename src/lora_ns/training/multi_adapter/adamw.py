@@ -8,9 +8,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 
 class MembersAdamW:
-    """torch's AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for each member, one pass over all of its parameters.
+    """torch's fused AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101) for each member.
 
-    parameters: of each member, with the weight decay of each.
+    parameters: member number -> its parameters with their weight decay.
     """
 
     def __init__(

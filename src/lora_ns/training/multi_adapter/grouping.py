@@ -1,8 +1,8 @@
-"""Which runs share a process: decided once, here, before anything starts, from the experiment alone and without torch.
+"""Group the runs that share a process, before anything starts.  This depends only on the experiment and needs no torch.
 
-Runs of one frozen base that differ in seed, rank, rate and the like are trained at once.  Short runs of a small base are
-trained in turn: a start of Python with torch costs more than a small run itself.  What is finished already makes no
-difference: a job that is tried again, or started on another machine, finds itself.
+Runs of one frozen base model that differ in seed, rank, learning rate and the like are trained jointly.  Short runs of a
+small base model are trained one after another: importing torch takes longer than such a run.  Finished runs do not change the
+groups, so a job that is retried or moved to another machine has the same runs.
 """
 
 import json
@@ -89,9 +89,9 @@ def _key_of(run: Run) -> str:
 
 
 def groups_of(runs: Sequence[Run], largest: int) -> list[list[Run]]:
-    """The runs in groups that can each be trained at once, of at most so many; runs that cannot are by themselves.
+    """Return the runs in groups of at most `largest` that can be trained jointly.  Other runs get a group of their own.
 
-    Runs of one seed take the same rows at the same time, so that little of their joint batch is padding: they go together.
+    Runs with the same seed are grouped first: they have the same rows in each step, so their joint batch has little padding.
     """
     together: dict[str, list[Run]] = {}
     groups: list[list[Run]] = []
@@ -111,7 +111,7 @@ def count_of(members: Sequence[Any], largest: int | Fraction) -> int:
 
 
 def evenly(members: Sequence[Run], count: int) -> list[list[Run]]:
-    """The members in so many parts, in order, whose sizes differ by one at most, larger ones first."""
+    """Split the members in order into `count` parts.  Sizes differ by at most one, larger parts first."""
     each, more = divmod(len(members), count)
     ends = list(accumulate(each + (number < more) for number in range(count)))
     return [list(members[start:end]) for start, end in pairwise([0, *ends])]

@@ -1,14 +1,15 @@
 """A frozen linear layer shared by several members, each with its own low-rank factors.
 
     y = W x + s·B·A·x                                LoRA    (Hu et al. 2021, arXiv 2106.09685)
-    y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; the norm held constant)
-    y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: what started the factors was taken out of W
+    y = m / ‖W + s·B·A‖ · (W + s·B·A) x              DoRA    (Liu et al. 2024, arXiv 2402.09353; no gradient of the norm)
+    y = (W − s·B₀·A₀) x + s·B·A·x                    PiSSA, OLoRA: the initial factors were subtracted from W
 
-Three ways to the same numbers.  By weights: each member's own W + s·B·A is made once a step, and its rows go through that
-alone, which saves every pass over the rows that the factors would take; for the smallest layers on a processor.  By pieces:
-each member's rows by themselves through W and its own factors; for other layers on a processor, which is busy with one
-member's rows.  By factors: W is read once for all rows, and all members' factors stand side by side in two products in
-which each row is masked to its own; for GPUs, and for what the others do not know.
+Three computations give the same output:
+
+    weights   W + s·B·A is computed once a step for each member, so its rows need one product, for small layers on a CPU
+    pieces    each member's rows go through W and its factors separately, for other layers on a CPU
+    factors   all rows go through W at once, and through all factors, concatenated and masked per row, for GPUs and for
+              cases that the others do not support
 """
 
 from dataclasses import dataclass

@@ -35,8 +35,10 @@ class Layout:
         self._streams: dict[int, torch.Tensor | tuple[torch.Tensor, torch.Tensor]] = {}
 
     def join(self, members: Sequence[int], batches: Sequence[Batch], device: Any) -> tuple[Batch, torch.Tensor]:
-        """(the joint batch, padding-free or padded on the right; place in `members` [N] of whom each of its losses belongs
-        to), on the device."""
+        """Return (joint batch, owners) on the device.  owners [N]: index in `members` for each loss value.
+
+        The joint batch is padding-free or right-padded.
+        """
         self.members = list(members)
         self.shapes = [tuple(batch["input_ids"].shape) for batch in batches]  # type: ignore[misc]
         self._length = max(length for _, length in self.shapes)
@@ -61,9 +63,9 @@ class Layout:
         return joint
 
     def sizes(self, count: int) -> list[int]:
-        """How many of so many flattened positions (tokens, those whose output is read, or rows) each member has, in order.
+        """Split `count` flattened positions by member, in order.  They are all tokens, the supervised tokens, or rows.
 
-        Raises Unfusable for a layer that sees other positions.
+        Raises CannotGroup if the count matches none of these.
         """
         rows = [rows for rows, _ in self.shapes]
         if len(rows) == 1:
