@@ -1,5 +1,7 @@
-"""`lora-ns VERB`: argv to a stage.  Data on stdout, progress and messages on stderr; 0 done, 1 failed, 2 wrong input,
-75 told to stop with what was done kept."""
+"""The command line `lora-ns COMMAND`.  Data goes to stdout, progress and messages to stderr.
+
+Exit status: 0 done, 1 failed, 2 wrong input, 75 stopped by a signal with the work so far saved.
+"""
 
 import sys
 from typing import Annotated
@@ -33,11 +35,11 @@ for part in (checking, planning, watching, stages, models, tables, provenance, s
     app.add_typer(part.app)
 
 LABELS = {2: "Wrong input", 75: "Stopped"}
-"""Exit status -> what the paragraph begins with."""
+"""Exit status -> first word of the error message; `Failed` for any other."""
 
 
 def main() -> None:
-    """Runs a verb; a LoraNsError becomes one paragraph and its exit status."""
+    """Run a command; a LoraNsError becomes one paragraph on stderr and its exit status."""
     try:
         app()
     except LoraNsError as error:

@@ -1,4 +1,4 @@
-"""The verbs about how a config is written: validate, schema."""
+"""The commands for config files: validate, schema."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,20 +26,20 @@ from lora_ns.store.run import Run
 app = typer.Typer()
 
 PLAIN_LORA = {"r", "lora_alpha", "lora_dropout", "target_modules"}
-"""Settings that PEFT's own class has nothing to add to, so that its import is not waited for."""
+"""LoRA settings that PEFT's config class does not check further, so its slow import is skipped."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a valid file describes."""
+    """The runs that a valid file describes."""
 
     runs: Sequence[RunConfig] = ()
     trials: Sequence[RunConfig] = ()
-    """What a search tries; its settings may lie far off."""
+    """Runs of a hyperparameter search; their settings may be far from the recommended ones."""
     is_part: bool = False
-    """Whether the file is but the method's part of a run, so that there is no data and no model to look at."""
+    """Whether the file is a method file only, so that there are no data and no model to check."""
     problems: Sequence[str] = ()
-    """What of it cannot be; the runs are without that."""
+    """Faults of the file; the runs leave the faulty benchmarks out."""
 
 
 @app.command()
@@ -71,7 +71,7 @@ def validate(
 
 
 class Kind(StrEnum):
-    """Which of the project's files."""
+    """The kind of config file."""
 
     task = "task"
     method = "method"
@@ -88,7 +88,7 @@ def schema(kind: Annotated[Kind, typer.Argument(help="Of which file.")] = Kind.t
 
 
 def _described(file: Path, store: Store) -> Described:
-    """What the file describes, by its kind.  Raises ConfigError with every fault."""
+    """Return the runs that the file describes.  Raises ConfigError with every fault."""
     content = read_mapping(file)
     kind = kind_of(content)
     if kind == "experiment file":
@@ -109,7 +109,7 @@ def _described(file: Path, store: Store) -> Described:
 
 
 def _described_task(file: Path, config: RunConfig, store: Store) -> Described:
-    """A task; of its benchmarks those that can be asked, so that its rows are looked at whatever is asked of them."""
+    """Return a task's run with its valid benchmarks only, so that its rows are checked even if a benchmark is faulty."""
     problems, asked, run = [], [], Run(config, store)
     for entry in config.evaluation.benchmarks:
         try:
@@ -128,7 +128,7 @@ def _described_task(file: Path, config: RunConfig, store: Store) -> Described:
 
 
 def _refused_by_peft(found: Mapping[Path, Described]) -> list[str]:
-    """Builds each method's own config class, which checks what no type says; its reasons."""
+    """Build each method's PEFT config class, which checks more than types, and return its error messages."""
     seen: dict[str, tuple[Path, RunConfig]] = {}
     for file, described in found.items():
         for config in (*described.runs, *described.trials):
@@ -149,7 +149,7 @@ def _refused_by_peft(found: Mapping[Path, Described]) -> list[str]:
 
 
 def _looked_ahead(described: Described, store: Store) -> Iterator[tuple[str, bool]]:
-    """(what was found, whether a run would fail by it) of a file's runs."""
+    """Yield (finding, whether a run would fail because of it) for a file's runs."""
     if described.runs and not described.is_part:
         from lora_ns.workflow.preflight import look_ahead
 

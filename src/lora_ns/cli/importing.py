@@ -1,4 +1,4 @@
-"""The verbs that take over configs of other tools: import, import-peft-experiment."""
+"""The commands that import configs of other tools: import, import-peft-experiment."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -18,7 +18,7 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Write over an existi
 
 
 class Tool(StrEnum):
-    """Whose config it is."""
+    """The tool that the config belongs to."""
 
     axolotl = "axolotl"
     llamafactory = "llamafactory"

@@ -1,4 +1,4 @@
-"""The verbs about models and methods: merge, infer, methods."""
+"""The commands for models and methods: merge, infer, methods."""
 
 import json
 import sys
@@ -61,7 +61,7 @@ def merge(
 
 
 def _weighted(word: str) -> dict[str, Any]:
-    """`DIR:0.5` as adapter and weight; a colon that no number follows belongs to the name."""
+    """Split `DIR:0.5` into adapter and weight; without a number after it, the colon belongs to the name."""
     name, colon, weight = word.rpartition(":")
     try:
         return {"adapter": name, "weight": float(weight)} if colon else {"adapter": word}
@@ -121,7 +121,7 @@ def infer(
 
 
 def _say(subject: Any, texts: list[str]) -> None:
-    """One answer on stdout: text as it comes, or the classes from the likeliest on."""
+    """Print one answer: streamed text, a regression value, or the classes sorted by probability."""
     from lora_ns.evaluation.infer import classify, prompt_from, row_of, texts_from
     from lora_ns.evaluation.repl import answer
 
@@ -147,13 +147,13 @@ def _chat(subject: Any, system: str | None, quiet: bool) -> None:
 
     if not subject.is_causal:
         raise ConfigError(f"--chat: {subject.config.task_type} does not answer in text.")
-    today = {"date": date.today().isoformat()}  # what is said here is kept nowhere
+    today = {"date": date.today().isoformat()}  # the real date: a chat is never recorded
     chat = subject.chat or Chat(subject.tokenizer, "tokenizer", today)
     converse(subject.model, subject.tokenizer, _lines(quiet), subject.generation, chat, _write, system)
 
 
 def _lines(quiet: bool) -> Iterator[str]:
-    """What the person says, a line each; a mark on stderr where one looks on."""
+    """Yield the user's lines from stdin; on a terminal a `>` is printed to stderr first."""
     while True:
         if not quiet and sys.stdin.isatty():
             errors.print("[bold]>[/bold]", end=" ")

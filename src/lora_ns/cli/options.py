@@ -1,4 +1,4 @@
-"""Words that several verbs take, and the console for messages."""
+"""Options and arguments that several commands share, and the consoles for tables and messages."""
 
 import os
 import sys
@@ -23,9 +23,9 @@ ExperimentArgument = Annotated[Path, typer.Argument(help="Experiment file.", sho
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal, or as COLUMNS says; else wide enough for any."""
+    """Return the console for tables: as wide as the terminal or COLUMNS, else 160 columns."""
     return Console(width=None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else 160)
 
 
 errors = Console(stderr=True, highlight=False)
-"""Where messages go; data goes to stdout."""
+"""Console for messages, on stderr; data goes to stdout."""

@@ -1,4 +1,4 @@
-"""The verb that looks ahead: plan."""
+"""The command plan: predicted memory, time and disk of an experiment."""
 
 import json
 from typing import Annotated, Any
@@ -18,7 +18,7 @@ from lora_ns.workflow.planning.plan import Misfit, Plan, PlannedRun, device_name
 
 app = typer.Typer()
 WIDE = 120
-"""From so many columns on, more is shown."""
+"""Terminal columns from which tables show extra columns."""
 
 
 @app.command()
@@ -52,7 +52,7 @@ def plan(
 
 
 def _table(title: str, *columns: str, words: int = 2) -> Table:
-    """Words on the left, numbers on the right."""
+    """Return an empty table; the first `words` columns are left-aligned, the others right-aligned."""
     table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < words else "right", no_wrap=place >= words, overflow="fold")
@@ -60,7 +60,7 @@ def _table(title: str, *columns: str, words: int = 2) -> Table:
 
 
 def _groups_table(made: Plan, width: int) -> Table:
-    """A line for each task and method: sizes of the largest run, means of times."""
+    """Return one row per task and method: sizes of the largest run, mean times."""
     wide = width >= WIDE
     columns = ["task", "method", "done", "trained", *(["of all", "tokens"] if wide else []), "steps", "memory"]
     columns += ["training", "evaluation", "adapter"] if wide else ["a run"]
@@ -72,7 +72,7 @@ def _groups_table(made: Plan, width: int) -> Table:
 
 
 def _runs_table(made: Plan, width: int) -> Table:
-    """A line for each run."""
+    """Return one row per run."""
     wide = width >= WIDE
     columns = ["run", "state", "trained", *(["of all", "tokens"] if wide else []), "steps", "memory"]
     columns += ["training", "evaluation", "adapter"] if wide else ["time"]
@@ -83,7 +83,7 @@ def _runs_table(made: Plan, width: int) -> Table:
 
 
 def _figures(runs: list[PlannedRun], made: Plan, wide: bool) -> list[str]:
-    """The cells after the names."""
+    """Return the cells that follow the names: parameters, tokens, steps, memory and time."""
     device = made.device
     guess = "" if all(run.workload.measured for run in runs) else "~"
     trained, total = zip(*(run.parameters or (None, None) for run in runs), strict=True)
@@ -102,7 +102,7 @@ def _figures(runs: list[PlannedRun], made: Plan, wide: bool) -> list[str]:
 
 
 def _memory_table(made: Plan) -> Table:
-    """What the peak of training is made of, and what evaluation adds."""
+    """Return the parts of peak training memory, the KV cache and the peak of evaluation."""
     columns = ("weights", "gradients", "optimizer", "activations", "checkpointed", "keys, values", "evaluation")
     table = _table("Memory: what is alive at the peak", "task", "method", *columns)
     for (task, method), runs in made.groups().items():
@@ -117,7 +117,7 @@ def _memory_table(made: Plan) -> Table:
 
 
 def _measured_table(made: Plan) -> Table:
-    """Predicted and measured, of what was run on a device of this kind."""
+    """Return predicted against measured memory and time of the runs done on a device of this kind."""
     table = _table("Predicted, and measured", "task", "method", "memory", "", "", "training", "", "")
     for (task, method), runs in made.groups().items():
         known = [run for run in runs if run.measured and run.measured.was_on(made.device) and run.step]
@@ -130,7 +130,7 @@ def _measured_table(made: Plan) -> Table:
 
 
 def _compared(pairs: list[tuple[Any, Any]], as_text: Any) -> list[str]:
-    """Predicted, measured (means), and by how much the prediction is off."""
+    """Return the mean prediction, the mean measurement and the relative error of the prediction."""
     known = [(a, b) for a, b in pairs if a is not None and b]
     if not known:
         return ["–", "–", ""]
@@ -139,7 +139,7 @@ def _compared(pairs: list[tuple[Any, Any]], as_text: Any) -> list[str]:
 
 
 def _devices_table(made: Plan) -> Table:
-    """What is left, on each kind of device."""
+    """Return memory, time and runs that do not fit, for the remaining work on each kind of device."""
     table = _table("What is left to do, one run after the other", "device", "memory", "time", "too small for", words=1)
     for device in (made.device, *(gpu for gpu in GPUS.values() if gpu is not made.device)):
         lacking = [run for run in made.to_do if (run.peak_bytes(device) or 0) > device.memory]
@@ -149,7 +149,7 @@ def _devices_table(made: Plan) -> Table:
 
 
 def _closing(made: Plan) -> list[str]:
-    """What the tables do not say."""
+    """Return the sentences printed below the tables."""
     counts, left = made.counts, made.to_do
     states = ", ".join(f"{counts[state]} {state}" for state in counts if state != "done")
     lines = [f"{len(made.runs)} runs: {counts['done']} done{', ' + states if states else ''}."]
@@ -198,7 +198,7 @@ def _greatest(values: Any) -> Any:
 
 
 def plan_as_json(made: Plan) -> dict[str, Any]:
-    """The plan as plain values: bytes, seconds; null for what is not known."""
+    """Return the plan as plain values in bytes and seconds; null means unknown."""
     devices = [made.device, *(gpu for gpu in GPUS.values() if gpu is not made.device)]
     return {
         "experiment": made.experiment.name,

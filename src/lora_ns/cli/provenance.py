@@ -1,4 +1,4 @@
-"""The verbs that ask where results came from: trace, verify, diff, doctor, archive."""
+"""The commands for provenance: trace, verify, diff, doctor, archive."""
 
 import json
 import random
@@ -81,7 +81,7 @@ def _print_verified(verified: Any) -> None:
 
 
 def _check_stored(as_json: bool) -> None:
-    """Every artefact and score that lies here against its record."""
+    """Check every stored artefact and score against its record."""
     from lora_ns.provenance.verify.stored import checked
 
     found = {str(path): faults for path, faults in checked(Store())}

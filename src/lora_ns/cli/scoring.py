@@ -1,4 +1,4 @@
-"""The verbs that judge without a model: score, sandbox-check."""
+"""The commands that need no model: score, sandbox-check."""
 
 import json
 import sys
@@ -40,7 +40,7 @@ def score(
 
 
 def _written(content: dict[str, Any]) -> str:
-    """One line of JSON; half of a character (a lone surrogate), which no text holds, as its escape."""
+    """Return one line of JSON; all non-ASCII is escaped if it holds a lone surrogate, which UTF-8 cannot encode."""
     text = json.dumps(content, ensure_ascii=False)
     try:
         text.encode()
@@ -50,7 +50,7 @@ def _written(content: dict[str, Any]) -> str:
 
 
 def _completions(file: Path) -> list[dict[str, Any]]:
-    """The lines, all of them checked before any is judged.  Raises DataError that names the malformed ones."""
+    """Read and check all lines before any is scored.  Raises DataError that names the malformed ones."""
     try:
         given = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
         text = given.decode("utf-8-sig")
@@ -70,7 +70,7 @@ def _completions(file: Path) -> list[dict[str, Any]]:
 
 
 def _asked(content: dict[str, Any]) -> str:
-    """The key of what is judged: `infer` writes `predicted_completion` where a row has a `completion` of its own."""
+    """Return the key of the text to score: `infer` writes `predicted_completion` if a row already has a `completion`."""
     key = "completion"
     while f"predicted_{key}" in content:
         key = f"predicted_{key}"
@@ -78,14 +78,14 @@ def _asked(content: dict[str, Any]) -> str:
 
 
 def _checked(line: str) -> tuple[dict[str, Any], str | None]:
-    """(what the line holds, what is wrong with it)."""
+    """Return (content of the line, its fault or None)."""
     from lora_ns.benchmarks.scorers import as_reference
 
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
         return {}, f"not valid JSON ({error.msg} at column {error.colno})"
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets nested too deep
+    except (ValueError, RecursionError) as error:  # a number with thousands of digits, or brackets nested too deep
         return {}, f"not valid JSON ({error})"
     if not isinstance(content, dict):
         return {}, f"expected an object, found {type(content).__name__}"
@@ -127,7 +127,7 @@ def sandbox_check(
 
 
 def _golds_of(file: Path, timeout: float) -> Iterator[tuple[str, Any]]:
-    """(file:id, program) of each row, by the benchmark that its columns belong to."""
+    """Yield (id, program with the gold solution) of each row; the columns decide which benchmark it is."""
     from lora_ns.benchmarks import benchmark
     from lora_ns.benchmarks.sandbox.health import gold_programs
     from lora_ns.config import DatasetConfig

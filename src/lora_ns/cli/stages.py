@@ -1,4 +1,4 @@
-"""The verbs that each make one artefact: fetch, pretrain, tokenize, train, evaluate."""
+"""The commands that make artefacts: fetch, pretrain, tokenize, train, evaluate."""
 
 import json
 import traceback
@@ -25,7 +25,7 @@ app = typer.Typer()
 
 
 def _size(text: str) -> int:
-    """Bytes of `16GiB` and the like."""
+    """Return the bytes of a size such as `16GiB`."""
     try:
         return TypeAdapter(ByteSize).validate_python(text)
     except ValidationError:
@@ -67,7 +67,7 @@ def pretrain(name: Annotated[str, typer.Argument(help="builtin:<name>", show_def
 def tokenize(config: ConfigOption, overrides: Overrides = None, method: MethodOption = None) -> None:
     """Turn rows into tokens.  Example: lora-ns tokenize --config configs/gsm8k.yaml"""
     run = Run(_config(config, method, overrides), Store())
-    if folder_here(run.config.model, run.store) and not run.config.model.trust_remote_code:  # else one may be made first
+    if folder_here(run.config.model, run.store) and not run.config.model.trust_remote_code:  # making a base model needs torch
         keep_torch_away()
     typer.echo(make_tokens(run))
 
@@ -107,7 +107,7 @@ def train(
         elif Processes.here().is_first:
             typer.echo(outcome)
 
-    if len(runs) > 1:  # by which `lora-ns logs RUN` finds this log
+    if len(runs) > 1:  # `lora-ns logs RUN` finds this log by the run's name
         errors.print("\n".join(["These runs share a process:", *(run.name for run in runs)]), soft_wrap=True)
     make_adapters(runs, done, trial=trial, max_members=max_members, max_memory=max_memory, quiet=quiet)
     if failed and len(runs) == 1:
@@ -164,7 +164,7 @@ def evaluate(
 
 
 def _say_scores(results: Sequence[tuple[str, Path | Exception]]) -> None:
-    """Each score's file and metrics; of several that were asked for, also why one is missing."""
+    """Print each score file and its metrics; if there are several, also why a score failed."""
     for run, result in results:
         if isinstance(result, Exception):
             if len(results) > 1:

@@ -1,4 +1,4 @@
-"""The verbs that turn scores into what a reader sees: choose, tables, report.  None of them trains."""
+"""The commands that read scores: choose, tables, report.  None of them trains."""
 
 import sys
 from typing import Annotated

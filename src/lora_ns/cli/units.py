@@ -1,18 +1,18 @@
-"""Numbers as a person reads them: three figures, and a unit that suits."""
+"""Short texts for sizes, counts and durations."""
 
 
 def bytes_as_text(size: float | None) -> str:
-    """`14 MiB`, `1.2 GiB`; a dash for what is not known."""
+    """Return `14 MiB`, `1.2 GiB`; a dash for None."""
     return _scaled(size, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
 
 
 def count_as_text(number: float | None) -> str:
-    """`69.6k`, `1.54G`; a dash for what is not known."""
+    """Return `5.3k`, `1.5G`; a dash for None."""
     return _scaled(number, 1000, ("", "k", "M", "G", "T")).replace(" ", "")
 
 
 def seconds_as_text(seconds: float | None) -> str:
-    """`8 s`, `12 min`, `3.2 h`, `2.5 d`; a dash for what is not known."""
+    """Return `8 s`, `12 min`, `3.2 h`, `2.5 d`; a dash for None."""
     if seconds is None:
         return "–"
     for size, unit in ((86400 * 2, "d"), (3600, "h"), (60, "min")):
@@ -31,5 +31,5 @@ def _scaled(number: float | None, base: int, units: tuple[str, ...]) -> str:
 
 
 def _figures(value: float) -> str:
-    """Two figures at least, no more than are of use."""
+    """Format without decimals from 10 on or for whole numbers, else with one decimal."""
     return f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"

@@ -1,4 +1,4 @@
-"""The verbs that look at work in progress: status, logs."""
+"""The commands for work in progress: status, logs."""
 
 import json
 import sys
@@ -25,9 +25,9 @@ from lora_ns.workflow.status import RunStatus, Status, run_named, status_of
 app = typer.Typer()
 
 EVERY_SECONDS = 1.0
-"""The live view is drawn anew so often; plain lines are looked for so often too."""
+"""Seconds between two refreshes of the live view or of the plain lines."""
 SHOWN = 10
-"""At most so many runs of one kind are listed."""
+"""The most runs of one state that are listed."""
 
 
 @app.command()
@@ -50,7 +50,7 @@ def status(
 
 
 def _watch_live(look: Any) -> None:
-    """One view that changes in its place."""
+    """Refresh one view in place until the experiment is complete."""
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             now = look()
@@ -61,7 +61,7 @@ def _watch_live(look: Any) -> None:
 
 
 def _watch_plainly(look: Any) -> None:
-    """A line for each change: for a log file."""
+    """Print one line per change of a run's state, for output that is no terminal."""
     before: dict[str, str] = {}
     while True:
         now: Status = look()
@@ -75,7 +75,7 @@ def _watch_plainly(look: Any) -> None:
 
 
 def _view(now: Status) -> RenderableType:
-    """Runs done, running, failed; waiting as a number."""
+    """Return the view: running and failed runs by name, done and waiting runs as counts."""
     waiting = now.count("missing", "trained")
     head = Table.grid(padding=(0, 2))
     head.add_row(Text(now.name, style="bold"), ProgressBar(len(now.runs), now.count("done"), width=24), _tally(now))
@@ -98,7 +98,7 @@ def _tally(now: Status) -> str:
 
 
 def _working(runs: list[RunStatus], now: float) -> Table:
-    """What each process says."""
+    """Return one row per process at work."""
     table = Table.grid(padding=(0, 2))
     for run in runs[:SHOWN]:
         asked = {evaluation.name: evaluation.benchmark for evaluation in run.run.evaluations}
@@ -110,7 +110,7 @@ def _working(runs: list[RunStatus], now: float) -> Table:
 
 
 def _said(said: Progress, now: float) -> list[Text]:
-    """Step, loss, time left, where."""
+    """Return step, loss, time left, and host with job or process id."""
     where = f"job {said.job} on {said.host}" if said.job else f"{said.host}, process {said.pid}"
     loss = Text("" if said.loss is None else f"loss {said.loss:.3g}")
     steps = Text(f"{said.step:,}/{said.steps:,}")
@@ -184,7 +184,7 @@ def logs(
 
 
 def _new_text(store: Store, name: str, read: dict[Path, int]) -> Iterator[tuple[Path | None, str]]:
-    """(the log, where it is another than before; what has come to it), for ever."""
+    """Yield (the log file, None if it is the same as before; its new text), endlessly."""
     last: Path | None = None
     while True:
         for path in sorted(logs_of(name, store), key=lambda path: path.stat().st_mtime):
@@ -192,7 +192,7 @@ def _new_text(store: Store, name: str, read: dict[Path, int]) -> Iterator[tuple[
             if size == read.get(path, 0):
                 continue
             with path.open("rb") as file:
-                file.seek(read.get(path, 0) if size > read.get(path, 0) else 0)  # a new try begins the file anew
+                file.seek(read.get(path, 0) if size > read.get(path, 0) else 0)  # a retry truncates the file
                 text = file.read().decode("utf-8", errors="replace")
             read[path] = size
             yield None if path == last else path, text

@@ -1,4 +1,4 @@
-"""Where a number or a file came from: a table's cell back to data, code and machine.
+"""Provenance of a number or a file: from a table's cell back to data, code and machine.
 
 cell_address  PATH[:row,column] -> a file, a cell of it, and the scores behind the cell
 lineage       a score, adapter or data artefact -> all that went into it

@@ -1,11 +1,11 @@
-"""PATH[:row,column]: a cell of a table file, and what its row speaks of.
+"""Cell addresses PATH[:row,column]: find a cell of a table file and the subject of its row (task, method, …).
 
     main.md:lora,gsm8k flexible                   the row of the method, the column of the metric
     main.csv:word_problems,lora,gsm8k_strict,sd   any words that together name one row; the last one is the column
     main.csv:word_problems,lora                   its main metric's mean
     values.csv:7,value                            the row's number, from 1
 
-CSV files are read as they are; Markdown and LaTeX by the `tables.json` beside them, which holds the same cells.
+CSV files are read directly. Markdown and LaTeX cells are read from the `tables.json` beside them.
 """
 
 import csv
@@ -20,19 +20,19 @@ from lora_ns.errors import ConfigError
 from lora_ns.reporting.tables.table import Section, from_json
 
 SUBJECTS = ("task", "benchmark", "model", "method", "baseline", "metric", "seed", "run", "score_file")
-"""Columns that say what a row speaks of."""
+"""Columns that identify the subject of a row."""
 
 USUAL = ("mean", "value", "difference", "average_rank", "chosen", "trainable_parameters")
-"""The column of a row that is meant where none is named; else its first."""
+"""Default columns if the address names none, in order; else the first column after the row's name."""
 
 LISTED = 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its number in the file, its cells by column, and what it speaks of.
+    """One table row: its number in the file (from 1), its cells by column, and its subject.
 
-    section: the heading that it stands under, where the file is in sections.
+    section: the heading above it; empty for CSV files.
     """
 
     number: int
@@ -42,13 +42,13 @@ class Row:
 
     @property
     def words(self) -> set[str]:
-        """What the row can be named by."""
+        """The case-folded words that can select the row."""
         parts = {self.section, *self.section.split(", ")}
         return {word.casefold() for word in {*self.cells.values(), *parts} if word}
 
     @property
     def said(self) -> str:
-        """The row as a reader would name it."""
+        """The row's section and subject, for messages."""
         named = [value for key, value in self.speaks_of.items() if key != "section"]
         return ", ".join(filter(None, [self.section, *named]))
 
@@ -64,12 +64,12 @@ class TableCell:
 
     @property
     def address(self) -> str:
-        """The cell by number of row and name of column, as `trace` and `verify` take it."""
+        """The cell's address by row number and column name, for `trace` and `verify`."""
         return f"{self.path}:{self.row.number},{self.column}"
 
 
 def split_address(target: str) -> tuple[Path, list[str]]:
-    """The file (or folder) that a target names, and the words behind it."""
+    """Split a target into its file (or folder) and the words after it."""
     pieces = target.split(":")
     ends = [end for end in range(len(pieces), 0, -1) if Path(":".join(pieces[:end])).exists()]
     end = ends[0] if ends else 1
@@ -78,14 +78,14 @@ def split_address(target: str) -> tuple[Path, list[str]]:
 
 
 def find_cell(path: Path, words: Sequence[str]) -> TableCell:
-    """The cell that the words name.  Raises ConfigError that lists what there is, where they name none or several."""
+    """Return the cell that the words name.  Raises ConfigError with the possible rows or columns if none or several match."""
     rows = read_rows(path)
     if not rows:
         raise ConfigError(f"{path}: the table has no rows.")
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     selectors, last = [word.casefold() for word in words], words[-1].casefold()
     column = _find_column(last, columns)
-    if column is None and len(_parts(last, columns)) > 1:  # sections of different columns: of those that the row has
+    if column is None and len(_parts(last, columns)) > 1:  # sections differ in columns: search only those of the row
         column = _find_column(last, [*_find_row(path, rows, selectors[:-1], columns).cells])
     row = _find_row(path, rows, selectors if column is None else selectors[:-1], columns)
     column = column or next(name for name in (*USUAL, *[*row.cells][1:]) if name in row.cells)
@@ -95,7 +95,7 @@ def find_cell(path: Path, words: Sequence[str]) -> TableCell:
 
 
 def _find_column(word: str, columns: Sequence[str]) -> str | None:
-    """The column of that name, without its unit, or the only one that begins or ends so."""
+    """Return the column with that name (with or without its unit), or the only one that begins or ends with it."""
     named = [name for name in columns if word in (name.casefold(), name.split(" (")[0].casefold())]
     parted = _parts(word, columns)
     return named[0] if named else parted[0] if len(parted) == 1 else None
@@ -117,7 +117,7 @@ def _find_row(path: Path, rows: Sequence[Row], words: Sequence[str], columns: Se
         raise ConfigError(f"{path}: no row is named by {said}.{hints} Rows: {_list(rows)}; columns: {', '.join(columns)}.")
     if len({tuple({**row.speaks_of, "metric": row.section}.items()) for row in found}) > 1:
         raise ConfigError(f"{path}: {len(found)} rows are named by {said}: {_list(found)}.")
-    return found[0]  # of several metrics the main one, which comes first
+    return found[0]  # the main metric comes first
 
 
 def _list(rows: Sequence[Row]) -> str:
@@ -126,7 +126,7 @@ def _list(rows: Sequence[Row]) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Every row of a table file.  Raises ConfigError for a file that is no table."""
+    """Return every row of a table file.  Raises ConfigError if the file is no table."""
     if not path.is_file():
         raise ConfigError(f"there is no file {path}.")
     if path.suffix == ".csv":
@@ -155,7 +155,7 @@ def _rows_of(section: Section) -> list[Row]:
 
 
 def column_names(section: Section) -> list[str]:
-    """A name for each column that no other has: its heading, where need be with the group that it belongs to."""
+    """Return a unique name per column: its heading, or its group and title if the heading is not unique."""
     headings = [column.heading for column in section.columns]
     return [
         f"{column.group} {column.title}".strip() if headings.count(column.heading) > 1 else column.heading
@@ -164,7 +164,7 @@ def column_names(section: Section) -> list[str]:
 
 
 def metric_of(cell: TableCell, metrics: Sequence[str]) -> str | None:
-    """Which of the metrics a cell speaks of: its row says it, or the nearest heading to the left; None where neither does."""
+    """Return the metric of a cell, from its row or the nearest heading to the left; None if neither names one."""
     if "metric" in cell.row.speaks_of:
         return cell.row.speaks_of["metric"]
     headings = {metric_names.heading(metric): metric for metric in metrics}

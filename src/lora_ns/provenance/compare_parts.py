@@ -1,6 +1,6 @@
-"""Two results side by side: weights, loss curves, predictions, scores, environments.  How far apart, and where first.
+"""Comparison of two results: weights, loss curves, predictions, scores, environments; size and place of the difference.
 
-A part is `identical`, `within` the tolerance, `different`, or `unknown` where one side is not here to be compared.
+A part is `identical`, `within` the tolerance, `different`, or `unknown` if one side is not here.
 """
 
 import json
@@ -15,7 +15,7 @@ STATES = ("identical", "within", "unknown", "different")
 """From best to worst."""
 
 WORDS = ("prompt", "completions", "texts", "choices")
-"""What was asked and said in a prediction, apart from what it came to."""
+"""Text fields of a prediction line: prompt and completion, as opposed to its scores."""
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class Part:
     name: str
     state: str
     said: str
-    """What was compared; where it differs, how far, and where first."""
+    """What was compared, the size of the difference and its first place."""
 
     def to_dict(self) -> dict[str, str]:
-        """For --json."""
+        """Return the values for --json."""
         return {"name": self.name, "state": self.state, "said": self.said}
 
 
 def worst(parts: Sequence[Part]) -> str:
-    """The state of the whole."""
+    """Return the worst state of the parts, `unknown` if there are none."""
     return max((part.state for part in parts), key=STATES.index, default="unknown")
 
 
 def compare_weights(
     stated: Mapping[str, Mapping[str, Any]], made: Mapping[str, Mapping[str, Any]], old: Path | None, new: Path, tolerance: float
 ) -> Part:
-    """Safetensors files by checksum; where those differ, tensor by tensor.
+    """Compare safetensors files by checksum, then tensor by tensor if the checksums differ.
 
-    stated, made: file -> {sha256, bytes} of the adapter as recorded and as made again.  old: its folder, where it is here.
+    stated, made: file -> {sha256, bytes} of the recorded and the rerun adapter.  old: the original's folder, if it is here.
     """
     names = sorted(name for name in {*stated, *made} if name.endswith(".safetensors"))
     if not names:
@@ -85,7 +85,7 @@ def _compare_tensors(old: Path, new: Path, tolerance: float) -> Part:
 
 
 def compare_curves(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], tolerance: float) -> Part:
-    """Loss by step."""
+    """Compare the losses of two runs step by step."""
     a, b = ([(line["step"], float(line["loss"])) for line in history] for history in (old, new))
     if a == b:
         return Part("loss curve", "identical", f"{len(a)} steps")
@@ -102,7 +102,7 @@ def compare_curves(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, 
 
 
 def compare_predictions(old: Path | None, new: Path, stated_sha256: str, made_sha256: str, tolerance: float) -> Part:
-    """Every line of two predictions files; the first example that differs, and in what."""
+    """Compare two predictions files line by line; the part names the first example that differs and its field."""
     if stated_sha256 == made_sha256:
         return Part("predictions", "identical", f"{sum(1 for _ in _lines(new))} examples, {made_sha256[:12]}…")
     if old is None:
@@ -123,7 +123,7 @@ def compare_predictions(old: Path | None, new: Path, stated_sha256: str, made_sh
 
 
 def compare_scores(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: float) -> Part:
-    """The metrics of two score files."""
+    """Compare the metrics of two score files."""
     a, b = old["metrics"], new["metrics"]
     gaps = {name: _apart(a.get(name), b.get(name)) for name in {**a, **b}}
     if all(gap == 0 for gap in gaps.values()):
@@ -134,7 +134,7 @@ def compare_scores(old: Mapping[str, Any], new: Mapping[str, Any], tolerance: fl
 
 
 def environment_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """name -> [then, now] of code, package versions and hardware that differ.  old, new: records, or parts of them."""
+    """Return name -> [then, now] for code, package versions and hardware that differ.  old, new: records, or parts of them."""
     flat = [dict(_flat_environment(side)) for side in (old, new)]
     return {
         name: [flat[0].get(name), flat[1].get(name)] for name in {**flat[0], **flat[1]} if flat[0].get(name) != flat[1].get(name)
@@ -151,7 +151,7 @@ def _flat_environment(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def flat(content: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted ones: {"training": {"lr": 1}} -> {"training.lr": 1}; lists stay whole."""
+    """Flatten nested keys to dotted ones: {"training": {"lr": 1}} -> {"training.lr": 1}; lists stay whole."""
     if not isinstance(content, Mapping) or not content:
         return {prefix: content}
     found: dict[str, Any] = {}
@@ -161,7 +161,7 @@ def flat(content: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def read_history(adapter: Path) -> list[dict[str, Any]]:
-    """The logged steps of an adapter; none where nothing was trained."""
+    """Return the logged optimiser steps of an adapter, [] if nothing was trained."""
     path = adapter / "history.jsonl"
     return list(_lines(path)) if path.is_file() else []
 
@@ -174,7 +174,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _apart(a: Any, b: Any) -> float:
-    """Greatest difference of two values of the same shape; infinite where they are not comparable."""
+    """Return the greatest difference between two values of the same shape, infinity if they are not comparable."""
     if a == b:
         return 0.0
     if isinstance(a, bool) or isinstance(b, bool):

@@ -1,4 +1,4 @@
-"""What differs between two runs: settings, data, environment, loss curves, scores.  Reads what is kept, makes nothing."""
+"""Differences between two runs: settings, data, environment, loss curves, scores.  Only reads stored results."""
 
 import json
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ DATA_INPUTS = ("tokens", "model", "rows")
 
 
 def compare_runs(first: str, second: str, store: Store) -> dict[str, Any]:
-    """Two runs, by name or by a path of theirs, side by side.
+    """Compare two runs, each given by name, unique prefix or the path of one of its files.
 
     Returns runs; config, data, environment: name -> [first, second] where they differ; curve; scores by benchmark.
-    Raises ConfigError for a run that is not known, DamagedError for one that is not whole.
+    Raises ConfigError for an unknown run, DamagedError if a stored result is damaged.
     """
     runs = [find_run(first, store), find_run(second, store)]
     kept = [_kept(run, store) for run in runs]
@@ -35,7 +35,7 @@ def compare_runs(first: str, second: str, store: Store) -> dict[str, Any]:
 
 
 def _kept(run: str, store: Store) -> dict[str, Any]:
-    """What is kept of a run: its scores, and its adapter's record or what a score says of it."""
+    """Return the stored results of a run: its scores, and its adapter's record (from a score file if it is absent)."""
     paths = sorted(store.score(run, "any").parent.glob("*.json"))
     scores = {content["evaluation"]: content for content in map(load_verified_score, paths)}
     folder = store.adapter(run)
@@ -50,7 +50,7 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[Any
 
 
 def _curve(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Where two loss curves part, and how they end; None where neither is kept."""
+    """Return where two loss curves diverge, and their final losses; None unless both are stored."""
     if not a or not b:
         return None
     part = compare_curves(a, b, 0.0)
@@ -58,7 +58,7 @@ def _curve(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> dict[str, Any] |
 
 
 def _scores(a: Mapping[str, Any], b: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """By benchmark: the metrics of both, how they were asked differently, and on how many examples they part."""
+    """Return by benchmark: both runs' metrics, differing evaluation settings, and on how many examples each is better."""
     found: dict[str, Any] = {}
     pairs = _pairs(a, b)
     benchmarks = [(one or other or {})["benchmark"] for one, other in pairs]
@@ -76,7 +76,7 @@ def _scores(a: Mapping[str, Any], b: Mapping[str, Any], store: Store) -> dict[st
 
 
 def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[Any, Any]]:
-    """Scores of the same evaluation side by side, then what is left of the same benchmark; None beside one that is alone."""
+    """Pair scores of the same evaluation, then the remaining ones of the same benchmark; None if there is no partner."""
     pairs = [(a[name], b[name]) for name in a if name in b]
     left = {name: content for name, content in a.items() if name not in b}
     right = {name: content for name, content in b.items() if name not in a}
@@ -87,14 +87,16 @@ def _pairs(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[Any, Any]]:
 
 
 def _request(score: Mapping[str, Any], store: Store) -> dict[str, Any]:
-    """The evaluation file of a score, with dotted keys; nothing where it is not here."""
+    """Return the evaluation request of a score with dotted keys; {} if its file is not here."""
     path = store.evaluation_file(score["evaluation"])
     return flat(read_mapping(path)) if path.is_file() else {}
 
 
 def _examples(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, int] | None:
-    """On how many shared examples each does better by the main metric; None where no example has a score of its own, or
-    where both are not of the same rows: an example's id may be its number among them."""
+    """Return on how many shared examples each run is better by the main metric.
+
+    None without per-example scores, or if the rows differ: example ids may be row numbers.
+    """
     if not asked_same_rows(a, b):
         return None
     sides = []
@@ -112,7 +114,7 @@ def _examples(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, int] | No
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """The differences as lines."""
+    """Return the differences as printable lines."""
     first, second = found["runs"]
     lines = [f"first   {first}", f"second  {second}"]
     for title in ("config", "data", "environment"):

@@ -1,4 +1,4 @@
-"""All that went into one score, adapter or data artefact, as far as it is kept here; nothing is made or downloaded."""
+"""Lineage of a score, an adapter or a data artefact, from the local records; nothing is made or downloaded."""
 
 import json
 import shlex
@@ -17,7 +17,7 @@ from lora_ns.store.run import Run
 
 
 def trace_score(path: Path, store: Store) -> dict[str, Any]:
-    """A score: its value, what it was counted from, the adapter, both stages' data, code, versions and machine."""
+    """Return a score's metrics, predictions, evaluation request, adapter, data, code, versions and machine."""
     run, name = path.parent.name, path.stem
     found = {"kind": "score", "path": str(path), "state": _score_state(path, store)}
     if not path.is_file():
@@ -39,7 +39,7 @@ def trace_score(path: Path, store: Store) -> dict[str, Any]:
 
 
 def read_score(path: Path) -> dict[str, Any]:
-    """What a score file says, whether its seal holds or not.  Raises DamagedError where it says nothing that can be read."""
+    """Return the content of a score file without checking its checksum.  Raises DamagedError if it is no readable score."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
@@ -50,9 +50,9 @@ def read_score(path: Path) -> dict[str, Any]:
 
 
 def trace_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """An adapter, its run file and data.  Raises ConfigError for a run of which nothing is here.
+    """Return an adapter's files, run file, training stage and data.  Raises ConfigError if nothing of the run is here.
 
-    from_score: what a score says of its training, where the adapter is not here.
+    from_score: the training record inside a score file, used if the adapter is not here.
     """
     folder = store.adapter(run)
     if not (folder.exists() or store.run_file(run).is_file() or from_score):
@@ -77,7 +77,7 @@ def trace_adapter(run: str, store: Store, from_score: Mapping[str, Any] | None =
 
 
 def _data_of(run: Run) -> dict[str, Any]:
-    """Base model, tokens and rows of a run."""
+    """Return the base model, tokens and rows of a run."""
     return {
         "base_model": {"name": run.config.model.name_or_path, **_said(lambda: run.model_identity)},
         "tokens": None if run.config.peft.method == "none" else _artefact(run.tokens),
@@ -86,7 +86,7 @@ def _data_of(run: Run) -> dict[str, Any]:
 
 
 def trace_artefact(folder: Path) -> dict[str, Any]:
-    """Rows, tokens, a base model or a merged model, by its record.  Raises DamagedError where it is not whole."""
+    """Return the record of rows, tokens, a base model or a merged model.  Raises DamagedError if a file is damaged."""
     content = load_verified(folder)
     return {
         "kind": content["stage"],
@@ -99,7 +99,7 @@ def trace_artefact(folder: Path) -> dict[str, Any]:
 
 
 def state_of(folder: Path) -> str:
-    """`intact`, `not here`, or `damaged` with the fault."""
+    """Return `intact`, `not here`, or `damaged: …` with the faults."""
     if not folder.exists():
         return "not here"
     found = faults(folder)
@@ -121,7 +121,7 @@ def _predictions(content: Mapping[str, Any], store: Store) -> dict[str, Any]:
 
 
 def _how(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Code, versions and machine of one stage."""
+    """Return code, versions and machine of one stage."""
     around = content.get("circumstances") or {}
     return {
         "code": content.get("code"),
@@ -138,7 +138,7 @@ def _artefact(folder: Path) -> dict[str, Any]:
 
 
 def _rows(dataset: DatasetConfig, store: Store) -> dict[str, Any]:
-    """The rows' artefact, and the revision, checksums or version that they are from."""
+    """Return the artefact of the rows and its source: revision, checksums or version."""
     found: dict[str, Any] = {"name": dataset.name}
     try:
         found |= {"source": rows_identity(dataset, store.remembered)["source"], **_artefact(store.rows(dataset))}
@@ -173,7 +173,7 @@ def _evaluation(store: Store, name: str) -> EvaluationRequest | None:
 
 
 def _said(look: Any) -> dict[str, Any]:
-    """What can be found out, or why not."""
+    """Return the identity from `look`, or the reason why it is unknown."""
     try:
         return {"identity": look()}
     except (InputError, DamagedError) as error:

@@ -1,4 +1,4 @@
-"""What `trace` found, as a reader sees it: the chain from top to bottom, what all links share said once."""
+"""The result of `trace` as text: the chain from the target down to its inputs; shared details are printed once."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ INDENT = "  "
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """The answer of `trace` as lines."""
+    """Return the result of `trace` as printable lines."""
     kind = found["kind"]
     lines = {"cell": _cell, "table": _table, "figure": _table, "report": _table, "score": _whole_score, "adapter": _whole_adapter}
     made = list(lines.get(kind, _artefact)(found))
@@ -26,7 +26,7 @@ def _cell(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _damage(found: Mapping[str, Any]) -> Iterator[str]:
-    """That a file of the tables is not as it was made."""
+    """Yield the state of a table file unless it is intact."""
     if found["state"] != "intact":
         yield f"{INDENT}[{found['state']}]"
 
@@ -50,7 +50,7 @@ def _whole_adapter(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _scores(scores: Sequence[Mapping[str, Any]], here: Mapping[str, Any]) -> Iterator[str]:
-    """Each score with its chain; code, versions and machine that all share stand once, at the end."""
+    """Yield each score with its chain; code, versions and machine that all scores share come once, at the end."""
     shared = {
         key: value
         for key, value in {"evaluated": [s.get("evaluated") for s in scores], "trained": [_trained(s) for s in scores]}.items()
@@ -102,7 +102,7 @@ def _linked(title: str, file: Mapping[str, Any], indent: str = INDENT) -> Iterat
 
 
 def _stage(title: str, how: Mapping[str, Any] | None, here: Mapping[str, Any], indent: str) -> Iterator[str]:
-    """Code, versions, machine."""
+    """Yield code, versions and machine of one stage."""
     if not how:
         return
     code, packages, hardware = how["code"] or {}, how["packages"] or {}, how["hardware"]
@@ -140,12 +140,12 @@ def _trained(score: Mapping[str, Any]) -> Any:
 
 
 def _same_stage(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
-    """Whether two stages ran with the same code and versions on the same machine; when does not count."""
+    """Whether two stages ran with the same code and versions on the same machine; the finishing time may differ."""
     return {**(a or {}), "finished": None} == {**(b or {}), "finished": None}
 
 
 def _identity(source: Any) -> str:
-    """A source in a few words: hub name and revision, builtin name and version, checksums of files."""
+    """Return a short form of a source: hub name and revision, builtin name and version, or file checksums."""
     if not isinstance(source, Mapping):
         return ""
     return ", ".join(f"{key} {_checksums(value)}" for key, value in source.items() if value not in (None, {}, []))

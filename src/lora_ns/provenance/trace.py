@@ -1,4 +1,4 @@
-"""From anything under results/ or data/ back to what it was made from, as plain values."""
+"""Trace any file under results/ or data/ back to its inputs, as plain values."""
 
 import json
 import os
@@ -18,13 +18,13 @@ from lora_ns.store.integrity import REMEDY, output_fault, read_tables_record
 from lora_ns.store.paths import Store
 
 KINDS = {"tables": "table", "figures": "figure", "report": "report"}
-"""Folder of results/ -> what lies in it."""
+"""Folder of results/ -> kind of its files."""
 
 
 def trace(target: str, store: Store) -> dict[str, Any]:
-    """Where PATH, or the cell PATH:row,column, came from; `made_again_by` is the command that makes it again.
+    """Return the origin of PATH, or of the cell PATH:row,column; `made_again_by` is the command that reproduces it.
 
-    Raises ConfigError for what is no artefact, InputError and DamagedError where an artefact cannot be read.
+    Raises ConfigError if the target is no artefact, InputError or DamagedError if an artefact cannot be read.
     """
     path, words = split_address(target)
     parts = _inside(path, store)
@@ -56,7 +56,7 @@ def trace(target: str, store: Store) -> dict[str, Any]:
 
 
 def trace_tables(path: Path, experiment: str, words: Sequence[str], store: Store) -> dict[str, Any]:
-    """A table, a figure, or one cell of a table: the scores behind it."""
+    """Return the scores behind a table, a figure or one cell of a table."""
     made = tables_record(experiment, store)
     kind = KINDS[_inside(path, store)[1]]
     state = state_of_table(path, made, store)
@@ -94,7 +94,7 @@ def trace_tables(path: Path, experiment: str, words: Sequence[str], store: Store
 
 
 def behind_cell(cell: TableCell, store: Store) -> list[Path]:
-    """The score files that the cell's row speaks of, by method and seed.  Raises ConfigError where there are none."""
+    """Return the score files behind a cell, sorted by method and seed.  Raises ConfigError if there are none."""
     made, table = tables_record(cell.path.parent.name, store), cell.path.stem
     files = [store.root / name for name in score_files(made, store, of_search=table == "tuning")]
     contents = {file: read_score(file) for file in files if file.is_file()}
@@ -113,7 +113,7 @@ def behind_cell(cell: TableCell, store: Store) -> list[Path]:
 
 
 def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
-    """Whether a score that is not here may be one of the cell's, by what its run file says of it."""
+    """Whether a score file that is not here may be behind the cell, according to its run file."""
     made, run_file = tables_record(cell.path.parent.name, store), store.run_file(file.parent.name)
     if not run_file.is_file():
         return True
@@ -126,8 +126,10 @@ def may_be_behind(file: Path, cell: TableCell, store: Store) -> bool:
 
 
 def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
-    """`intact`, or `damaged` with the fault, of a file of the tables and of the one that its cells are read by; `unknown` of
-    another.  Raises ConfigError where there is none."""
+    """Return `intact`, `damaged: …` or `unknown: …` (a file that the tables' record does not list).
+
+    For Markdown and LaTeX, tables.json is checked too.  Raises ConfigError if the file does not exist.
+    """
     name = "/".join(_inside(path, store))
     if name not in made["outputs"] and not path.is_dir():
         if not path.exists():
@@ -145,15 +147,14 @@ def state_of_table(path: Path, made: Mapping[str, Any], store: Store) -> str:
 
 
 def _is_asked(evaluation: str, made: Mapping[str, Any], table: str) -> bool:
-    """Whether a table speaks of an evaluation: of general text only the one of forgetting, which speaks of nothing else."""
-    if table == "values" or "general" not in made:  # which has every score; or a record of before it was written down
+    """Whether a table uses an evaluation: general text belongs to the forgetting table, and nothing else does."""
+    if table == "values" or "general" not in made:  # values.csv has every score; old records lack `general`
         return True
     return (evaluation in made["general"]) == (table == "forgetting")
 
 
 def _is_of_method(method: str, peft_method: str | None, cell: TableCell, made: Mapping[str, Any]) -> bool:
-    """Whether the cell speaks of a method: by its row, as the baseline or the base that it is compared with, or as one of
-    all, among which it has its place."""
+    """Whether the cell depends on a method: the row's own, its baseline or base model, or any method if it is a rank."""
     table, speaks = cell.path.stem, cell.row.speaks_of
     if table == "over_tasks" or cell.column == "rank" or (table == "forgetting" and peft_method == "none"):
         return True
@@ -162,7 +163,7 @@ def _is_of_method(method: str, peft_method: str | None, cell: TableCell, made: M
 
 
 def _is_behind(content: Mapping[str, Any], cell: TableCell) -> bool:
-    """Whether the cell's row speaks of the score, its method apart."""
+    """Whether the score matches the cell's row in task, benchmark, model, seed, run and section; the method is not checked."""
     speaks, section = cell.row.speaks_of, cell.row.section
     if any(key in speaks and speaks[key] != str(content[key]) for key in ("task", "benchmark", "model", "seed", "run")):
         return False
@@ -171,12 +172,12 @@ def _is_behind(content: Mapping[str, Any], cell: TableCell) -> bool:
 
 
 def _title(content: Mapping[str, Any], *keys: str) -> str:
-    """The heading that a section of the tables has."""
+    """Return a section heading of the tables: the non-empty values of the keys."""
     return ", ".join(str(content[key]) for key in keys if content[key])
 
 
 def trace_merged(folder: Path, store: Store) -> dict[str, Any]:
-    """A merged model: its record, and the lineage of its adapter."""
+    """Return the record of a merged model and the lineage of its adapter."""
     found = trace_artefact(folder)
     run = str(found["inputs"]["adapter"])
     command = f"lora-ns merge --config {shlex.quote(str(store.run_file(run)))}"
@@ -184,8 +185,10 @@ def trace_merged(folder: Path, store: Store) -> dict[str, Any]:
 
 
 def tables_record(experiment: str, store: Store) -> dict[str, Any]:
-    """The record of an experiment's tables.  Raises ConfigError where they were never made, DamagedError where it
-    cannot be read."""
+    """Return the newest record of an experiment's tables.
+
+    Raises ConfigError if the tables were never made, DamagedError if the record cannot be read.
+    """
     folder = store.tables(experiment)
     records = sorted(folder.glob("record-*.json"), key=lambda path: path.stat().st_mtime)
     if not records:
@@ -194,7 +197,7 @@ def tables_record(experiment: str, store: Store) -> dict[str, Any]:
 
 
 def score_files(made: Mapping[str, Any], store: Store, *, of_search: bool = False) -> list[str]:
-    """The score files behind tables, by path from the root; of_search: those that their settings were chosen by."""
+    """Return the score files behind tables, as paths from the root; of_search: those of the search's trials instead."""
     choices = [name for name in made["inputs"] if name.startswith("results/tuning/")]
     if not of_search:
         return [name for name in made["inputs"] if name not in choices]
@@ -202,7 +205,7 @@ def score_files(made: Mapping[str, Any], store: Store, *, of_search: bool = Fals
 
 
 def _choice(path: Path) -> dict[str, Any]:
-    """A choice of settings.  Raises DamagedError where it cannot be read."""
+    """Read a file of chosen settings.  Raises DamagedError if it cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -213,9 +216,9 @@ def _choice(path: Path) -> dict[str, Any]:
 
 
 def experiment_file(name: str, made: Mapping[str, Any], store: Store) -> str:
-    """The experiment file of that name, as a word of a command; a placeholder where none is found.
+    """Return the shell-quoted path of the experiment file with that name, or a placeholder if none is found.
 
-    made: the tables' record, which says where it lay.
+    made: the tables' record, which states the path at the time.
     """
     said = made.get("experiment_file")
     if said and (store.root / said).is_file():
@@ -232,6 +235,6 @@ def experiment_file(name: str, made: Mapping[str, Any], store: Store) -> str:
 
 
 def _inside(path: Path, store: Store) -> tuple[str, ...]:
-    """The parts of the path from the root; empty where it lies elsewhere."""
+    """Return the path's parts below the root, or () if it is outside."""
     whole, root = Path(os.path.normpath(path.absolute())), store.root.absolute()
     return whole.relative_to(root).parts if whole.is_relative_to(root) else ()

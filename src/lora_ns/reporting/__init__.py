@@ -1,1 +1,1 @@
-"""Scores become what people read: statistics, tables, figures, the HTML report."""
+"""Statistics, tables, figures and the HTML report, made from the score files."""

@@ -1,6 +1,6 @@
-"""The experiment's values in the forms that `dvc metrics` and `dvc plots` read.
+"""The experiment's values in the formats of `dvc metrics` and `dvc plots`.
 
-Their names hold no digest, so that the values of two commits stand side by side.
+The file names hold no digest, so that DVC can compare the values of two commits.
 """
 
 import csv
@@ -13,7 +13,7 @@ from lora_ns.reporting.results import Block, Results
 
 
 def metrics_json(results: Results) -> str:
-    """task -> benchmark (and model, where a task has several) -> method -> metric -> mean over seeds."""
+    """Return JSON: task -> benchmark (and model, if a task has several) -> method -> metric -> mean over seeds."""
     found: dict[str, dict[str, Any]] = {}
     for block in results.blocks:
         for method in results.methods:
@@ -25,7 +25,7 @@ def metrics_json(results: Results) -> str:
 
 
 def points_csv(results: Results) -> str:
-    """configuration, seed, value: the main metric of every score."""
+    """Return CSV with configuration, seed and value: the main metric of every score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["configuration", "seed", "value"])
@@ -38,7 +38,7 @@ def points_csv(results: Results) -> str:
 
 
 def _values(results: Results, block: Block, method: str, metric: str) -> dict[int, float]:
-    """Seed -> value."""
+    """Return seed -> value of one metric."""
     scores = results.cell(block, method)
     return {s.seed: value for s in scores if (value := s.metrics.get(metric)) is not None}
 

@@ -3,7 +3,7 @@
 READS   results/scores, results/tuning, results/failures
 WRITES  results/tables/<experiment>, results/figures/<experiment>
 
-All that is read lies in git, so a clone without data or adapters rebuilds every file to the byte.
+All inputs are in git, so a clone without data or adapters rebuilds every file byte for byte.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from lora_ns.reporting.results import Results
 
 CODE = ("reporting/**/*.py", "benchmarks/metric_names.py")
-"""The code whose change makes other tables."""
+"""The code that decides what the tables contain; its digest is stored in their record."""
 
 
 def tables(experiment: Study, store: Store) -> tuple[Table, ...]:
-    """The experiment's tables; made, with the figures, unless they stand there as they would be made.
+    """Return the experiment's tables; tables and figures are rebuilt unless they are up to date.
 
-    Raises LoraNsError while the settings are not chosen, DataError where a score file cannot be used.
+    Raises LoraNsError while the settings are not chosen, DataError if a score file cannot be used.
     """
     if experiment.needs_selection:
         tried = sum(trial.score.is_file() for trial in experiment.trials)
@@ -62,7 +62,7 @@ def tables(experiment: Study, store: Store) -> tuple[Table, ...]:
 
 
 def tables_record_path(experiment: Study, store: Store) -> Path:
-    """Where the tables' record lies: by another name while runs are missing, so that no workflow takes it for done."""
+    """The path of the tables' record. While runs are missing its name differs, so that no workflow takes it for done."""
     lacking = [run["run"] for run in missing_runs(experiment, store)]
     lacking += [run.name for run in experiment.bases if run.name not in lacking and not run.scores[0].is_file()]
     if not lacking:
@@ -72,7 +72,7 @@ def tables_record_path(experiment: Study, store: Store) -> Path:
 
 
 def missing_runs(experiment: Study, store: Store) -> list[dict[str, Any]]:
-    """Each run that lacks a score, whether it failed, and why; benchmarks: those that it lacks."""
+    """Return each run without all its scores, its state (failed or missing), the reason and the missing benchmarks."""
     missing = []
     for run in experiment.runs:
         lacking = [e for e, path in zip(run.evaluations, run.scores, strict=True) if not path.is_file()]
@@ -87,13 +87,13 @@ def missing_runs(experiment: Study, store: Store) -> list[dict[str, Any]]:
 
 
 def _inputs(experiment: Study) -> list[Path]:
-    """Every file that the tables are made from."""
+    """Return every file that the tables are made from."""
     scores = _scores(experiment)
     return scores if experiment.choice is None else [*scores, experiment.choice]
 
 
 def _scores(experiment: Study) -> list[Path]:
-    """The score files that are there: of what is compared, and of the base models where forgetting is measured."""
+    """Return the existing score files: of the compared runs, and of the base models if forgetting is measured."""
     runs = (*experiment.runs, *experiment.bases)
     return [path for path in dict.fromkeys(path for run in runs for path in run.scores) if path.is_file()]
 
@@ -121,7 +121,7 @@ def _make(experiment: Study, store: Store, notes: Mapping[str, Any], target: Pat
         *_milestone_files(results, experiment.name, store),
     ]
     outputs = {str(path.relative_to(store.root)): sha256_file(path) for path in made}
-    # of every bootstrap and every test by random sign flips
+    # used by every bootstrap and every sign-flip test
     resampling = {"seed": SEED, "resamples": RESAMPLES}
     content = {**notes, "resampling": resampling, "outputs": outputs}
     replace_text(target, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
@@ -137,11 +137,11 @@ def _milestone_files(results: Results, experiment: str, store: Store) -> list[Pa
 
 
 def _stands(target: Path, notes: Mapping[str, Any], root: Path) -> bool:
-    """Whether the record says the same of what went in, and the files are those that it speaks of."""
+    """Whether the record states the same inputs, and every output file still has its recorded checksum."""
     try:
         found = json.loads(target.read_text(encoding="utf-8"))
         outputs = found.pop("outputs")
-        del found["resampling"]  # stands in the code, whose digest is compared
+        del found["resampling"]  # fixed in the code, and the code's digest is compared
     except (OSError, ValueError, KeyError, AttributeError):
         return False
     made = all((root / path).is_file() and sha256_file(root / path) == sha for path, sha in outputs.items())

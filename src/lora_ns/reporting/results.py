@@ -1,4 +1,4 @@
-"""Score files to one tidy frame: every value once, with the run and the file that it is from."""
+"""Score files to one tidy frame: every value once, with its run and score file."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,9 +16,9 @@ VALUE_COLUMNS = ("task", "benchmark", "model", "method", "seed", "metric", "valu
 
 @dataclass(frozen=True)
 class Missing:
-    """A run of the experiment that lacks a score.
+    """A run of the experiment without all its scores.
 
-    benchmarks: those that it lacks, () where only the general text was not asked; None: all of them.
+    benchmarks: those without a score; () if only the general text is missing; None means all.
     """
 
     run: str
@@ -32,7 +32,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Experiment:
-    """What the tables take from the experiment file."""
+    """The parts of the experiment file that the tables use."""
 
     name: str
     title: str = ""
@@ -44,21 +44,21 @@ class Experiment:
 
     @property
     def heading(self) -> str:
-        """The title, or the name where there is none."""
+        """The title, or the name if there is no title."""
         return self.title or self.name
 
     def caption_of(self, part: str = "") -> str:
-        """The caption of one table: what it shows, then what the experiment is."""
+        """Return the caption of one table: its content, then the experiment."""
         return " ".join(text for text in (part, self.caption or self.heading) if text)
 
     def label_of(self, part: str = "") -> str:
-        """The LaTeX label of one table."""
+        """Return the LaTeX label of one table."""
         return "-".join(text for text in (self.label or f"tab:{self.name}", part) if text)
 
 
 @dataclass(frozen=True, order=True)
 class Block:
-    """What is compared with one another: the methods on one benchmark of one task with one base model."""
+    """One group of comparable scores: one task, one benchmark, one base model."""
 
     task: str
     benchmark: str
@@ -66,15 +66,15 @@ class Block:
 
     @property
     def title(self) -> str:
-        """Its parts, those that are known."""
+        """The non-empty parts, joined by commas."""
         return ", ".join(part for part in (self.task, self.benchmark, self.model) if part)
 
 
 @dataclass(frozen=True)
 class Results:
-    """An experiment with the scores that it has and the runs that it lacks, in the order of its tables.
+    """An experiment with its scores and its missing runs.
 
-    general: scores on general text, the base models' among them; they are compared with the base, never in `scores`.
+    general: scores on general text, including the base models'. They measure forgetting and are never in `scores`.
     """
 
     experiment: Experiment
@@ -84,17 +84,17 @@ class Results:
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """In the experiment's order, then whatever else has a score."""
+        """Methods in the experiment's order, then any others with a score or a missing run."""
         return _ordered(self.experiment.methods, [s.method for s in self.scores] + [m.method for m in self.missing])
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """In the experiment's order, then whatever else has a score."""
+        """Tasks in the experiment's order, then any others with a score or a missing run."""
         return _ordered(self.experiment.tasks, [s.task for s in self.scores] + [m.task for m in self.missing])
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """In the order of the experiment's tasks; a task without any score is a block of its own."""
+        """Blocks in the order of the tasks; a task without any score has one block with empty benchmark and model."""
         found = sorted({Block(s.task, s.benchmark, s.model) for s in self.scores})
         return tuple(b for task in self.tasks for b in [f for f in found if f.task == task] or [Block(task, "", "")])
 
@@ -106,25 +106,25 @@ class Results:
         return cells
 
     def cell(self, block: Block, method: str) -> list[Score]:
-        """The scores of one method in one block, by seed."""
+        """Return the scores of one method in one block, sorted by seed."""
         return self._by_cell.get((block, method), [])
 
     def metrics(self, block: Block) -> list[str]:
-        """The block's metrics, its main metric first."""
+        """Return the block's metrics, its main metric first."""
         scores = [s for method in self.methods for s in self.cell(block, method)]
         names = dict.fromkeys(s.main_metric for s in scores)
         names.update(dict.fromkeys(metric for s in scores for metric, value in s.metrics.items() if value is not None))
         return list(names)
 
     def lacking(self, task: str, method: str, benchmark: str | None = None) -> list[Missing]:
-        """The runs of a method on a task that lack a score (of the benchmark, where one is named), by seed."""
+        """Return a method's runs on a task without a score (on the benchmark, if one is given), sorted by seed."""
         of_method = (m for m in self.missing if (m.task, m.method) == (task, method))
         here = (m for m in of_method if not benchmark or m.benchmarks is None or benchmark in m.benchmarks)
         return sorted(here, key=lambda m: m.seed)
 
 
 def rows_of_block(frame: pd.DataFrame, block: Block) -> pd.DataFrame:
-    """The rows of a frame that speak of the block."""
+    """Return the rows of a frame that belong to the block."""
     return frame[(frame.task == block.task) & (frame.benchmark == block.benchmark) & (frame.model == block.model)]
 
 
@@ -135,13 +135,13 @@ def collect(
     root: Path,
     general: Collection[str] = (),
 ) -> Results:
-    """Read the score files.
+    """Read the score files into one Results.
 
-    general: the names of the evaluations on general text, by which forgetting is measured.
-    root: the folder that the files' paths are written against, so that the tables read the same in every checkout.
-    Raises DataError for a file that is no score file, and for two scores of the same run.
+    general: names of the evaluations on general text, which measure forgetting.
+    root: folder to which the printed paths are relative, so that the tables are the same in every checkout.
+    Raises DataError for a file that is no score file, and for two scores of one run on one benchmark.
     """
-    # by run and evaluation: some may lie elsewhere, made again
+    # sorted by run and evaluation, not by folder: `verify` mixes files from its scratch store with the originals
     scores = tuple(read_score(path, root) for path in sorted(score_paths, key=lambda path: path.parts[-2:]))
     asked_general = tuple(score for score in scores if score.evaluation in general)
     compared = tuple(score for score in scores if score.evaluation not in general)
@@ -151,7 +151,7 @@ def collect(
 
 
 def values_frame(results: Results) -> pd.DataFrame:
-    """Tidy: one row for each value (columns VALUE_COLUMNS), fractions as they were measured."""
+    """Return a tidy frame with one row per value (columns VALUE_COLUMNS); values are fractions, not per cent."""
     rows = [
         (b.task, b.benchmark, b.model, method, s.seed, metric, s.metrics[metric], s.num_examples, s.run, s.path)
         for b in results.blocks
@@ -170,7 +170,7 @@ def values_frame(results: Results) -> pd.DataFrame:
 
 
 def _known(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass that are given, lists as tuples."""
+    """Return the given values of a dataclass's fields; lists become tuples."""
     found = {f.name: given[f.name] for f in fields(kind) if given.get(f.name) is not None}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
 

@@ -1,4 +1,4 @@
-"""Random numbers for bootstrap and permutation: the same for the same cell, whatever else is in the tables."""
+"""Random generators for bootstrap and permutation tests, seeded per table cell and so independent of other cells."""
 
 import zlib
 
@@ -8,5 +8,5 @@ SEED = 0
 
 
 def generator(*place: str) -> np.random.Generator:
-    """The generator of one cell, from SEED and the cell's names."""
+    """Return the generator of one cell, seeded by SEED and the cell's names."""
     return np.random.default_rng([SEED, zlib.crc32("\0".join(place).encode())])

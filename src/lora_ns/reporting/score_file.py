@@ -1,4 +1,4 @@
-"""One score file: what one run came to on one benchmark, and its values example by example."""
+"""One score file: the metrics of one run on one benchmark, and its per-example values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lora_ns.reporting.statistics.metrics import Metric
 
 
 class Examples(BaseModel):
-    """What each test example came to, in the order of `id`."""
+    """Per-example results, in the order of `id`."""
 
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True)
 
@@ -28,16 +28,16 @@ class Examples(BaseModel):
     probabilities: list[list[float]] | None = None
     tokens: list[int] | None = None
     bytes: list[int] | None = None
-    """Tokens and bytes of each row whose likelihood was asked."""
+    """tokens, bytes: counts of each row that was scored by log-likelihood."""
 
 
 class Score(BaseModel):
-    """The content of a score file that the tables use."""
+    """The parts of a score file that the tables use."""
 
     model_config = ConfigDict(extra="ignore", protected_namespaces=())
 
     path: str
-    """Where the file lies, from the repository's root."""
+    """Path of the file, relative to the repository's root."""
     task: str
     task_type: str = "causal_lm"
     model: str
@@ -64,26 +64,26 @@ class Score(BaseModel):
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """[{step, loss}] of its training."""
+        """Training loss as [{step, loss}]; [] if the score holds none."""
         return self.trained.get("history") or []
 
     def asked_same_rows(self, other: Score) -> bool:
-        """Whether examples of one id are the same example."""
+        """Whether an example id means the same example in both scores."""
         mine, others = ({"inputs": score.inputs, "config": score.config} for score in (self, other))
         return asked_same_rows(mine, others)
 
     @property
     def answered(self) -> dict[str, Any]:
-        """How the answers came about: engine, batch_size, dtype, quantization, device; {} where the score does not say."""
+        """How completions were generated: engine, batch_size, dtype, quantization, device; {} if not recorded."""
         return self.circumstances.get("answering") or {}
 
     @property
     def is_base(self) -> bool:
-        """The untrained base model: every seed gives the same."""
+        """Whether this is the untrained base model, which is the same for every seed."""
         return (self.peft_method or self.method) == "none"
 
     def example_scores(self, metric: str) -> NDArray[np.float64] | None:
-        """[n] scores whose mean is the metric; None where the metric is no mean over examples."""
+        """Return per-example scores [n] whose mean is the metric; None if the metric is no mean over examples."""
         scores, value = self.examples.scores.get(metric), self.metrics.get(metric)
         if scores:
             array = np.array([np.nan if s is None else s for s in scores], dtype=float)
@@ -93,7 +93,7 @@ class Score(BaseModel):
         return None
 
     def label_metric(self, metric: str) -> Metric | None:
-        """The function of predictions and references that gives this metric; None where none gives its value."""
+        """Return the function of predictions and references that reproduces this metric's value, or None."""
         value, examples = self.metrics.get(metric), self.examples
         if value is None or not examples.prediction or not examples.reference:
             return None
@@ -107,7 +107,7 @@ class Score(BaseModel):
         return None
 
     def resampled(self, metric: str) -> tuple[Metric, tuple[ArrayLike, ArrayLike]] | None:
-        """A metric that is no mean over examples as a function of two arrays [n]; None where none gives its value."""
+        """Return (function, two arrays [n]) that reproduce a metric that is no mean over examples, or None."""
         of_labels, examples = self.label_metric(metric), self.examples
         if of_labels is not None:
             return of_labels, (examples.prediction or (), examples.reference or ())
@@ -123,7 +123,7 @@ class Score(BaseModel):
         return (of, (nats, divisor)) if _same(float(of(nats, divisor)), value) else None
 
     def example_values(self, metric: str) -> NDArray[np.float64] | None:
-        """[n] values whose mean is the metric: the examples' scores, else jackknife pseudo-values, else None."""
+        """Return values [n] whose mean is the metric: per-example scores, else jackknife pseudo-values, else None."""
         if metric not in self._by_example:
             values, resampled = self.example_scores(metric), self.resampled(metric)
             if values is None and resampled is not None:
@@ -134,7 +134,7 @@ class Score(BaseModel):
 
 
 def read_score(path: Path, root: Path) -> Score:
-    """The score file at `path`, named from `root` in tables and messages.  Raises DataError where it is none."""
+    """Read the score file at `path`; its printed path is relative to `root`.  Raises DataError if it is no score file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
@@ -160,8 +160,11 @@ def _same(found: float, stated: float) -> bool:
 
 
 def asked_same_rows(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two scores are of the same rows, whose numbers an example's id may be: by the checksum of what was asked, or,
-    of scores that do not know it, by artefact and split.  a, b: `inputs` and `config` of the score files."""
+    """Whether two scores were evaluated on the same rows, so that example ids (which may be row numbers) are comparable.
+
+    The checksums of the evaluated rows are compared; without them, the data artefact and the split.
+    a, b: `inputs` and `config` of the score files.
+    """
     first, second = (score.get("inputs", {}) for score in (a, b))
     if "asked" in first and "asked" in second:
         return first["asked"] == second["asked"]

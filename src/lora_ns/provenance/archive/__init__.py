@@ -1,7 +1,7 @@
-"""One folder to deposit with a paper: everything small that the study is.
+"""The archive of an experiment, to deposit with a paper: all its small files, no weights and no data.
 
-collect   which files it holds
-readme    what they are, for a person
+collect   the list of its files
+readme    its README
 write     the folder
 """
 

@@ -1,4 +1,4 @@
-"""Which files an archive holds: source path -> path in the archive."""
+"""The files of an archive: source path -> path in the archive."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ ROOT_FILES = ("Snakefile", "Makefile", "pyproject.toml", "requirements.lock", "e
 
 
 def files_of(experiment: Study, experiment_file: Path, store: Store) -> dict[Path, str]:
-    """Configs, requests, scores, tables, records, code and environment of an experiment; no weights, no data."""
+    """Return configs, requests, scores, tables, records, code and environment of an experiment; no weights, no data."""
     found = {**_code(), **_configs(experiment_file)}
     runs = {run.name: run for run in [*experiment.runs, *experiment.bases, *(trial.run for trial in experiment.trials)]}
     for run in runs.values():
@@ -33,7 +33,7 @@ def files_of(experiment: Study, experiment_file: Path, store: Store) -> dict[Pat
 
 
 def _code() -> dict[Path, str]:
-    """The package, the workflow and what an environment is made from."""
+    """Return the package, the workflow and the files that define the environment."""
     tracked = subprocess.run(
         ["git", "-C", str(REPOSITORY), "ls-files", "--cached", "--others", "--exclude-standard", "--", *CODE],
         capture_output=True,
@@ -50,7 +50,7 @@ def _code() -> dict[Path, str]:
 
 
 def _configs(experiment_file: Path) -> dict[Path, str]:
-    """The experiment file and the files that it names, each where the experiment looks for it, with what they name."""
+    """Return the experiment file and all files that it names, directly or not, at the paths where they are looked up."""
     content = read_mapping(experiment_file)
     entries = [*content["tasks"], *content["methods"]]
     named = [Path(entry["config"] if isinstance(entry, dict) else entry) for entry in entries]
@@ -70,11 +70,11 @@ def _configs(experiment_file: Path) -> dict[Path, str]:
 
 
 NAMING = ("chat_template", "adapter_config", "deepspeed", "deepspeed_config_file", "fsdp_config")
-"""Keys under which a config names a file that is a part of it; `launch.config` is one more."""
+"""Config keys whose value may be the path of another file; `launch.config` is one more."""
 
 
 def _named_by(file: Path, seen: set[Path]) -> Iterator[Path]:
-    """The files that a config extends, and those that are a part of it; theirs too."""
+    """Yield the files that a config extends or names, recursively."""
     if file.resolve() in seen:
         return
     seen.add(file.resolve())
@@ -89,7 +89,7 @@ def _named_by(file: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def _mapping(file: Path) -> dict[str, Any]:
-    """What a YAML or JSON file holds; nothing of a file of another kind."""
+    """Return the mapping in a YAML or JSON file; {} for any other file."""
     try:
         content = parse_yaml(file.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, ValueError):
@@ -98,7 +98,7 @@ def _mapping(file: Path) -> dict[str, Any]:
 
 
 def _words(value: Any) -> Iterator[str]:
-    """Every text under one of those keys, however deep."""
+    """Yield every one-line text under a key of NAMING, at any depth."""
     for inner in value if isinstance(value, list) else ():
         yield from _words(inner)
     for key, inner in value.items() if isinstance(value, dict) else ():
@@ -108,19 +108,19 @@ def _words(value: Any) -> Iterator[str]:
 
 
 def _inside(path: Path) -> str | None:
-    """The path from this folder; None of a file that lies outside."""
+    """Return the path relative to the current folder, None if the file is outside."""
     here = Path(os.path.normpath(path.absolute()))
     return here.relative_to(Path.cwd()).as_posix() if here.is_relative_to(Path.cwd()) else None
 
 
 def _files_of_run(run: Run, store: Store) -> Iterator[Path]:
-    """Run file, evaluation files, scores."""
+    """Yield the run file, evaluation requests and scores that exist."""
     paths = [store.run_file(run.name), *run.scores, *(store.evaluation_file(e.name) for e in run.evaluations)]
     yield from (path for path in paths if path.is_file())
 
 
 def _records(runs: list[Run], store: Store) -> dict[Path, str]:
-    """The records of adapters, data and merged models, and the cards of merged models, without what they are records of."""
+    """Return the records of adapters, data and models, and the model cards of merged models, without weights and data."""
     folders = [folder for run in runs for folder in _artefacts_of(run, store)]
     found: dict[Path, str] = {}
     for folder in dict.fromkeys(folders):

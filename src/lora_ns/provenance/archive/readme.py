@@ -1,4 +1,4 @@
-"""The README of an archive: what it is, what lies where, how to use it."""
+"""The README of an archive: its content, its layout and how to use it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from lora_ns.experiment.study import Study
 
 
 def readme(experiment: Study, about: Mapping[str, Any]) -> str:
-    """The text, as Markdown."""
+    """Return the README as Markdown.  about: the facts collected in write.py."""
     authors = f"\nAuthors: {', '.join(about['authors'])}.\n" if about["authors"] else ""
     machine = ", ".join([*about["hardware"], *about["gpus"]])
     seeds = ", ".join(map(str, experiment.seeds))

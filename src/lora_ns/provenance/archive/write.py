@@ -1,4 +1,4 @@
-"""The archive's folder, written whole or not at all.  READS results, records, configs, code   WRITES archive/<experiment>"""
+"""Write the archive's folder, completely or not at all.  READS results, records, configs, code   WRITES archive/<experiment>"""
 
 import json
 import shutil
@@ -19,9 +19,9 @@ from lora_ns.store.paths import Store
 def archive(
     experiment_file: Path, store: Store, out: Path | None = None, *, licence: str | None = None, authors: Sequence[str] = ()
 ) -> Path:
-    """Writes the archive of a finished experiment; returns its folder.
+    """Write the archive of a finished experiment and return its folder.
 
-    Raises LoraNsError where runs or tables are missing or the folder is there already, DamagedError for a damaged score.
+    Raises LoraNsError if runs or tables are missing or the folder exists, DamagedError for a damaged score.
     """
     experiment = load_experiment(experiment_file, store)
     _refuse_unfinished(experiment, store)
@@ -58,7 +58,7 @@ def _refuse_unfinished(experiment: Study, store: Store) -> None:
 
 
 def _about(experiment: Study, experiment_file: Path, licence: str | None, authors: Sequence[str]) -> dict[str, Any]:
-    """What the README says of the whole study."""
+    """Return the facts for the README: commits, version, number of scores, hardware, licence, authors."""
     scores = [json.loads(path.read_text(encoding="utf-8")) for run in experiment.runs for path in run.scores]
     return {
         "experiment_file": experiment_file.as_posix(),
@@ -73,7 +73,7 @@ def _about(experiment: Study, experiment_file: Path, licence: str | None, author
 
 
 def _write_checksums(folder: Path) -> None:
-    """SHA256SUMS, in the form that `sha256sum --check` reads."""
+    """Write SHA256SUMS in the format of `sha256sum --check`."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}" for path in files]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")

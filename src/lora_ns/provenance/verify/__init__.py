@@ -1,7 +1,7 @@
-"""Results made again in scratch and compared with those that are kept.
+"""Rerun results in a scratch store and compare them with the stored ones.
 
-targets   runs, experiments, scores or cells -> which runs and scores to make again
-run       one run made again, and compared
-cell      a table made again from scores that were made again, and one cell compared
-stored    no run at all: what lies here against its checksums
+targets   runs, experiments, scores or cells -> the runs and scores to rerun
+run       rerun one run and compare it
+cell      rebuild a table from rerun scores and compare one cell
+stored    check the stored files against their checksums, without rerunning
 """

@@ -1,4 +1,4 @@
-"""A cell of a table, made again from scores that were made again."""
+"""Rebuild a table cell from the rerun scores and compare it with the stored cell."""
 
 from pathlib import Path
 
@@ -10,11 +10,11 @@ from lora_ns.provenance.verify.run import Verified
 from lora_ns.store.paths import Store
 
 MEASURED = ("seconds", "memory", "tokens/s", "tokens_per_second", "time", "energy", "training (s)", "evaluation (s)")
-"""Columns of measurements, which are never the same twice."""
+"""Parts of column names that mark measurements, which differ in every run."""
 
 
 def compare_cell(cell: TableCell, store: Store, scratch: Store, *, damaged: bool = False) -> Verified:
-    """Builds the cell's table in scratch, with the scores made again in place of the old ones, and reads it there."""
+    """Rebuild the cell's table in the scratch store, with rerun scores where they exist, and compare the cell."""
     made = tables_record(cell.path.parent.name, store)
     state = state_of_table(cell.path, made, store)
     if absent := [name for name in made["inputs"] if not (store.root / name).is_file()]:

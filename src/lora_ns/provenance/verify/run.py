@@ -1,7 +1,7 @@
-"""Runs made again in scratch, and compared with what is kept: bit by bit where it can be, else how far apart.
+"""Rerun a run in a scratch store and compare it with the stored results: bit by bit if possible, else within a tolerance.
 
-What a run came to is kept twice: its adapter (DVC) and, beside each score (git), the adapter's checksums and loss curve.
-So a clone without a single adapter can verify too.
+A run's results are stored twice: the adapter in DVC, and its checksums and loss curve inside each score file in git.
+So a clone without any adapter can verify too.
 """
 
 import json
@@ -37,46 +37,46 @@ from lora_ns.workflow.pipeline import make_adapters, make_score
 
 @dataclass(frozen=True)
 class Verified:
-    """What came of making one run again.
+    """The outcome of rerunning one run.
 
-    state: identical, within, unknown, different, or damaged where what is kept is not what its record says.
+    state: identical, within, unknown, different, or damaged (the stored files do not match their record).
     """
 
     run: str
     state: str
     parts: list[Part] = field(default_factory=list)
     environment: dict[str, list[Any]] = field(default_factory=dict)
-    """What differs between then and now, where the results do."""
+    """name -> [then, now] of the code, versions and hardware that changed. Empty if the results are identical."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the values for --json."""
         parts = [part.to_dict() for part in self.parts]
         return {"run": self.run, "state": self.state, "parts": parts, "environment": self.environment}
 
 
 @dataclass(frozen=True)
 class Original:
-    """What is kept of a run: its scores by evaluation, and its adapter's record or what a score says of it."""
+    """The stored results of a run: scores by evaluation, and the adapter's record (from a score file if it is absent)."""
 
     run: str
     scores: dict[str, dict[str, Any]]
     trained: dict[str, Any]
     history: list[dict[str, Any]]
-    """Every step where the adapter is here; else as short as a score keeps it."""
+    """Every logged step if the adapter is here, else the thinned curve of a score file."""
     adapter: Path | None
 
 
 def verify(run: str, store: Store, scratch: Store, *, evaluations: Sequence[str], tolerance: float) -> Verified:
-    """Makes a run again under the scratch store and compares it with what the store keeps of it.
+    """Rerun a run in the scratch store and compare it with the stored results.
 
-    evaluations: names of the scores to make again too.  tolerance: greatest difference, relative to the greatest weight or
-    the loss, absolute for metrics and probabilities, that counts as within.
+    evaluations: names of the evaluations to rerun too.  tolerance: the greatest difference that counts as `within`;
+    relative to the greatest weight or to the loss, absolute for metrics and probabilities.
     """
     try:
         return _verify(run, store, scratch, evaluations, tolerance)
     except Interrupted:
         raise
-    except LoraNsError as error:  # the other runs are verified all the same
+    except LoraNsError as error:  # one failure must not stop the verification of the other runs
         state = "damaged" if isinstance(error, DamagedError) else "unknown"
         said = str(error).replace(str(scratch.root), str(store.root))
         return Verified(run, state, [Part("run", "different" if state == "damaged" else "unknown", said)])
@@ -108,9 +108,9 @@ def _verify(run: str, store: Store, scratch: Store, evaluations: Sequence[str], 
 
 @contextmanager
 def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = False) -> Iterator[Store]:
-    """An empty store under results/scratch that shares the rows, tokens and base models of this one.
+    """Yield an empty store under results/scratch that shares the rows, tokens and base models of this one.
 
-    from_scratch: it makes those again too.  keep: it stays for inspection.
+    from_scratch: share nothing, so that those are made again too.  keep: do not delete the scratch store afterwards.
     """
     root = store.root / "results/scratch" / f"verify-{os.getpid()}"
     root.mkdir(parents=True)
@@ -129,9 +129,9 @@ def scratch_beside(store: Store, *, from_scratch: bool = False, keep: bool = Fal
 
 
 def _company(kept: Original, store: Store, tolerance: float) -> tuple[list[str], list[Part]]:
-    """(the runs that this one was trained at once with, itself among them; what is to be said of them).
+    """Return (the runs that were trained together with this one, itself included; a note about them).
 
-    Where a run file of theirs is missing the run is made again alone: equal but for rounding, and never called identical.
+    If one of their run files is missing, the run is retrained alone. Rounding then differs, so it is never `identical`.
     """
     names = (kept.trained.get("circumstances") or {}).get("fused_with") or []
     missing = [str(store.run_file(name)) for name in names if not store.run_file(name).is_file()]
@@ -145,7 +145,7 @@ def _company(kept: Original, store: Store, tolerance: float) -> tuple[list[str],
 
 
 def _made_again(run: Run, kept: Original, company: Sequence[str], store: Store) -> Path:
-    """The run's adapter in the scratch store, with as many rows at once and in the same company as it was trained."""
+    """Retrain the adapter in the scratch store, with the original device batch size and the same runs beside it."""
     group = [Run(load_config(store.run_file(name)), run.store) for name in company]
     rows = (kept.trained.get("circumstances") or {}).get("rows_at_once")
     group = [_with_device_batch_size(one, rows) for one in (group if run.name in company else [run])]
@@ -158,7 +158,7 @@ def _made_again(run: Run, kept: Original, company: Sequence[str], store: Store) 
 
 
 def _with_device_batch_size(run: Run, rows: int | None) -> Run:
-    """The run with so many rows at once on a device: dropout draws by them, and memory may have run out with more."""
+    """Return the run with this device batch size: dropout depends on it, and out of memory may have lowered it."""
     if rows is None:
         return run
     training = run.config.training.model_copy(update={"per_device_train_batch_size": rows})
@@ -166,7 +166,7 @@ def _with_device_batch_size(run: Run, rows: int | None) -> Run:
 
 
 def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) -> list[Part]:
-    """Every fault of what is kept of a run, and of the data here that it would be made again from."""
+    """Return every fault in the stored results of a run and in the local data that it would be rerun from."""
     folder = store.adapter(run)
     found = [Part("adapter", "different", f"{folder}: {fault}") for fault in (faults(folder) if folder.exists() else [])]
     for name in evaluations:
@@ -181,7 +181,7 @@ def _damage(run: str, store: Store, scratch: Store, evaluations: Sequence[str]) 
 
 
 def _made_from(run: str, store: Store, evaluations: Sequence[str]) -> dict[Path, str]:
-    """The artefacts under data/ that a run and its scores are made from."""
+    """Return folder -> kind of the artefacts under data/ that a run and its scores are made from."""
     known = Run(load_config(store.run_file(run)), store)
     found = {}
     if known.base_folder is not None:
@@ -220,7 +220,7 @@ def _compare_adapters(kept: Original, adapter: Path, tolerance: float) -> list[P
 
 
 def _compare_evaluations(again: Run, name: str, kept: dict[str, Any], store: Store, tolerance: float) -> list[Part]:
-    """Score and predictions of one evaluation."""
+    """Rerun one evaluation and compare its predictions and score."""
     evaluation = read_checked_evaluation(store.evaluation_file(name), store)
     path = make_score(again, evaluation, quiet=True)
     made = json.loads(path.read_text(encoding="utf-8"))
@@ -253,7 +253,7 @@ def _then_and_now(kept: Original, made: dict[str, Any] | None) -> dict[str, list
 
 @contextmanager
 def _threads(kept: Original) -> Iterator[None]:
-    """As many threads as the run had: sums are split by thread, so their last bits hang on the number."""
+    """Use the original number of threads: sums are split by thread, so their last bits depend on it."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""What lies here against its checksums; nothing is made."""
+"""Check the stored artefacts against their checksums; nothing is rerun."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from lora_ns.store.paths import Store
 
 
 def checked(store: Store) -> Iterator[tuple[Path, list[str]]]:
-    """Every artefact, score and set of tables that lies here, and what is wrong with it."""
+    """Yield (path, faults) of every stored artefact, score and set of tables."""
     places = ("data/raw", "data/models", "data/tokens", "results/adapters", "results/merged")
     for place in places:
         folders = (store.root / place).iterdir() if (store.root / place).is_dir() else []

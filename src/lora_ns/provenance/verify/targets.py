@@ -1,4 +1,4 @@
-"""What is to be verified: runs, and of each the scores to make again too."""
+"""The targets of `verify`: runs, scores and table cells to rerun and compare."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lora_ns.store.run import find_run
 
 @dataclass(frozen=True)
 class Requests:
-    """runs: run -> names of its scores; cells: to be made again from them."""
+    """runs: run -> names of the evaluations to rerun; cells: table cells to rebuild from their scores."""
 
     runs: dict[str, list[str]] = field(default_factory=dict)
     cells: list[TableCell] = field(default_factory=list)
@@ -29,12 +29,12 @@ class Requests:
         known += [name for name in evaluations if name not in known]
 
     def only(self, runs: Sequence[str]) -> Requests:
-        """Some of the runs; cells that others are behind too are left out."""
+        """Return requests for these runs only, without cells: a cell may depend on other runs too."""
         return Requests({run: self.runs[run] for run in runs})
 
 
 def requests_of(targets: Sequence[str], store: Store) -> Requests:
-    """Which runs and scores the targets name.  Raises ConfigError for a target that names none."""
+    """Return the runs, scores and cells that the targets name.  Raises ConfigError for a target that names none."""
     requests = Requests()
     for target in targets:
         _add(requests, target, store)
@@ -58,7 +58,7 @@ def _add(requests: Requests, target: str, store: Store) -> None:
 
 
 def _add_experiment(requests: Requests, path: Path, store: Store) -> None:
-    """Every run of the experiment that is there in part at least."""
+    """Add every run of the experiment that has an adapter or a score."""
     for run in load_experiment(path, store).runs:
         done = [score.stem for score in run.scores if score.is_file()]
         if done or store.adapter(run.name).exists():
@@ -68,14 +68,14 @@ def _add_experiment(requests: Requests, path: Path, store: Store) -> None:
 
 
 def scores_of(run: str, store: Store) -> list[str]:
-    """Names of the evaluations that a run has scores of."""
+    """Return the names of the evaluations for which a run has a score."""
     return sorted(path.stem for path in store.score(run, "any").parent.glob("*.json"))
 
 
 def verify_all(
     requests: Requests, store: Store, *, tolerance: float, from_scratch: bool = False, keep: bool = False
 ) -> Iterator[Verified]:
-    """Each run made again and compared, then each cell."""
+    """Rerun and compare each run, then rebuild and compare each cell."""
     with scratch_beside(store, from_scratch=from_scratch, keep=keep) as scratch:
         states = {}
         for run, evaluations in requests.runs.items():

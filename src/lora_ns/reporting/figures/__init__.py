@@ -1,4 +1,4 @@
-"""From score files to the paper's figures: vector PDF and PNG, readable in grey."""
+"""The paper's figures, from score files: vector PDF and PNG, readable in grey."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,16 +22,16 @@ def make_figures(
     out: Path,
     tuning: Sequence[Mapping[str, Any]] = (),
 ) -> list[Path]:
-    """Draw what the scores hold into `out` (`results/figures/<experiment>`); returns the files.
+    """Draw the figures into `out` (`results/figures/<experiment>`) and return the files.
 
-    Arguments as for `make_tables`.  A figure that the scores hold nothing for is not drawn, and an old one of its
-    name is taken away.  Raises DataError where a score file cannot be used.
+    The arguments are those of `make_tables`.  A figure without data is not drawn, and an old file with its name is
+    deleted.  Raises DataError if a score file cannot be used.
     """
     return draw_figures(collect(experiment, score_paths, missing, root=out.resolve().parents[2]), out, tuning)
 
 
 def draw_figures(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = "") -> list[Path]:
-    """The same from results that were collected already; made_by: a line of provenance for every file's metadata."""
+    """Draw the figures of collected results and return the files; made_by: a provenance line for their metadata."""
     summary = summarise(results)
     out.mkdir(parents=True, exist_ok=True)
     files = []

@@ -1,4 +1,4 @@
-"""Training loss by step: mean over seeds, with a band from the lowest to the highest."""
+"""The figure of training loss by step: mean over seeds, with a band from the lowest to the highest seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,11 +12,11 @@ from lora_ns.reporting.figures.style import grid, legend, look, plain
 from lora_ns.reporting.results import Results
 
 POINTS = 60
-"""Points of a curve; longer histories are averaged in as many windows, which also calms them."""
+"""The most points of a curve; longer histories are averaged in this many windows, which also smooths them."""
 
 
 def learning_curves(results: Results) -> Figure | None:
-    """None where no score holds a history of its training."""
+    """Return the figure, None if no score holds a loss curve."""
     histories = _histories(results)
     pairs = list(dict.fromkeys((task, model) for task, model, _ in histories))
     if not pairs:
@@ -33,7 +33,7 @@ def learning_curves(results: Results) -> Figure | None:
 
 
 def _histories(results: Results) -> dict[tuple[str, str, str], list[NDArray[np.float64]]]:
-    """(task, model, method) -> the seeds' (step, loss) [n, 2], each run once."""
+    """Return (task, model, method) -> one array (step, loss) [n, 2] per run."""
     found: dict[tuple[str, str, str], list[NDArray[np.float64]]] = {}
     seen = set()
     for score in sorted(results.scores, key=lambda s: (s.run, s.benchmark)):

@@ -1,4 +1,4 @@
-"""How much the learning rate matters to each method: the search on the validation split, drawn."""
+"""The figure of validation score by learning rate, from the search on the validation split."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,10 @@ PARAMETER = "training.learning_rate"
 
 
 def learning_rate(results: Results, trials: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """None where no learning rate was searched.  trials: as in `tuning_frame`; other parameters are averaged over."""
+    """Return the figure, None if no learning rate was searched.
+
+    trials: as for `tuning_frame`; the figure averages over other parameters.
+    """
     tried = [t for t in trials if PARAMETER in t["setting"] and t.get("value") is not None]
     tasks = [task for task in results.tasks if any(t["task"] == task for t in tried)]
     if not tasks:

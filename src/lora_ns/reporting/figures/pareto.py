@@ -1,4 +1,4 @@
-"""Quality against cost, a row for each benchmark, a column for each kind of cost."""
+"""The figure of quality against cost: one row per benchmark, one column per kind of cost."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ COSTS = {
 
 
 def pareto(results: Results, summary: pd.DataFrame, cost: pd.DataFrame) -> Figure | None:
-    """None where no cost was measured."""
+    """Return the figure, None if no cost was measured."""
     kinds = [kind for kind in COSTS if (cost[kind] > 0).any()]
     blocks = [block for block in results.blocks if results.metrics(block)]
     if not kinds or not blocks:
@@ -41,14 +41,14 @@ def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame, cost
     quality = here[here.metric == main].set_index("method")
     rows = cost[(cost.task == block.task) & (cost.model == block.model)].set_index("method")
     paid = rows[kind] * COSTS[kind][1]
-    # the memory of runs trained at once is that of all of them, so not the method's own
+    # the memory of runs trained together is that of the whole group, not the method's own
     shared = rows.index[(rows.num_fused > 0) & (kind == "train_peak_memory_bytes")]
     for method in results.methods:
         scores = results.cell(block, method)
         if not scores:
             continue
         if scores[0].is_base:
-            # training it costs nothing: a line to rise above, not a point on a logarithmic axis
+            # the base model has no training cost, so it is a line, not a point on a logarithmic axis
             ax.axhline(
                 quality["mean"][method] * scale, color="0.5", linestyle=":", linewidth=1, label=f"{plain(method)} (untrained)"
             )

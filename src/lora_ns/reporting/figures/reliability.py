@@ -1,4 +1,4 @@
-"""Calibration of classifiers: how often they are right against how sure they are, and the expected error of that."""
+"""The calibration figure of classifiers: accuracy against predicted probability, and expected calibration error."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,11 +10,11 @@ from lora_ns.reporting.statistics import Calibration, calibration
 
 BINS = 10
 FEWEST = 5
-"""Examples below which a bin is not drawn: its accuracy is chance."""
+"""Fewest examples of a bin that is drawn: with fewer, its accuracy is noise."""
 
 
 def reliability(results: Results) -> Figure | None:
-    """None where no score holds probabilities."""
+    """Return the figure, None if no score holds probabilities."""
     found = {block: _calibrations(results, block) for block in results.blocks}
     found = {block: of_block for block, of_block in found.items() if of_block}
     if not found:
@@ -41,7 +41,7 @@ def _draw_curves(ax: Axes, results: Results, of_block: dict[str, Calibration]) -
 
 
 def _draw_errors(ax: Axes, results: Results, of_block: dict[str, Calibration]) -> None:
-    """One row for each method; its marker here is the legend of the curves."""
+    """Draw one row per method; its marker here is also the legend of the curves."""
     for place, (method, found) in enumerate(of_block.items()):
         style = look(results.methods, method)
         ax.plot([0, 100 * found.error], [place, place], color=style["color"], linestyle=style["linestyle"])
@@ -53,7 +53,7 @@ def _draw_errors(ax: Axes, results: Results, of_block: dict[str, Calibration]) -
 
 
 def _calibrations(results: Results, block: Block) -> dict[str, Calibration]:
-    """Of each method that tells probabilities, all seeds together."""
+    """Return the calibration of each method with probabilities, pooled over seeds."""
     found = {}
     for method in results.methods:
         examples = [s.examples for s in results.cell(block, method)]

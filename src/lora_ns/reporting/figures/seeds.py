@@ -1,4 +1,4 @@
-"""Every seed's value of the main metric, a panel for each benchmark."""
+"""The figure of every seed's main metric, one panel per benchmark."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from lora_ns.reporting.results import Block, Results, rows_of_block
 
 
 def seeds(results: Results, summary: pd.DataFrame) -> Figure | None:
-    """None where there is no score."""
+    """Return the figure, None if there is no score."""
     blocks = [block for block in results.blocks if results.metrics(block)]
     if not blocks:
         return None
@@ -32,7 +32,7 @@ def _panel(ax: Axes, results: Results, block: Block, summary: pd.DataFrame) -> N
         values = [v * scale for s in results.cell(block, method) if (v := s.metrics.get(main)) is not None]
         if not values:
             continue
-        # seeds beside one another, so that equal values stay visible
+        # offset the seeds, so that equal values stay visible
         offset = np.linspace(-0.22, 0.22, len(values)) if len(values) > 1 else np.zeros(1)
         style = {**look(results.methods, method), "linestyle": "none"}
         low, high, mean = (rows[c][method] * scale for c in ("low", "high", "mean"))

@@ -1,4 +1,4 @@
-"""One look for all figures: colours that the colour-blind tell apart, and markers and lines that do so in grey."""
+"""The style of all figures: colour-blind-safe colours, with markers and lines that are distinct in grey."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatt
 WIDTH_INCHES = 6.8
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D31")
-"""Okabe & Ito 2008, "Color universal design", without yellow, which white paper swallows."""
+"""Okabe & Ito 2008, "Color universal design"; yellow, hard to see on white paper, is replaced by brown."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
 
@@ -32,33 +32,33 @@ _SETTINGS: Any = {
     "legend.fontsize": 7,
     "lines.linewidth": 1.3,
     "lines.markersize": 5,
-    "pdf.fonttype": 42,  # letters stay letters: searchable, and accepted by publishers
+    "pdf.fonttype": 42,  # TrueType: text stays searchable, and publishers accept it
     "svg.hashsalt": "lora_ns",
 }
 
 
 def look(methods: Sequence[str], method: str) -> dict[str, Any]:
-    """Colour, marker and line of a method: the same in every figure of an experiment."""
+    """Return the colour, marker and line of a method, the same in every figure of an experiment."""
     i = methods.index(method)
     return {"color": _COLOURS[i % 8], "marker": _MARKERS[i % 11], "linestyle": _LINES[i % 5]}
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The settings of all figures, for the drawing inside."""
+    """Apply the figure settings inside the `with` block."""
     with matplotlib.rc_context(_SETTINGS):
         yield
 
 
 def panels(rows: int, columns: int, height: float = 2.3) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of rows × columns panels; height: inches of one of them."""
+    """Return a figure with rows × columns panels; height: inches per panel."""
     figure = Figure(figsize=(WIDTH_INCHES, height * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [list(row) for row in axes]
 
 
 def grid(count: int, across: int = 3, height: float = 2.3) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, the last row filled up with nothing."""
+    """Return a figure with `count` panels, at most `across` per row; the rest of the last row is blank."""
     columns = min(count, across)
     rows = -(-count // columns)
     figure, axes = panels(rows, columns, height)
@@ -69,7 +69,7 @@ def grid(count: int, across: int = 3, height: float = 2.3) -> tuple[Figure, list
 
 
 def logarithmic(ax: Axes) -> None:
-    """A logarithmic x axis with a few ticks that read 20, 500, 10k, 2M."""
+    """Make the x axis logarithmic with a few ticks, labelled 20, 500, 10k, 2M."""
     ax.set_xscale("log")
     ax.margins(x=0.12)
     low, high = ax.get_xlim()
@@ -80,7 +80,7 @@ def logarithmic(ax: Axes) -> None:
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend below all panels, each label once."""
+    """Add one legend below all panels, each label once."""
     entries: dict[str, Any] = {}
     for ax in axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -90,19 +90,19 @@ def legend(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib must not read as a formula."""
+    """Escape `$`, which matplotlib would read as a formula."""
     return text.replace("$", r"\$")
 
 
 def save(figure: Figure, out: Path, name: str, made_by: str = "") -> list[Path]:
-    """name.pdf and name.png, the same bytes whenever the drawing is the same.
+    """Save name.pdf and name.png, byte for byte the same for the same drawing; returns both paths.
 
-    made_by: stands as Subject in the PDF's metadata, as Description in the PNG's.
+    made_by: stored as Subject in the PDF's metadata and as Description in the PNG's.
     """
     paths = [out / f"{name}.pdf", out / f"{name}.png"]
     subject, description = ({"Subject": made_by}, {"Description": made_by}) if made_by else ({}, {})
     with warnings.catch_warnings():
-        # a script that the font lacks is drawn as boxes; it is no reason to fail
+        # a glyph that the font lacks is drawn as a box, which is no reason to fail
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(paths[0], metadata={"CreationDate": None, "Creator": None, "Producer": None, **subject})
         figure.savefig(paths[1], dpi=160, metadata={"Software": None, **description})

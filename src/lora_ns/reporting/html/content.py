@@ -1,4 +1,4 @@
-"""What the page opens with: the tables as they are in the paper, a line for each run, and the figures' data."""
+"""The data of the report's first view: the paper's tables, one entry per run, and the figures' data."""
 
 import csv
 import json
@@ -18,11 +18,11 @@ COSTS = {
     "train_seconds": "training time (s)",
     "train_peak_memory_bytes": "training memory (bytes)",
 }
-"""What quality is drawn against -> what the axis says."""
+"""Cost column that quality is plotted against -> axis label."""
 
 
 def overview(experiment: Study, runs: Sequence[ReadRun], tables: Path) -> dict[str, Any]:
-    """Plain values for the page.  tables: results/tables/<experiment>, up to date."""
+    """Return the page's data as plain values.  tables: results/tables/<experiment>, which must be up to date."""
     metrics = dict.fromkeys(metric for run in runs for score in run.scores for metric in score["metrics"])
     return {
         "name": experiment.name,
@@ -76,9 +76,9 @@ def _line(run: ReadRun) -> dict[str, Any]:
 
 
 def _quality(tables: Path) -> list[dict[str, Any]]:
-    """Each block's main metric by method, with its interval and cost: the points of the Pareto figure.
+    """Return each block's main metric by method, with its interval and cost: the points of the Pareto figure.
 
-    From the tables' own numbers, so that figure and table cannot disagree.
+    The numbers come from the CSV tables, so that figure and table cannot disagree.
     """
     costs = {(row["task"], row["model"], row["method"]): row for row in _rows(tables / "cost.csv")}
     blocks: dict[tuple[str, str, str], list[dict[str, str]]] = {}
@@ -93,7 +93,7 @@ def _quality(tables: Path) -> list[dict[str, Any]]:
                 "method": row["method"],
                 **{key: _number(row[key]) for key in ("mean", "low", "high")},
                 "costs": {kind: _number(costs[task, model, row["method"]][kind]) for kind in COSTS},
-                # their memory is that of all runs that were trained at once
+                # the memory of runs trained together is that of the whole group
                 "fused": int(costs[task, model, row["method"]]["num_fused"]) > 0,
             }
             for row in rows
@@ -113,12 +113,12 @@ def _number(text: str) -> float | None:
 
 
 def history_of(run: ReadRun) -> list[dict[str, float]]:
-    """[{step, loss}] of the run's training; [] where its scores hold none."""
+    """Return the run's training loss as [{step, loss}]; [] if its scores hold none."""
     return next((score["trained"]["history"] for score in run.scores if score.get("trained", {}).get("history")), [])
 
 
 def _curves(runs: Sequence[ReadRun]) -> list[dict[str, Any]]:
-    """Loss by step of each task, model and method: mean over seeds, lowest and highest."""
+    """Return the loss by step of each task, model and method: mean, lowest and highest over seeds."""
     groups: dict[tuple[str, str, str], list[list[dict[str, float]]]] = {}
     for run in runs:
         config = run.run.config
@@ -137,7 +137,7 @@ def _curves(runs: Sequence[ReadRun]) -> list[dict[str, Any]]:
 
 
 def _calibrations(runs: Sequence[ReadRun]) -> list[dict[str, Any]]:
-    """Of classifiers that tell probabilities, all seeds of a method together."""
+    """Return the calibration of classifiers with probabilities, pooled over the seeds of a method."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for run in runs:
         for score in run.scores:

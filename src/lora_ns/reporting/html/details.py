@@ -1,7 +1,7 @@
-"""What the page unpacks when a run is opened or compared: config, curve, answers, provenance.
+"""The data that the page unpacks when a run is opened or compared: config, loss curve, completions, provenance.
 
-Answers are texts, and many: a benchmark of 1,000 rows asked of 1,000 runs would not fit a page.  So each evaluation
-shows the same rows of every run, all of them where they fit TEXT_BYTES; right or wrong is kept of every row.
+The completions of 1,000 runs on 1,000 rows would not fit in a page. So each evaluation shows the same rows for every
+run, all of them if they fit TEXT_BYTES. The per-example score is stored for every row.
 """
 
 import json
@@ -13,22 +13,22 @@ from lora_ns.reporting.html.content import history_of
 from lora_ns.reporting.html.read import ReadRun
 
 TEXT_BYTES = 24_000_000
-"""Answers of all runs together, before compression, which makes a fifth to a tenth of them."""
+"""Budget for the completions of all runs in bytes; compression reduces them to a fifth or a tenth."""
 FEWEST_ROWS = 20
 LONGEST_PROMPT, LONGEST_ANSWER = 4000, 1500
-"""Characters beyond which a text is cut, with a mark that says so."""
+"""Characters after which a text is cut and marked as cut."""
 
 
 @dataclass(frozen=True)
 class Details:
-    """eval_sets: what was asked, shared by all runs; runs: what each answered, in the order of the runs."""
+    """eval_sets: prompts and references by evaluation, shared by all runs; runs: each run's completions, in order."""
 
     eval_sets: dict[str, dict[str, Any]]
     runs: list[dict[str, Any]]
 
 
 def details(runs: Sequence[ReadRun], text_bytes: int = TEXT_BYTES) -> Details:
-    """All runs with the answers that fit.  text_bytes: how much of them may be kept."""
+    """Return all runs with the completions that fit.  text_bytes: budget for them, before compression."""
     eval_sets: dict[str, dict[str, Any]] = {}
     share = text_bytes / max(1, sum(len(run.scores) for run in runs))
     kept = [_run(run, eval_sets, share) for run in runs]
@@ -46,7 +46,7 @@ def _run(run: ReadRun, eval_sets: dict[str, dict[str, Any]], share: float) -> di
 
 
 def _answered(run: ReadRun, score: dict[str, Any], eval_sets: dict[str, dict[str, Any]], share: float) -> dict[str, Any]:
-    """What one run came to on one evaluation, row by row, and its answers to the rows that are shown."""
+    """Return one run's score on every row of one evaluation, and its completions of the shown rows."""
     evaluation, examples = score["evaluation"], score["examples"]
     right = examples["scores"].get(score["main_metric"]) or next(iter(examples["scores"].values()), None)
     answered: dict[str, Any] = {"evaluation": evaluation, "right": right, "answers": None}
@@ -61,7 +61,7 @@ def _answered(run: ReadRun, score: dict[str, Any], eval_sets: dict[str, dict[str
 
 
 def _eval_set(run: ReadRun, score: dict[str, Any], lines: Sequence[str], share: float) -> dict[str, Any]:
-    """The rows of an evaluation, and the questions that are shown."""
+    """Return the row ids of an evaluation, and the prompts and references of the shown rows."""
     total = len(lines)
     room = int(share * total / max(1, sum(map(len, lines))))
     count = min(total, max(FEWEST_ROWS, room))
@@ -86,7 +86,7 @@ def _prompt(line: dict[str, Any]) -> str:
 
 
 def _answer(line: dict[str, Any]) -> dict[str, str]:
-    """The model's own words, and what was read out of them."""
+    """Return the model's completion (or its choices or probabilities) as text, and the parsed answer."""
     if "completions" in line:
         texts = line["completions"]
         said = texts[0] if len(texts) == 1 else "\n".join(f"[{i}] {text}" for i, text in enumerate(texts, start=1))
@@ -113,7 +113,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _provenance(run: ReadRun, score: dict[str, Any]) -> dict[str, Any]:
-    """Where a score is from, and the command that makes it again."""
+    """Return the origin of a score, and the command that makes it again."""
     evaluation = score["evaluation"]
     made = score.get("circumstances", {})
     trained = score.get("trained", {})

@@ -1,5 +1,7 @@
-"""The report.  READS results/{runs,evaluations,scores,tables,tuning}, and results/predictions where they are here
-WRITES results/report/<experiment>/index.html
+"""The stage that writes the HTML report.
+
+READS   results/{runs,evaluations,scores,tables,tuning}; results/predictions if they are here
+WRITES  results/report/<experiment>/index.html
 """
 
 from pathlib import Path
@@ -14,7 +16,7 @@ from lora_ns.store.paths import Store
 
 
 def report(experiment: Study, store: Store) -> Path:
-    """Writes the page; returns its path.  The experiment's tables must be up to date (`lora_ns.reporting.make_tables`)."""
+    """Write the page and return its path.  The experiment's tables must be up to date (`lora_ns.reporting.make_tables`)."""
     runs = read_runs(experiment, store)
     path = store.report(experiment.name) / "index.html"
     replace_text(path, page(overview(experiment, runs, store.tables(experiment.name)), details(runs)))

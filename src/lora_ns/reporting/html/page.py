@@ -1,4 +1,4 @@
-"""The report as one file: nothing in it asks for anything from outside, and its own policy forbids that it could."""
+"""The report as one self-contained file: it loads nothing external, and its content security policy forbids it."""
 
 import base64
 import gzip
@@ -11,11 +11,11 @@ from typing import Any
 from lora_ns.reporting.html.details import Details
 
 SCRIPTS = ("dom.js", "data.js", "table.js", "figures.js", "overview.js", "run.js", "compare.js", "main.js")
-"""The page's own code, in the order in which it is read."""
+"""The page's own scripts, in loading order."""
 
 
 def page(overview: dict[str, Any], details: Details) -> str:
-    """index.html.  What is shown at once stands there as JSON; plotly and the runs' details are packed (gzip, base64)."""
+    """Return index.html.  The first view's data is plain JSON; plotly and the runs' details are packed (gzip, base64)."""
     own = files("lora_ns.reporting.html") / "page"
     numbers = {evaluation: number for number, evaluation in enumerate(details.eval_sets)}
     parts = [_packed(f"exam-{numbers[name]}", _json(exam)) for name, exam in details.eval_sets.items()]
@@ -32,7 +32,7 @@ def page(overview: dict[str, Any], details: Details) -> str:
 
 
 def _filled(template: str, values: dict[str, str]) -> Iterator[str]:
-    """The template with each {{NAME}} replaced; what is put in is not looked at again."""
+    """Yield the template with each {{NAME}} replaced; inserted values are not scanned for further names."""
     first, *rest = template.split("{{")
     yield first
     for piece in rest:
@@ -46,7 +46,7 @@ def _json(value: Any) -> str:
 
 
 def _for_script(text: str) -> str:
-    """JSON that cannot end the element it stands in, whatever a model wrote."""
+    """Escape `<` in JSON, so that no model output can end the script element."""
     return text.replace("<", "\\u003c")
 
 

@@ -1,4 +1,4 @@
-"""An experiment's artefacts as the report needs them.  What is not on this machine is left out, never invented."""
+"""Read an experiment's artefacts for the report.  Files that are not on this machine are left out."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from lora_ns.store.paths import Store
 
 @dataclass(frozen=True)
 class ReadRun:
-    """One run with the scores that it has, as they were written."""
+    """One run with the content of its existing score files."""
 
     run: Run
     scores: list[dict[str, Any]]
@@ -34,7 +34,7 @@ class ReadRun:
 
     @property
     def reason(self) -> str:
-        """Why it is not done."""
+        """Why the run is not done; empty if it is."""
         if self.is_done:
             return ""
         return f"{self._failure['stage']}: {self._failure['reason']}" if self._failure else "not evaluated yet"
@@ -44,11 +44,11 @@ class ReadRun:
         return failure_of(self.store, self.name)
 
     def predictions(self, evaluation: str) -> Path | None:
-        """The file with every answer, where it is on this machine."""
+        """Return the predictions file of an evaluation, None if it is not on this machine."""
         path = self.store.predictions(self.name, evaluation)
         return path if path.is_file() else None
 
 
 def read_runs(experiment: Study, store: Store) -> list[ReadRun]:
-    """Every run of the experiment in its order.  Raises DamagedError for a score that is not as it was written."""
+    """Return every run of the experiment, in order.  Raises DamagedError if a score file was changed."""
     return [ReadRun(run, [load_verified_score(path) for path in run.scores if path.is_file()], store) for run in experiment.runs]

@@ -1,4 +1,4 @@
-"""Arrays to numbers: every statistic of the tables, each a pure function with its formula and source."""
+"""The statistics of the tables, as pure functions of arrays with their formulas and sources."""
 
 from lora_ns.reporting.statistics.calibration_error import Calibration, calibration
 from lora_ns.reporting.statistics.difference import (

@@ -1,4 +1,4 @@
-"""Do a classifier's probabilities mean what they say?"""
+"""Calibration of a classifier: expected calibration error and its bins."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Calibration:
-    """error: expected calibration error; of each bin the mean confidence and the accuracy [B] (NaN: empty) and its
-    number of examples [B]."""
+    """Expected calibration error, and per bin [B] the mean confidence and accuracy (NaN if empty) and example count."""
 
     error: float
     confidence: NDArray[np.float64]
@@ -18,8 +17,8 @@ class Calibration:
 
 
 def calibration(probabilities: ArrayLike, reference: ArrayLike, bins: int = 10) -> Calibration:
-    """Expected calibration error Σ_b (n_b/n) · |accuracy_b − confidence_b| over bins of equal width of the predicted
-    class's probability (Guo et al. 2017, "On calibration of modern neural networks", eq. 3).
+    """Return the expected calibration error Σ_b (n_b/n) · |accuracy_b − confidence_b| over equal-width bins of the
+    predicted class's probability (Guo et al. 2017, "On calibration of modern neural networks", eq. 3).
 
     probabilities: [n, C], rows summing to 1; reference: [n] the right classes, 0 … C − 1.
     """

@@ -1,4 +1,4 @@
-"""Is one method better than another?  Paired differences, their uncertainty over seeds and examples, the decision."""
+"""Paired differences between two methods, their uncertainty over seeds and examples, and the verdict."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -17,9 +17,9 @@ Verdict = Literal["better", "worse", "no difference shown"]
 
 @dataclass(frozen=True)
 class Difference:
-    """difference a − b with its limits, NaN where nothing varies; df: degrees of freedom of its t.
+    """Difference a − b with its confidence limits (NaN if nothing varies); df: degrees of freedom of its t.
 
-    sources: what the standard error covers, "seeds and examples", "examples" (one seed) or "seeds".
+    sources: the randomness in the standard error, "seeds and examples", "examples" (one seed) or "seeds".
     """
 
     difference: float
@@ -32,12 +32,12 @@ class Difference:
 
     @property
     def detectable(self) -> float:
-        """The smallest true difference that this design could have shown (`detectable_difference`)."""
+        """The smallest true difference that this design would have detected (`detectable_difference`)."""
         return detectable_difference(self.standard_error, self.df)
 
 
 def two_way_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Difference:
-    """Difference of two methods with the variance of both the seeds and the test examples.
+    """Return the difference of two methods with the variance over both seeds and test examples.
 
     With d[s, e] = a[s, e] − b[s, e] = μ + seed_s + example_e + rest, both ways random (Searle, Casella & McCulloch
     1992, "Variance components", ch. 4), the mean of d has the variance
@@ -49,12 +49,12 @@ def two_way_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENC
 
         (MS_seed + MS_example − MS_rest)² / (MS_seed²/(S−1) + MS_example²/(n−1) + MS_rest²/((S−1)(n−1))).
 
-    By bad luck the sum can come out near zero or below.  It is not let fall under half of MS_rest (its expectation is
-    MS_rest or more), nor the degrees of freedom under S − 1: with that, intervals of 95 % covered .929 to .978 in
-    simulations of 3 to 10 seeds and 50 to 1,000 right-or-wrong examples, from no effect of the seeds to a great one.
+    By chance the sum can be near or below zero.  Its floor is half of MS_rest (its expectation is at least MS_rest), and
+    the floor of the degrees of freedom is S − 1.  With these, 95 % intervals covered .929 to .978 in simulations of 3 to
+    10 seeds and 50 to 1,000 right-or-wrong examples, from no seed effect to a large one.
 
-    a, b: [S, n], the same seeds and examples in the same order, S ≥ 2, n ≥ 2.  Seeds are paired, as two methods with
-    one seed share the order of the data.
+    a, b: [S, n], the same seeds and examples in the same order, S ≥ 2, n ≥ 2.  Seeds are paired because two methods with
+    the same seed share the data order.
     """
     d = _paired(a, b)
     seeds, n = d.shape
@@ -72,9 +72,9 @@ def two_way_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENC
 
 
 def example_difference(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, confidence: float = CONFIDENCE) -> Difference:
-    """Difference of two trained models, one seed each: t interval over examples, p of the sign-flip test.
+    """Return the difference of two trained models, one seed each: t interval over examples, p of the sign-flip test.
 
-    It says nothing of other seeds.  a, b: [n] on the same examples.
+    It does not cover the variance over seeds.  a, b: [n] on the same examples.
     """
     d = _paired(a, b)
     if d.ndim != 1 or d.size < 2:
@@ -85,7 +85,7 @@ def example_difference(a: ArrayLike, b: ArrayLike, rng: np.random.Generator, con
 
 
 def seed_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) -> Difference:
-    """Paired t over seeds, for metrics without scores of single examples.  a, b: [S], S ≥ 2, the same seeds."""
+    """Return the paired t difference over seeds, for metrics without per-example scores.  a, b: [S], S ≥ 2, same seeds."""
     d = _paired(a, b)
     if d.ndim != 1 or d.size < 2:
         raise ValueError(f"two seeds or more in one dimension are needed, not shape {d.shape}")
@@ -94,11 +94,11 @@ def seed_difference(a: ArrayLike, b: ArrayLike, confidence: float = CONFIDENCE) 
 
 
 def sign_flip_test(differences: ArrayLike, rng: np.random.Generator, resamples: int = RESAMPLES) -> float:
-    """Two-sided p of the paired permutation test: under no difference each sign could as well be the other
+    """Return the two-sided p of the paired permutation test: without a difference, both signs are equally likely
     (Fisher 1935, "The design of experiments", §21).
 
-    Exact where all non-zero differences are of one size (then it is the exact McNemar test) and where all 2ⁿ
-    flips are fewer than `resamples`; otherwise with that many random flips, (hits + 1)/(resamples + 1).
+    It is exact if all non-zero differences have one size (the exact McNemar test), or if there are at most `resamples`
+    sign patterns (2ⁿ).  Otherwise p = (hits + 1)/(resamples + 1) over that many random flips.
     """
     d = np.asarray(differences, dtype=float)
     d = d[d != 0]  # flipping a zero changes nothing
@@ -120,12 +120,12 @@ def sign_flip_test(differences: ArrayLike, rng: np.random.Generator, resamples: 
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """Holm's step-down adjustment within one family of tests (Holm 1979, Scandinavian Journal of Statistics 6).
+    """Return Holm's step-down adjusted p values of one family of tests (Holm 1979, Scandinavian Journal of Statistics 6).
 
-    The i-th smallest of m values becomes max over j ≤ i of (m − j + 1)·p_j, at most 1.  The same as statsmodels'
-    multipletests, which collects garbage at each call: a second for the families of one experiment.
+    The i-th smallest of m values becomes max over j ≤ i of (m − j + 1)·p_j, at most 1.  statsmodels' multipletests gives
+    the same values but runs the garbage collector at each call, a second per experiment.
 
-    [m] → [m]; NaN stands for a test that was not made, stays NaN and does not count.
+    [m] → [m]; NaN means that no test was made. It stays NaN and does not count in m.
     """
     p = np.asarray(p_values, dtype=float)
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
@@ -135,12 +135,11 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def detectable_difference(standard_error: float, df: float, alpha: float = ALPHA, power: float = POWER) -> float:
-    """The smallest true difference that a two-sided t test at level alpha finds, in the right direction, with the given
-    probability.
+    """Return the smallest true difference that a two-sided t test detects, in the right direction, with the given power.
 
     δ with P(T > t(1 − α/2; df)) = power, T noncentral t with df and noncentrality δ/SE (Cohen 1988, "Statistical
-    power analysis for the behavioral sciences", ch. 2).  In the unit of the standard error; NaN where that is 0, as
-    then nothing was seen of what a difference would have to stand out from.
+    power analysis for the behavioral sciences", ch. 2).  The unit is that of the standard error.  NaN if the standard
+    error is 0, because the noise is then unknown.
     """
     if not standard_error > 0:
         return float("nan")
@@ -154,7 +153,7 @@ def detectable_difference(standard_error: float, df: float, alpha: float = ALPHA
 
 
 def decide(difference: float, adjusted_p: float, alpha: float = ALPHA) -> Verdict:
-    """What may be said of a difference (more is better): which way it goes, or that none was shown."""
+    """Return the verdict on a difference where more is better: its direction, or that none was shown."""
     if not adjusted_p < alpha or difference == 0:
         return "no difference shown"
     return "better" if difference > 0 else "worse"
@@ -169,8 +168,7 @@ def _paired(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
 
 def _by_t(mean: float, error: float, df: float, confidence: float, sources: str, units: int) -> Difference:
     if error <= 1e-12 * max(1.0, abs(mean)):
-        # nothing varies, so there is no t and nothing to tell how far another draw would lie: what remains is the
-        # sign test of units that all agree
+        # nothing varies, so there is no t interval; the sign test of units that all agree is the only test left
         p_value = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - units)
         return Difference(mean, np.nan, np.nan, 0.0, df, p_value, sources)
     half = stats.t.ppf((1 + confidence) / 2, df) * error

@@ -1,4 +1,4 @@
-"""Intervals for one quantity: over seeds, and over examples where there is one seed only."""
+"""Confidence intervals of one quantity: over seeds, or over examples if there is only one seed."""
 
 import warnings
 from collections.abc import Callable
@@ -15,7 +15,7 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Interval:
-    """estimate with its confidence limits; low and high are NaN where the data give no interval."""
+    """An estimate with its confidence limits; low and high are NaN if the data give no interval."""
 
     estimate: float
     low: float
@@ -23,13 +23,13 @@ class Interval:
 
 
 def t_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Student's t interval of a mean over seeds.
+    """Return Student's t interval of a mean over seeds.
 
     mean ± t(1 − α/2; S − 1) · s / √S, s the standard deviation with S − 1 in the denominator (Student 1908,
-    "The probable error of a mean", Biometrika 6).  With three seeds it covers what it promises, where the
-    percentile bootstrap and ±1.96 standard errors do not.
+    "The probable error of a mean", Biometrika 6).  With three seeds its coverage is nominal; the percentile
+    bootstrap and ±1.96 standard errors cover too little.
 
-    values: [S].  NaN limits where S < 2.
+    values: [S].  NaN limits if S < 2.
     """
     values = _vector(values)
     mean = float(values.mean())
@@ -40,10 +40,10 @@ def t_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
 
 
 def wilson_interval(correct: int, total: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson's score interval of a proportion, `correct` out of `total`.
+    """Return Wilson's score interval of a proportion, `correct` out of `total`.
 
     (p̂ + z²/2n ± z √(p̂(1 − p̂)/n + z²/4n²)) / (1 + z²/n)  (Wilson 1927, "Probable inference, the law of succession,
-    and statistical inference", JASA 22).  Unlike p̂ ± z·SE it is right near 0 and 1.
+    and statistical inference", JASA 22).  Unlike p̂ ± z·SE it is valid near 0 and 1.
     """
     if not 0 <= correct <= total or total < 1:
         raise ValueError(f"{correct} correct of {total} is not a proportion")
@@ -58,12 +58,12 @@ def bca_interval(
     resamples: int = RESAMPLES,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Bias-corrected and accelerated bootstrap interval over examples (Efron 1987, "Better bootstrap confidence
-    intervals", JASA 82), by scipy.stats.bootstrap.
+    """Return the bias-corrected and accelerated bootstrap interval over examples (Efron 1987, "Better bootstrap
+    confidence intervals", JASA 82), by scipy.stats.bootstrap.
 
     metric: (*arrays, axis) -> the statistic along the axis, vectorised (see `metrics.py`).
-    data: one or more arrays [n] resampled together, so that a prediction stays with its reference.
-    NaN limits where the data have no spread, as then there is nothing to resample.
+    data: one or more arrays [n], resampled together so that a prediction stays with its reference.
+    NaN limits if the data have no spread.
     """
     arrays = [_vector(values) for values in data]
     estimate = float(metric(*arrays, axis=-1))
@@ -87,10 +87,10 @@ def bca_interval(
 
 
 def example_standard_error(scores: ArrayLike) -> float:
-    """Standard error of a mean over examples, s / √n: how far the score would move with other test examples.
+    """Return the standard error of a mean over examples, s / √n: its spread over other test sets of that size.
 
-    scores: [n] of one run, or [S, n] of S seeds on the same examples; the seeds are averaged first, as seeds add no
-    examples.  For metrics that are no mean over examples give their jackknife pseudo-values.  NaN where n < 2.
+    scores: [n] of one run, or [S, n] of S seeds on the same examples.  Seeds are averaged first because they add no
+    examples.  Metrics that are no mean over examples need jackknife pseudo-values here.  NaN if n < 2.
     """
     scores = np.asarray(scores, dtype=float)
     per_example = scores.mean(axis=0) if scores.ndim == 2 else scores

@@ -1,6 +1,6 @@
-"""Metrics of labels along an axis, for the bootstrap and the jackknife, which need them thousands of times.
+"""Vectorised metrics along an axis, for the bootstrap and the jackknife, which evaluate them thousands of times.
 
-prediction, reference: [..., n].  The same values as scikit-learn's and scipy's, which take one vector at a time.
+prediction, reference: [..., n].  The values equal scikit-learn's and scipy's, which take one vector at a time.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,19 @@ Metric = Callable[..., NDArray[np.float64]]
 
 
 def accuracy(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Share of examples whose label is right."""
+    """Share of examples with the right label."""
     return (np.asarray(prediction) == np.asarray(reference)).mean(axis=axis)
 
 
 def f1(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """F1 of class 1: 2 TP / (2 TP + FP + FN); 0 where there is neither a prediction nor a reference of class 1."""
+    """F1 of class 1: 2 TP / (2 TP + FP + FN); 0 if class 1 is neither predicted nor a reference."""
     predicted, true = np.asarray(prediction) == 1, np.asarray(reference) == 1
     hits = (predicted & true).sum(axis=axis)
     return _ratio(2.0 * hits, predicted.sum(axis=axis) + true.sum(axis=axis))
 
 
 def macro_f1(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """F1 of each class that occurs in either, averaged without weights."""
+    """Unweighted mean F1 over the classes that occur in predictions or references."""
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     total, classes = np.zeros(()), np.zeros(())
     for label in np.union1d(prediction, reference):
@@ -38,7 +38,7 @@ def macro_f1(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDA
 
 def matthews(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
     """Matthews correlation for any number of classes (Gorodkin 2004, "Comparing two K-category assignments by a
-    K-category correlation coefficient"); 0 where either side has one class only."""
+    K-category correlation coefficient"); 0 if either side has only one class."""
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     n = np.float64(reference.shape[axis])
     hits = (prediction == reference).sum(axis=axis).astype(float)
@@ -53,14 +53,14 @@ def matthews(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDA
 
 
 def pearson(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Pearson's correlation; 0 where either side is constant."""
+    """Pearson's correlation; 0 if either side is constant."""
     x, y = np.asarray(prediction, dtype=float), np.asarray(reference, dtype=float)
     x, y = x - x.mean(axis=axis, keepdims=True), y - y.mean(axis=axis, keepdims=True)
     return _ratio((x * y).sum(axis=axis), np.sqrt((x**2).sum(axis=axis) * (y**2).sum(axis=axis)))
 
 
 def spearman(prediction: ArrayLike, reference: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Spearman's correlation: Pearson's of the ranks, ties sharing the mean of theirs."""
+    """Spearman's correlation: Pearson's correlation of the ranks; ties share their mean rank."""
     return pearson(stats.rankdata(prediction, axis=axis), stats.rankdata(reference, axis=axis), axis=axis)
 
 
@@ -75,7 +75,7 @@ def mean_absolute_error(prediction: ArrayLike, reference: ArrayLike, axis: int =
 
 
 def loss_of_tokens(nats: ArrayLike, tokens: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Nats a token over all tokens: a long row counts for more.  nats: minus each row's log-likelihood."""
+    """Loss in nats per token over all tokens, so long rows count more.  nats: negative log-likelihood of each row."""
     return _ratio(np.asarray(nats, dtype=float).sum(axis=axis), np.asarray(tokens, dtype=float).sum(axis=axis))
 
 
@@ -85,12 +85,12 @@ def perplexity(nats: ArrayLike, tokens: ArrayLike, axis: int = -1) -> NDArray[np
 
 
 def bits_per_byte(nats: ArrayLike, num_bytes: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """Bits a byte of the text, independent of the tokenizer."""
+    """Bits per byte of the text, independent of the tokeniser."""
     return loss_of_tokens(nats, num_bytes, axis) / np.log(2)
 
 
 def mean(values: ArrayLike, axis: int = -1) -> NDArray[np.float64]:
-    """The mean of graded scores, named so that it can be given as a metric."""
+    """Mean of graded per-example scores, in the form of a metric."""
     return np.asarray(values, dtype=float).mean(axis=axis)
 
 
@@ -104,27 +104,26 @@ LABEL_METRICS: dict[str, Metric] = {
     "mean_squared_error": mean_squared_error,
     "mean_absolute_error": mean_absolute_error,
 }
-"""The metrics of labels by name."""
+"""Label metrics by name."""
 
 TOKEN_METRICS: dict[str, tuple[Metric, str]] = {
     "loss": (loss_of_tokens, "tokens"),
     "perplexity": (perplexity, "tokens"),
     "bits_per_byte": (bits_per_byte, "bytes"),
 }
-"""The metrics of likelihoods by name -> (function, the rows' sizes that it divides by)."""
+"""Likelihood metrics: name -> (function, row size that it divides by)."""
 
 
 def pseudo_values(metric: Metric, prediction: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
-    """Jackknife pseudo-values [n] of a metric of two arrays [n]: n·θ − (n − 1)·θ₋ᵢ (Tukey 1958; Efron & Tibshirani 1993, ch. 11).
+    """Return jackknife pseudo-values [n] of a metric θ: n·θ − (n − 1)·θ₋ᵢ (Tukey 1958; Efron & Tibshirani 1993, ch. 11).
 
-    They stand in for the scores of single examples where the metric is no mean over examples: their standard error
-    is the jackknife's of θ, and differences between methods on the same examples stay paired.  For a metric that is
-    a mean they are the scores themselves.  They are shifted so that their mean is θ, without the jackknife's
-    correction of its bias.
+    They replace per-example scores if the metric is no mean over examples.  Their standard error is the jackknife's
+    standard error of θ, and differences between methods stay paired by example.  If the metric is a mean, they equal the
+    per-example scores.  They are shifted to have the mean θ, without the jackknife's bias correction.
     """
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     n = reference.size
-    # leaving out either of two examples with equal labels leaves the same metric
+    # examples with equal prediction and reference have the same leave-one-out metric: compute it once
     _, first, kind = np.unique(np.stack([prediction, reference]), axis=1, return_index=True, return_inverse=True)
     without = np.array([metric(np.delete(prediction, i), np.delete(reference, i), axis=-1) for i in first])
     leave_one_out = without[kind.ravel()]

@@ -1,4 +1,4 @@
-"""One figure for a method over several tasks, and the front between quality and cost."""
+"""Statistics of a method over several tasks, and the Pareto front between quality and cost."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,14 +8,13 @@ from lora_ns.reporting.statistics.intervals import Interval, t_interval
 
 
 def interquartile_mean(scores: ArrayLike) -> Interval:
-    """Mean of the middle half of a method's scores over tasks (Agarwal et al. 2021, "Deep reinforcement learning at
-    the edge of the statistical precipice", §4.3), with Student's t interval over seeds.
+    """Return the interquartile mean of a method's scores over tasks (Agarwal et al. 2021, "Deep reinforcement learning
+    at the edge of the statistical precipice", §4.3), with Student's t interval over seeds.
 
-    Each seed is one replication of the whole suite: its scores over the tasks are trimmed by a quarter on both sides
-    and averaged, and the seeds' figures give the interval.  The paper's percentile bootstrap covers too little with
-    the few seeds of fine-tuning.
+    Each seed is one replication of the whole suite.  Its scores over tasks are trimmed by a quarter on both sides and
+    averaged; the interval is over these means.  The paper's percentile bootstrap covers too little with few seeds.
 
-    scores: [S, T], T ≥ 4 (with fewer nothing is trimmed).
+    scores: [S, T], T ≥ 4 (with fewer, nothing is trimmed).
     """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 2 or scores.shape[1] < 4:
@@ -24,10 +23,10 @@ def interquartile_mean(scores: ArrayLike) -> Interval:
 
 
 def average_ranks(scores: ArrayLike) -> list[Interval]:
-    """Mean rank of each method over tasks, 1 the best, ties sharing the mean of theirs (as in Friedman 1937, JASA 32;
-    Demšar 2006, JMLR 7, §3.2), with Student's t interval over seeds.
+    """Return the mean rank of each method over tasks with Student's t interval over seeds, one Interval per method.
 
-    scores: [M, S, T], more is better.  One Interval a method.
+    Rank 1 is the best; ties share their mean rank (Friedman 1937, JASA 32; Demšar 2006, JMLR 7, §3.2).
+    scores: [M, S, T], more is better.
     """
     scores = np.asarray(scores, dtype=float)
     if scores.ndim != 3:
@@ -37,9 +36,9 @@ def average_ranks(scores: ArrayLike) -> list[Interval]:
 
 
 def pareto_front(cost: ArrayLike, quality: ArrayLike) -> NDArray[np.bool_]:
-    """Which points no other one beats: none costs no more and is at least as good, with one of the two strictly.
+    """Return which points are on the Pareto front: no other point is at least as good in both and better in one.
 
-    cost, quality: [N], NaN where not measured (never on the front).
+    cost, quality: [N]; a point with NaN (not measured) is never on the front.
     """
     cost, quality = np.asarray(cost, dtype=float), np.asarray(quality, dtype=float)
     no_worse = (cost[None, :] <= cost[:, None]) & (quality[None, :] >= quality[:, None])

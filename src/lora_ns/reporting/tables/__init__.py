@@ -1,4 +1,4 @@
-"""Results become tables: CSV, Markdown, LaTeX, terminal.
+"""The tables of an experiment as CSV, Markdown, LaTeX and terminal output.
 
 build.py            every table, written in every format
 table.py            a table's cells, notes and sections

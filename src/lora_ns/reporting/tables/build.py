@@ -1,4 +1,4 @@
-"""Scores to the files of `results/tables/<experiment>/`, the same bytes whenever the scores are the same."""
+"""Scores to the files of `results/tables/<experiment>/`, byte for byte the same for the same scores."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ TABLE_FILES = (
     "paper.tex",
     "tables.json",
 )
-"""What make_tables always writes, in the experiment's folder."""
+"""The files that make_tables always writes into the experiment's folder."""
 
 
 @dataclass(frozen=True)
 class TablesResult:
-    """The tables as data (`frames`), as a reader sees them (`tables`), and the files written."""
+    """The tables as data (`frames`), in printed form (`tables`), and the files written."""
 
     experiment: str
     frames: Mapping[str, pd.DataFrame]
@@ -48,23 +48,23 @@ def make_tables(
     tuning: Sequence[Mapping[str, Any]] = (),
     general: Collection[str] = (),
 ) -> TablesResult:
-    """Write the experiment's tables.
+    """Write the experiment's tables and return them.
 
     experiment: name, title, baseline, methods and tasks in the order of the tables, caption, label.
     score_paths: the score files of its runs.
-    missing: run, task, method, seed, state ("missing" or "failed"), reason of each run that lacks a score, benchmarks:
-    those that it lacks.
-    out: `results/tables/<experiment>`; files in the tables are named from the folder three above it.
+    missing: for each run without all its scores: run, task, method, seed, state ("missing" or "failed"), reason, and the
+    missing benchmarks.
+    out: `results/tables/<experiment>`; printed paths are relative to the folder three levels above it.
     tuning: the runs of the search on the validation split (see `tuning_frame`).
-    general: the names of the evaluations on general text.
-    Raises DataError where a score file cannot be used.
+    general: names of the evaluations on general text.
+    Raises DataError if a score file cannot be used.
     """
     results = collect(experiment, score_paths, missing, out.resolve().parents[2], general)
     return write_tables(results, out, tuning)
 
 
 def write_tables(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]] = (), made_by: str = "") -> TablesResult:
-    """The same from results that were collected already; made_by: a line of provenance for every table."""
+    """Write the tables of collected results and return them; made_by: a provenance line for every table."""
     frames = {
         "values": values_frame(results),
         "main": summarise(results),
@@ -95,5 +95,5 @@ def write_tables(results: Results, out: Path, tuning: Sequence[Mapping[str, Any]
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    # ten digits: all that a score holds, none of what differs between two builds of numpy
+    # ten digits hide rounding differences between numpy builds
     return frame.to_csv(index=False, lineterminator="\n", float_format="%.10g")

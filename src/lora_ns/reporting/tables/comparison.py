@@ -1,4 +1,4 @@
-"""Each method against the baseline, and against the best: differences with their uncertainty, and what may be said."""
+"""Each method against the baseline and against the best: paired differences, their uncertainty and a verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ NOT_COMPARED = "not compared"
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method minus the baseline on one block's main metric; fractions as measured, NaN where there is nothing."""
+    """One method minus the baseline on one block's main metric. Values are fractions; NaN if there is no comparison."""
 
     task: str
     benchmark: str
@@ -47,19 +47,19 @@ class Comparison:
     num_seeds: int = 0
     num_examples: int = 0
     reason: str = ""
-    """Why there is no comparison."""
+    """Why there is no comparison; empty if there is one."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods brought together on what they share; values [S] by seed, or [S, n] by seed and example."""
+    """Values of two methods on shared seeds and examples: [S] by seed, or [S, n] by seed and example."""
 
     a: NDArray[np.float64]
     b: NDArray[np.float64]
 
 
 def compare(results: Results, block: Block, metric: str, method: str, other: str) -> tuple[Difference, Pair] | str:
-    """method − other on a metric, or why there is no such difference."""
+    """Return the difference method − other on a metric with its pairs, or the reason why there is none."""
     paired = _pair(results, block, metric, method, other)
     if isinstance(paired, str):
         return paired
@@ -76,9 +76,9 @@ def compare(results: Results, block: Block, metric: str, method: str, other: str
 
 
 def compare_with_baseline(results: Results) -> pd.DataFrame:
-    """Every method but the baseline on each block's main metric, Holm-adjusted within each task's family.
+    """Compare every method with the baseline on each block's main metric, Holm-adjusted within each task.
 
-    Columns: the fields of Comparison, p_holm, verdict.
+    Columns of the frame: the fields of Comparison, p_holm, verdict.
     """
     baseline = results.experiment.baseline
     rows = [
@@ -98,7 +98,7 @@ def compare_with_baseline(results: Results) -> pd.DataFrame:
 def not_distinguishable(
     results: Results, block: Block, metric: str, best: str, methods: Sequence[str]
 ) -> tuple[set[str], set[str]]:
-    """(the methods that a paired test, Holm over all of them, does not tell from the best one; those not tested)."""
+    """Return (methods that a Holm-adjusted paired test does not distinguish from the best; methods not tested)."""
     found = {m: compare(results, block, metric, m, best) for m in methods if m != best}
     tested = {m: made[0].p_value for m, made in found.items() if not isinstance(made, str)}
     adjusted = holm(list(tested.values()))
@@ -107,7 +107,7 @@ def not_distinguishable(
 
 
 def comparison_table(results: Results, frame: pd.DataFrame) -> Table:
-    """The comparisons as a reader sees them, a section for each block."""
+    """Return the printed comparison table, one section per block."""
     experiment, notes = results.experiment, Notes(results)
     sections = []
     for block in results.blocks:
@@ -198,13 +198,13 @@ def _pair(results: Results, block: Block, metric: str, method: str, other: str) 
 
 
 def _for_every_seed(scores: dict[int, Score], others: dict[int, Score]) -> dict[int, Score]:
-    """A base model that was scored once counts for every seed: it has nothing that a seed could change."""
+    """Repeat the score of a base model for every seed: a seed changes nothing in an untrained model."""
     (first, *more) = scores.values()
     return dict.fromkeys(others, first) if first.is_base and not more else scores
 
 
 def _on(score: Score, metric: str, shared: set[str]) -> NDArray[np.float64]:
-    """The values of the shared examples, in the order of their ids."""
+    """Return the values of the shared examples, sorted by id."""
     values = score.example_values(metric)
     assert values is not None
     place = {example: i for i, example in enumerate(score.examples.id)}

@@ -1,4 +1,4 @@
-"""The cost table: what each method took to train, to store and to run."""
+"""The cost table: training, storage and evaluation cost of each method."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """One method on one task and model: means over its runs, the greatest of the peaks; NaN: not measured."""
+    """Cost of one method on one task and model: means over its runs, memory as the greatest peak. NaN: not measured."""
 
     task: str
     model: str
@@ -34,11 +34,11 @@ class Cost:
     num_failed: int
     num_missing: int
     num_fused: int
-    """Runs that were trained at once with others."""
+    """Runs that were trained together with others in one process."""
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """One row for each task, model and method, also where the method has no run."""
+    """Return one row per task, model and method, even if the method has no run."""
     pairs = dict.fromkeys((block.task, block.model) for block in results.blocks)
     rows = [_cost(results, task, model, method) for task, model in pairs for method in results.methods]
     return pd.DataFrame(rows, columns=list(Cost.__dataclass_fields__))
@@ -49,10 +49,10 @@ def _cost(results: Results, task: str, model: str, method: str) -> Cost:
     runs: dict[str, list[Score]] = {}
     for score in scores:
         runs.setdefault(score.run, []).append(score)
-    # training was paid once for each run, however many benchmarks its adapter was scored on
+    # training cost counts once per run, not once per benchmark
     first = [of_run[0] for of_run in runs.values()]
     lacking = results.lacking(task, method)
-    # one that lacks a part of its scores is missing, not done; its training was paid all the same
+    # a run with only some of its scores counts as missing, but its training cost is included
     done = runs.keys() - {m.run for m in lacking}
     states = [m.state for m in lacking]
     trainable, total = _mean(_known(first, "trainable_parameters")), _mean(_known(first, "total_parameters"))
@@ -78,7 +78,7 @@ def _cost(results: Results, task: str, model: str, method: str) -> Cost:
 
 
 def cost_table(results: Results, frame: pd.DataFrame) -> Table:
-    """The costs as a reader sees them; energy only where a device told it."""
+    """Return the printed cost table; it has an energy column only if energy was measured."""
     experiment, notes = results.experiment, Notes(results)
     energy = bool(frame.train_energy_joules.notna().any())
     columns = (

@@ -1,4 +1,4 @@
-"""Forgetting: how much worse each adapter predicts general text than the base model that it was trained from."""
+"""The forgetting table: the loss of each adapter on general text minus that of its base model."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, limits, number
 
 METRIC = "loss"
-"""In nats a token, over all tokens of the text."""
+"""Unit: nats per token, over all tokens of the text."""
 
 COLUMNS = (
     "task",
@@ -32,10 +32,10 @@ COLUMNS = (
 
 
 def forgetting(results: Results) -> pd.DataFrame:
-    """One row for each task, model and trained method that was asked the general text; NaN where the base was not.
+    """Return one row per task, model and trained method evaluated on general text; NaN if the base model was not.
 
-    difference: mean over seeds of loss(adapter) − loss(base), above 0 where something was forgotten; low and high: its
-    95 % interval by Student's t over seeds, NaN for one seed or for seeds that all agree.
+    difference: mean over seeds of loss(adapter) − loss(base), positive if something was forgotten.  low, high: its 95 %
+    interval by Student's t over seeds, NaN for one seed or for seeds that all agree.
     """
     scores = [score for score in results.general if score.metrics.get(METRIC) is not None]
     bases = {(s.task, s.model): s for s in reversed(scores) if s.is_base}
@@ -63,7 +63,7 @@ def _row_of(scores: Sequence[Score], base: Score | None) -> tuple[object, ...]:
 
 
 def forgetting_table(results: Results, frame: pd.DataFrame) -> Table:
-    """The losses as a reader sees them; without sections where the experiment declares no general text."""
+    """Return the printed table, without sections if the experiment declares no general text."""
     experiment, notes = results.experiment, Notes(results)
     places = metric_names.decimals(METRIC)
     columns = (

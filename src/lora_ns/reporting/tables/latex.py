@@ -1,6 +1,6 @@
-"""A table as LaTeX: booktabs rules, numbers in siunitx columns, notes below.
+"""Tables as LaTeX: booktabs rules, numbers in siunitx columns, notes below.
 
-pandas' Styler writes one header for the whole table; these have a header for each section, so they are set here.
+pandas' Styler writes one header per table. These tables have one header per section, so they are written here.
 """
 
 import re
@@ -10,14 +10,14 @@ from itertools import groupby
 from lora_ns.reporting.tables.table import Cell, Column, Note, Section, Table
 
 FLOAT_ROWS = 38
-"""Rows that fit on one page; a longer table becomes a longtable, which breaks over pages."""
+"""Rows that fit on one page. A longer table becomes a longtable, which breaks over pages."""
 
 WRAP_AT = 26
-"""Characters at which text in a column goes on in the next line."""
+"""Width in characters at which a text column wraps."""
 
 TEXT_POINTS = 470
 _LETTER_POINTS = {r"\small": 4.6, r"\footnotesize": 4.1, r"\scriptsize": 3.7}
-"""Mean width of a character; TEXT_POINTS: the text's width in paper.tex."""
+"""Mean character width in points; TEXT_POINTS: text width in paper.tex in points."""
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -56,13 +56,15 @@ _SPECIAL = {
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX that pdflatex sets; a character that its fonts lack is named by its code point."""
+    """Escape plain text for pdflatex; a character outside its fonts becomes its code point, such as [U+4E2D]."""
     return "".join(_SPECIAL.get(c) or (c if c.isprintable() and ord(c) < 0x180 else f"[U+{ord(c):04X}]") for c in text)
 
 
 def to_latex(table: Table) -> str:
-    """The table as a float, or as a longtable where it is longer than a page.  Needs booktabs, siunitx,
-    longtable and graphicx."""
+    """Return the table as a float, or as a longtable if it is longer than a page.
+
+    The document needs booktabs, siunitx, longtable, array and graphicx.
+    """
     if not table.sections:
         return "".join(f"% {note.text}\n" for note in table.notes)
     rows = sum(len(section.rows) + 2 for section in table.sections)
@@ -73,7 +75,7 @@ def to_latex(table: Table) -> str:
     spacing = r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}"
     if rows <= FLOAT_ROWS:
         lines = [r"\begin{table}[htbp]", r"\centering", size, spacing, caption]
-        # shrunk where it is wider than the text, and only there
+        # shrink the table only if it is wider than the text
         lines += [r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
         lines += [f"\\begin{{tabular}}{{@{{}}{columns}@{{}}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}}"]
         lines += [*_notes(table.notes), r"\end{table}"]
@@ -87,14 +89,14 @@ def to_latex(table: Table) -> str:
 
 
 def _size(sections: Sequence[Section]) -> str:
-    """The greatest font size at which a longtable, which cannot be shrunk, should fit the text's width."""
+    """Return the largest font size that should fit the text width: a longtable cannot be shrunk."""
     columns = range(len(sections[0].columns))
     letters = sum(min(_longest(sections, i), WRAP_AT) for i in columns)
     return next((size for size, letter in _LETTER_POINTS.items() if letters * letter + 8 * len(columns) <= TEXT_POINTS), r"\tiny")
 
 
 def _longest(sections: Sequence[Section], index: int) -> int:
-    """Characters in the longest cell of a column, its marks counted half."""
+    """Return the characters of a column's longest cell or title; note marks count half."""
     cells = [row[index] for section in sections for row in section.rows]
     heads = [len(section.columns[index].title) for section in sections]
     return max([*heads, *(len(c.text) + len(",".join(c.marks)) // 2 for c in cells)])
@@ -105,8 +107,8 @@ def _body(sections: Sequence[Section]) -> list[str]:
     for index, section in enumerate(sections):
         lines += [r"\midrule"] if index else []
         if section.title:
-            # a header at a page's foot would stand without its rows: \\* forbids the break
-            # without width, so that a long title does not widen the columns
+            # \\* forbids a page break between a header and its rows
+            # \rlap has no width, so a long title does not widen the columns
             title = rf"\rlap{{\parbox[t]{{.95\linewidth}}{{\raggedright\textbf{{{_breakable(section.title)}}}\strut}}}}"
             lines.append(rf"\multicolumn{{{len(section.columns)}}}{{@{{}}l}}{{{title}}} \\*")
         lines += _header(section.columns)
@@ -131,14 +133,14 @@ def _cell(cell: Cell, column: Column) -> str:
     if column.kind == "number" and re.fullmatch(r"-?\d+(\.\d+)?", cell.text):
         return (r"\bfseries " if cell.bold else "") + cell.text + (f" {{{marks}}}" if marks else "")
     text = _breakable(cell.text) if len(cell.text) > WRAP_AT else escape(cell.text)
-    # a [ after \\ would be read as the length of a gap
+    # LaTeX reads a [ after \\ as the length of a vertical gap
     text = f"{{{text.replace('-', '$-$')}}}" if text.startswith("[") else text
     text = rf"\textbf{{{text}}}" if cell.bold and text else text
     return f"{{{text}{marks}}}" if column.kind == "number" else text + marks
 
 
 def _breakable(text: str) -> str:
-    """Escaped text that may go on in the next line within a name, after _ - / . :"""
+    """Escape text and allow a line break within names, after _ - / . :"""
     return "".join(escape(c) + (r"\allowbreak{}" if c in "_-/.:" else "") for c in text)
 
 
@@ -155,7 +157,7 @@ def _column_format(sections: Sequence[Section], index: int) -> str:
         return "c"
     sign = "-" if any(m[1] for m in numbers) else ""
     whole, places = max(len(m[2]) for m in numbers), max(len(m[3] or "") for m in numbers)
-    # places that differ from section to section (per cent, loss) stay as they are written
+    # sections with fewer decimal places (per cent, loss) print as written: siunitx does not pad here
     return rf"S[table-format={sign}{whole}.{places}, detect-weight, table-align-text-post=false]"
 
 
@@ -170,5 +172,5 @@ def _notes(notes: Sequence[Note]) -> list[str]:
 
 
 def label(name: str) -> str:
-    """A label is a name, not text: what TeX would read otherwise becomes a hyphen."""
+    """Return a valid LaTeX label: special characters become hyphens."""
     return re.sub(r"[^A-Za-z0-9:.\-]+", "-", name).strip("-")

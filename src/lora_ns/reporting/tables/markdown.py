@@ -6,7 +6,7 @@ from lora_ns.reporting.tables.table import Cell, Column, Section, Table, grouped
 
 
 def to_markdown(table: Table, made_by: str = "") -> str:
-    """The whole table with its title, caption and notes; made_by: a line for a comment at the end."""
+    """Return the table with its title, caption and notes; made_by: a provenance line for a comment at the end."""
     parts = [f"# {_escape(table.title)}"]
     if table.caption and table.caption != table.title:
         parts.append(_escape(table.caption))

@@ -1,4 +1,4 @@
-"""Notes below a table: what a reader must know before believing a number in it."""
+"""Notes below a table: missing runs, test details and provenance warnings."""
 
 from collections.abc import Iterator, Mapping
 from itertools import count, product
@@ -10,7 +10,7 @@ from lora_ns.reporting.tables.table import Note
 
 
 class Notes:
-    """Gathers the notes of one table, in the order in which its cells ask for them."""
+    """The notes of one table, collected in the order of its cells."""
 
     def __init__(self, results: Results):
         self._results = results
@@ -20,12 +20,12 @@ class Notes:
         self._plain: list[str] = []
 
     def symbol(self, mark: str, text: str) -> tuple[str, ...]:
-        """A mark that many cells share."""
+        """Add a note for a mark that many cells share; returns the mark."""
         self._symbols[mark] = text
         return (mark,)
 
     def of_missing(self, task: str, method: str, benchmark: str | None = None) -> tuple[str, ...]:
-        """The mark of a method that lacks runs on a task (and benchmark); methods that lack the same share it."""
+        """Return the mark for missing runs of a method on a task (and benchmark), () if none; equal notes share a mark."""
         parts: dict[tuple[str, str], list[int]] = {}
         for run in self._results.lacking(task, method, benchmark):
             parts.setdefault((run.state, run.reason.strip().rstrip(".")), []).append(run.seed)
@@ -38,12 +38,12 @@ class Notes:
         return (self._letters[text],)
 
     def explain(self, text: str) -> None:
-        """A line that speaks of the whole table."""
+        """Add a note about the whole table."""
         if text not in self._plain:
             self._plain.append(text)
 
     def all(self) -> tuple[Note, ...]:
-        """Explanations first, then symbols, then letters, then what is wrong with the whole experiment."""
+        """Return the notes: explanations, symbols, letters, then warnings about the whole experiment."""
         notes = [Note("", text) for text in self._plain]
         notes += [Note(mark, text) for mark, text in sorted(self._symbols.items(), key=lambda s: "†‡§¶".find(s[0]))]
         notes += [Note(mark, text) for text, mark in self._letters.items()]
@@ -51,7 +51,7 @@ class Notes:
 
 
 def provenance(results: Results, again: str, record: str) -> str:
-    """One line that goes into each file: what made it, from what, of which commit; the same whenever the scores are.
+    """Return the provenance line of each file: command, number of scores and commits. It is the same for the same scores.
 
     again: the command.  record: the name of the tables' record, which ends in its digest.
     """
@@ -60,13 +60,13 @@ def provenance(results: Results, again: str, record: str) -> str:
 
 
 def _commits(results: Results) -> list[str]:
-    """Of the code that trained and evaluated, ten digits of each."""
+    """Return the commits of the code that trained and evaluated, ten hex digits each."""
     code = [c for s in results.scores for c in (s.code, s.trained.get("code") or {})]
     return sorted({str(c["commit"])[:10] for c in code if c.get("commit")})
 
 
 def provenance_warnings(results: Results) -> list[str]:
-    """What makes the scores less comparable or less repeatable than they look."""
+    """Return warnings about facts that make the scores less comparable or less reproducible."""
     warnings = []
     code = [(s.code, s.trained.get("code") or {}) for s in results.scores]
     commits = _commits(results)
@@ -95,7 +95,7 @@ def provenance_warnings(results: Results) -> list[str]:
 
 
 def _rounded_way(answered: Mapping[str, Any]) -> str | None:
-    """How answers in low precision came about; None for float32, whose answers do not depend on it."""
+    """Describe how low-precision completions were generated; None for float32, where batch size and engine do not matter."""
     precision = [answered.get("dtype", "float32"), answered.get("quantization", "none")]
     if precision == ["float32", "none"]:
         return None

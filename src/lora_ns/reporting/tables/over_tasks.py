@@ -1,4 +1,4 @@
-"""Each method over all tasks: average rank and interquartile mean, where there are enough of them."""
+"""The table over tasks: average rank and interquartile mean of each method, if there are enough tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Suite:
-    """What can be ranked: cells [block, method] that share seeds; left_out: what cannot, and why."""
+    """The blocks and methods that can be ranked, with their shared seeds; left_out: what cannot be ranked, and why."""
 
     blocks: tuple[Block, ...]
     methods: tuple[str, ...]
@@ -48,7 +48,7 @@ class Suite:
 
 
 def over_tasks(results: Results) -> pd.DataFrame:
-    """One row for each method that has a score on every task, none where there are too few tasks."""
+    """Return one row per method with a score in every block, no rows if there are too few tasks."""
     suite = _suite(results)
     if not suite.is_enough:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -66,7 +66,7 @@ def over_tasks(results: Results) -> pd.DataFrame:
 
 
 def over_tasks_table(results: Results, frame: pd.DataFrame) -> Table:
-    """The figures as a reader sees them; without sections where there are too few tasks."""
+    """Return the printed table, without sections if there are too few tasks."""
     experiment, notes = results.experiment, Notes(results)
     iqm = bool(frame["interquartile_mean"].notna().any())
     columns = (
@@ -121,7 +121,7 @@ def _suite(results: Results) -> Suite:
             out.append(f"{method} (no score)")
     cells = {(b, m): _by_seed(results, b, m) for b in blocks for m in methods}
     bound = [set(values) for (b, m), values in cells.items() if not _is_lone_base(results, b, m)]
-    # where every cell is a base model scored once there is one replication
+    # if every cell is a base model scored once, there is one replication
     shared = set.intersection(*(bound or [set(values) for values in cells.values()] or [set()]))
     dropped = sorted(set().union(*bound) - shared) if bound else []
     if methods and dropped:
@@ -130,13 +130,13 @@ def _suite(results: Results) -> Suite:
 
 
 def _by_seed(results: Results, block: Block, method: str) -> dict[int, float]:
-    """The method's main metric, seed -> value."""
+    """Return seed -> value of the method's main metric."""
     main = _main(results, block)
     return {s.seed: value for s in results.cell(block, method) if (value := s.metrics.get(main)) is not None}
 
 
 def _is_lone_base(results: Results, block: Block, method: str) -> bool:
-    """A base model scored once stands for every seed."""
+    """Whether the only score is a base model's, which is valid for every seed."""
     scores = results.cell(block, method)
     return len(scores) == 1 and scores[0].is_base
 
@@ -146,7 +146,7 @@ def _higher_is_better(results: Results, suite: Suite) -> tuple[Block, ...]:
 
 
 def _scores(results: Results, suite: Suite, blocks: Sequence[Block]) -> NDArray[np.float64]:
-    """[methods, seeds, blocks], each seed in its place; more is better: losses and perplexities with a minus."""
+    """Return main metrics [methods, seeds, blocks], more is better: losses and perplexities are negated."""
 
     def values(block: Block, method: str) -> list[float]:
         of = _by_seed(results, block, method)
@@ -158,7 +158,7 @@ def _scores(results: Results, suite: Suite, blocks: Sequence[Block]) -> NDArray[
 
 
 def _within(interval: Interval, lowest: float, highest: float) -> tuple[float, float]:
-    """The limits within what the figure can be; none where the seeds all agree, as they say nothing of others."""
+    """Clip the interval to the possible range; NaN limits if the seeds all agree."""
     if not interval.high - interval.low > 1e-12:
         return np.nan, np.nan
     return max(interval.low, lowest), min(interval.high, highest)

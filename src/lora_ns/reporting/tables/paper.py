@@ -1,4 +1,4 @@
-"""paper.tex: a document that includes the tables and figures and compiles as it stands."""
+"""paper.tex: a complete LaTeX document that includes the tables and figures."""
 
 import re
 from collections.abc import Sequence
@@ -30,17 +30,17 @@ FIGURES = {
     "calibration": "Calibration of the classifiers, all seeds together: accuracy against predicted probability, and the "
     "expected calibration error (ECE).",
 }
-"""Figure -> what its caption says.  Drawn in results/figures/<experiment>/."""
+"""Figure in results/figures/<experiment>/ -> its caption."""
 
 
 def paper(experiment: Experiment, tables: Sequence[Table], folder: str) -> str:
-    """The document; each table is \\input from the file beside it, each figure taken where it has been drawn.
+    """Return the document; it inputs each table from the same folder, and each figure if its file exists.
 
-    folder: the experiment's folder name, in which the figures lie too.
+    folder: the experiment's folder name, the same under results/tables and results/figures.
     """
     head = [_PREAMBLE, rf"\title{{{escape(experiment.heading)}}}", r"\date{}", r"\author{}"]
     includes = [rf"\input{{{table.name}.tex}}" for table in tables if table.sections]
-    # a folder whose name TeX would read as commands cannot be included from
+    # TeX cannot include from a folder with special characters in its name
     drawn = [_figure(experiment, name, folder) for name in FIGURES if re.fullmatch(r"[\w.-]+", folder, re.ASCII)]
     body = [r"\begin{document}", r"\maketitle", *includes, r"\clearpage", *drawn, r"\end{document}"]
     return "\n".join([*head, *body]) + "\n"

@@ -1,4 +1,4 @@
-"""The main table: each method on each metric, mean and interval over seeds."""
+"""The main table: mean and interval over seeds of each method on each metric."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ from lora_ns.reporting.tables.notes import Notes
 from lora_ns.reporting.tables.table import DASH, Cell, Column, Section, Table, limits, number
 
 METRICS_ABREAST = 2
-"""Metrics of a benchmark that a reader sees: the main one, and one more whose values differ.  main.csv has all."""
+"""Metrics printed per benchmark: the main one, and one more with different values.  main.csv has all."""
 
 _MARKS = {
     "Wilson over examples": ("‡", "One seed, or seeds that all agree: Wilson interval over the test examples."),
@@ -37,10 +37,10 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Summary:
-    """One method on one metric of one block; fractions as measured, NaN where there is nothing.
+    """One method on one metric of one block. Values are fractions; NaN if there is no score.
 
-    interval: what low and high are, "t over seeds", "Wilson over examples" or "BCa over examples".
-    rank: "best", "tied" (a paired test does not tell it from the best), "untested" (there is no such test) or "".
+    interval: the kind of low and high, "t over seeds", "Wilson over examples" or "BCa over examples".
+    rank: "best", "tied" (a paired test does not distinguish it from the best), "untested" (no such test) or "".
     """
 
     task: str
@@ -60,7 +60,7 @@ class Summary:
 
 
 def summarise(results: Results) -> pd.DataFrame:
-    """One row for each block, metric and method, also where the method has no score."""
+    """Return one row per block, metric and method, even if the method has no score."""
     rows = [
         _summary(results, block, metric, method)
         for block in results.blocks
@@ -83,11 +83,11 @@ def _summary(results: Results, block: Block, metric: str, method: str) -> Summar
     interval, kind = _interval(scores, metric, values, place)
     lowest, highest = metric_names.bounds(metric)
     if not (lowest <= values.min() and values.max() <= highest):
-        lowest, highest = -np.inf, np.inf  # a metric of somebody's own, whose name says nothing of its bounds
+        lowest, highest = -np.inf, np.inf  # a user-defined metric, so its bounds are unknown
     return Summary(
         *place,
         mean=float(values.mean()),
-        # NaN stays NaN
+        # np.maximum and np.minimum keep NaN
         low=float(np.maximum(interval.low, lowest)),
         high=float(np.minimum(interval.high, highest)),
         interval=kind,
@@ -99,7 +99,7 @@ def _summary(results: Results, block: Block, metric: str, method: str) -> Summar
 
 
 def _spread(values: np.ndarray) -> float:
-    """Standard deviation over seeds; 0 where they agree but for rounding."""
+    """Return the standard deviation over seeds; 0 if they agree up to rounding."""
     if len(values) < 2:
         return float("nan")
     return 0.0 if np.ptp(values) <= 1e-12 * np.abs(values).max() else float(values.std(ddof=1))
@@ -127,7 +127,7 @@ def _example_error(scores: list[Score], metric: str) -> float:
 
 
 def _rank(results: Results, frame: pd.DataFrame, block: Block, metric: str) -> None:
-    """Write who is best, and who cannot be told from it, into the frame."""
+    """Write into the frame which method is best, tied with the best or untested."""
     of_metric = rows_of_block(frame, block)
     of_metric = of_metric[(of_metric.metric == metric) & of_metric["mean"].notna()]
     if len(of_metric) < 2:
@@ -143,7 +143,7 @@ def _rank(results: Results, frame: pd.DataFrame, block: Block, metric: str) -> N
 
 
 def main_table(results: Results, summary: pd.DataFrame) -> Table:
-    """The summary as a reader sees it: a section for each benchmark, a row for each method."""
+    """Return the printed summary: one section per benchmark, one row per method."""
     experiment, notes = results.experiment, Notes(results)
     shown = {block: _shown(results, block) for block in results.blocks}
     sections = [_section(results, summary, block, metrics, notes) for block, metrics in shown.items()]
@@ -166,7 +166,7 @@ def main_table(results: Results, summary: pd.DataFrame) -> Table:
 
 
 def _shown(results: Results, block: Block) -> list[str]:
-    """The main metric, then those that say something else."""
+    """Return the printed metrics: the main one first, then those with different values."""
     main, *others = results.metrics(block) or [""]
     scores = [s for method in results.methods for s in results.cell(block, method)]
     differing = [m for m in others if any(s.metrics.get(m) != s.metrics.get(main) for s in scores)]

@@ -1,4 +1,4 @@
-"""A table as a reader sees it, before any format: sections of rows, notes below."""
+"""A table independent of its format: sections of rows, and notes below."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 DASH = "–"
-"""What stands where nothing was measured."""
+"""The cell text for a missing value."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """text: plain characters, numbers with an ASCII minus; marks: the notes that it points to."""
+    """One cell. text: plain characters, numbers with an ASCII minus; marks: the marks of its notes."""
 
     text: str = ""
     bold: bool = False
@@ -20,8 +20,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """title: over the column; kind: how it is set; group: over several neighbouring columns (a metric); alone: the
-    title in formats that cannot write the group above it."""
+    """One column. kind: its alignment; group: heading over several neighbouring columns (a metric); alone: the title in
+    formats without group headings."""
 
     title: str
     kind: Literal["text", "number"] = "text"
@@ -30,13 +30,13 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The title that says all by itself."""
+        """The title for formats without group headings."""
         return self.alone or self.title
 
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a table; all sections of a table have as many columns, of the same kinds."""
+    """One part of a table; all sections of a table have the same number and kinds of columns."""
 
     title: str
     columns: tuple[Column, ...]
@@ -45,7 +45,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Note:
-    """A line below the table; an empty mark makes it speak of the whole table."""
+    """A line below the table; with an empty mark it is about the whole table."""
 
     mark: str
     text: str
@@ -53,7 +53,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Table:
-    """One table of the paper, to be written as Markdown, LaTeX or to the terminal."""
+    """One table of the paper, for Markdown, LaTeX and the terminal."""
 
     name: str
     title: str
@@ -64,7 +64,7 @@ class Table:
 
 
 def number(value: float | None, decimals: int) -> str:
-    """The value as text, a dash where there is none; never a negative zero."""
+    """Format a value, a dash for None or NaN; never a negative zero."""
     if value is None or value != value:
         return DASH
     text = f"{value:.{decimals}f}"
@@ -72,19 +72,19 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def limits(low: float | None, high: float | None, decimals: int) -> str:
-    """An interval as text, a dash where there is none."""
+    """Format an interval, a dash if a limit is None or NaN."""
     if low is None or high is None or low != low or high != high:
         return DASH
     return f"[{number(low, decimals)}, {number(high, decimals)}]"
 
 
 def p_value(p: float) -> str:
-    """Three places; below a thousandth only that."""
+    """Format a p value with three decimal places, `<0.001` below that."""
     return "<0.001" if p < 0.001 else number(p, 3)
 
 
 def grouped(text: str) -> str:
-    """A number with its thousands apart, where it has five digits or more: 1234 → 1234, 12345.6 → 12,345.6."""
+    """Add thousands separators to a number of five digits or more: 1234 → 1234, 12345.6 → 12,345.6."""
     whole, point, rest = text.partition(".")
     digits = whole.lstrip("-")
     if not digits.isascii() or not digits.isdigit() or len(digits) < 5:
@@ -93,12 +93,12 @@ def grouped(text: str) -> str:
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """The tables with all that a reader sees, for other programs and for `from_json`."""
+    """Return the complete tables as JSON, for other programs and for `from_json`."""
     return json.dumps([asdict(table) for table in tables], indent=1, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str) -> tuple[Table, ...]:
-    """What `to_json` wrote."""
+    """Return the tables that `to_json` wrote."""
     return tuple(_table(table) for table in json.loads(text))
 
 

@@ -11,13 +11,13 @@ from lora_ns.reporting.tables.table import Cell, Column, Section, Table, grouped
 
 
 def print_tables(tables: Sequence[Table], console: Console) -> None:
-    """Show them one below the other."""
+    """Print the tables one below the other."""
     for table in tables:
         print_table(table, console)
 
 
 def print_table(table: Table, console: Console) -> None:
-    """Write the table; it fits the console's width by folding names.  A table without sections is not shown."""
+    """Print the table; names are folded to fit the console's width.  A table without sections is not printed."""
     if not table.sections:
         return
     console.print(Text(table.title, style="bold"))

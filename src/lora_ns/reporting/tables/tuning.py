@@ -1,4 +1,4 @@
-"""What the search on the validation split tried and chose, and whether the best lay on the grid's edge."""
+"""The tuning table: settings tried and chosen on the validation split, and whether the best is on the grid's edge."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,10 +14,10 @@ COLUMNS = ("task", "method", "parameter", "chosen", "tried", "on_edge", "metric"
 
 
 def tuning_frame(results: Results, trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """One row for each task, method and searched parameter.
+    """Return one row per task, method and searched parameter.
 
-    trials: task, method, setting {parameter: value}, metric, value (null: it failed), chosen (bool) of each run of
-    the search.
+    trials: for each run of the search task, method, setting {parameter: value}, metric, value (null if it failed) and
+    chosen (bool).
     """
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for trial in trials:
@@ -49,7 +49,7 @@ def tuning_frame(results: Results, trials: Sequence[Mapping[str, Any]]) -> pd.Da
 
 
 def tuning_table(results: Results, frame: pd.DataFrame) -> Table:
-    """The choices as a reader sees them, a section for each task."""
+    """Return the printed tuning table, one section per task."""
     experiment, notes = results.experiment, Notes(results)
     columns = (
         Column("Method"),
@@ -92,13 +92,13 @@ def _row(row: pd.Series, notes: Notes) -> tuple[Cell, ...]:
 
 
 def _on_edge(best: Any, values: Sequence[Any]) -> bool:
-    """Only numbers have an edge.  values: those that came to a score, in order."""
+    """Whether the best value is the smallest or greatest; False unless all are numbers.  values: those with a score, sorted."""
     numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     return best is not None and numeric and best in (values[0], values[-1])
 
 
 def _place(results: Results, task: str, method: str) -> tuple[int, int, str, str]:
-    """The order of the other tables; what they do not hold comes last."""
+    """Return the sort key for the order of the other tables; unknown tasks and methods come last."""
     tasks, methods = [*results.tasks, task], [*results.methods, method]
     return tasks.index(task), methods.index(method), task, method
 
