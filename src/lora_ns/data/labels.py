@@ -10,16 +10,16 @@ from lora_ns.errors import DataError
 
 
 def has_label(row: Row, dataset: DatasetConfig) -> bool:
-    """Whether the row's label is there at all (lines of GLUE's TSV files may end too early)."""
+    """Whether the row has a label (lines of GLUE's TSV files may be cut short)."""
     value = row[dataset.label_column]
     return not is_missing(value) and value != ""
 
 
 def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
-    """The row's class as a number.  Raises DataError naming the row where it is none of the classes.
+    """The class number of a row's label.  Raises DataError with the row's number for an unknown label.
 
-    A class is found by its name first.  Its number counts only where no class is named like a number or a truth value:
-    of labels [1, 0] and [true, false] the row's 1 or true would else be the class named 0 or false.
+    A label is matched by name first.  It is matched by number only if no class name is a number or a truth value.
+    Otherwise, with labels [1, 0] or [true, false], a row's 1 could mean the class named 0 or false.
     """
     labels = dataset.labels or []
     value = row[dataset.label_column]
@@ -38,7 +38,7 @@ def label_of(row: Row, dataset: DatasetConfig, number: int) -> int:
 
 
 def _whole(value: Any) -> int | None:
-    """The whole number that a label is or reads as, 1 and 0 for true and false; None where it is none."""
+    """The integer that a label is or spells, with 1 and 0 for true and false.  None if there is none."""
     if isinstance(value, str):
         if value.lower() in ("true", "false"):
             return int(value.lower() == "true")
@@ -49,7 +49,7 @@ def _whole(value: Any) -> int | None:
 
 
 def number_of(row: Row, dataset: DatasetConfig, number: int) -> float:
-    """The number that regression predicts.  Raises DataError naming the row where it is none."""
+    """The regression target of a row.  Raises DataError with the row's number if it is not a finite number."""
     value = row[dataset.label_column]
     try:
         found = float(value)

@@ -15,7 +15,7 @@ from lora_ns.store.run import Run
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting with one seed, asked its task's benchmark on the validation split."""
+    """One setting with one seed, evaluated on its task's benchmark on the validation split."""
 
     task: str
     method: str
@@ -24,29 +24,29 @@ class Trial:
 
     @property
     def score(self) -> Path:
-        """Its score file, whether it is there or not."""
+        """Its score file, which may not exist yet."""
         return self.run.scores[0]
 
 
 @dataclass(frozen=True)
 class TaskMethod:
-    """One method on one task: all but the seed, and but the setting where one is searched for."""
+    """One method on one task, without the seed and without the searched setting."""
 
     raw: Mapping[str, Any]
     where: str
     store: Store
     settings: tuple[Setting, ...] = ()
-    """To be tried; none where the method runs as its file says."""
+    """Settings to try.  Empty if the method is not tuned."""
     text: BenchmarkEntry | None = None
     """The general text that forgetting is measured on."""
 
     def run(self, seed: int, setting: Mapping[str, Any] | None = None) -> Run:
-        """One run.  Raises ConfigError, InputError."""
+        """Return the run of one seed.  Raises ConfigError, InputError."""
         [run] = self.runs([seed], setting)
         return run
 
     def runs(self, seeds: Sequence[int], setting: Mapping[str, Any] | None = None) -> list[Run]:
-        """A run a seed, which the file has checked already.  Raises ConfigError, InputError."""
+        """Return one run per seed.  The experiment file has validated the seeds.  Raises ConfigError, InputError."""
         config = check(merge(self.raw, expand_dotted(setting or {})), self.where)
         asked = [entry.name for entry in config.evaluation.benchmarks]
         for name in dict.fromkeys(name for name in asked if asked.count(name) > 1):
@@ -61,7 +61,7 @@ class TaskMethod:
         return runs
 
     def trial(self, seed: int, setting: Setting) -> Trial:
-        """The setting on the validation split.  Raises ConfigError, InputError."""
+        """Return the trial of a setting: a run evaluated on the validation split.  Raises ConfigError, InputError."""
         run = self.run(seed, setting)
         config = run.config
         entry = next((e for e in config.evaluation.benchmarks if "name" not in (e.dataset or {})), None)

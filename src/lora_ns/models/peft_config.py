@@ -11,7 +11,7 @@ from lora_ns.store.digests import digest_of
 
 
 def build_peft_config(config: RunConfig, *, steps: int | None = None) -> Any:
-    """The PEFT config object of the `peft` section.  Raises ConfigError with PEFT's own reason."""
+    """Return the PEFT config object for the `peft` section.  Raises ConfigError with PEFT's reason."""
     from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftType
 
     config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(config.peft.method.upper())]
@@ -29,9 +29,9 @@ def build_peft_config(config: RunConfig, *, steps: int | None = None) -> Any:
 
 
 def check_peft_config(config: RunConfig) -> None:
-    """Raises ConfigError where `build_peft_config` would.
+    """Raises ConfigError if `build_peft_config` would.
 
-    PEFT's class is asked once; what it said is kept in the user's cache, so that the next call does not import PEFT.
+    The verdict is saved in the user's cache folder, so the next call does not import PEFT.
     """
     path = cache_folder() / f"peft-{version('peft')}-verdicts.json"
     key = digest_of({"task_type": config.task_type, "peft": config.peft.model_dump()})
@@ -51,10 +51,10 @@ def check_peft_config(config: RunConfig) -> None:
 
 
 TASK_TYPES = {"causal_lm": "CAUSAL_LM", "classification": "SEQ_CLS", "regression": "SEQ_CLS"}
-"""Our task types -> PEFT's."""
+"""Config task type -> PEFT task type."""
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what an error says, or its name where it says nothing."""
+    """The first line of an error's message, or its class name if the message is empty."""
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__

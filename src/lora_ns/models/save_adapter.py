@@ -8,13 +8,13 @@ from lora_ns.errors import TrainingError
 
 
 def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None, weights: dict[str, Any] | None = None) -> None:
-    """The trained weights as safetensors, without the empty model card that PEFT adds.
+    """Save the trained weights as safetensors, without PEFT's empty model card.
 
-    weights: of all the model, where the model itself holds a part of them only.
+    weights: the full state dict, if the model in memory holds only a part of it.
 
-    initial: what `initial_factors` gave.  Then W_rest + s·B·A = W + s·(B·A − B₀·A₀), so the adapter is saved with twice
-    the rank, as [A; A₀] and [B, −B₀]: it fits the base as it is, on any machine, where PEFT would have to take the same
-    part out again, which needs the same random numbers or the same data.
+    initial: the result of `initial_factors`.  If given, the adapter is saved with twice the rank, as [A; A₀] and [B, −B₀],
+    since W_rest + s·B·A = W + s·(B·A − B₀·A₀).  It then fits the unchanged base model on any machine.  PEFT's own format
+    would repeat the initialisation at loading, which needs the same random numbers or the same data.
     """
     model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     (folder / "README.md").unlink(missing_ok=True)
@@ -25,7 +25,7 @@ def save_trained(model: Any, folder: Path, initial: dict[str, Any] | None = None
 
 
 def write_weights(folder: Path, weights: dict[str, Any], initial: dict[str, Any] | None = None) -> None:
-    """Other values for an adapter that `save_trained` has saved.  weights: name in its file -> tensor.  initial: as there."""
+    """Overwrite the weights of an adapter saved by `save_trained`.  weights: name in the file -> tensor.  initial: as there."""
     from safetensors.torch import save_file
 
     save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -45,7 +45,7 @@ def _sort_sets(model: Any, folder: Path) -> None:
 
 
 def _check_saved(model: Any, folder: Path) -> None:
-    """Raises TrainingError where PEFT's file holds nothing of what was trained."""
+    """Raises TrainingError if PEFT saved no tensors.  Adds X-LoRA's classifier if it is missing."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 

@@ -84,7 +84,7 @@ def read_evaluation(path: Path) -> EvaluationRequest:
 
 
 def evaluation_digest(request: EvaluationRequest, store: Store) -> str:
-    """Covers what is asked and how answers are decoded and scored; not how they are batched."""
+    """The digest of prompts, decoding and scoring.  Batch size is not covered."""
     spec, view = benchmark(request.benchmark), reading_settings(request.dataset)
     # what an answer looks like matters to examples and to perplexity only
     shown = request.num_fewshot or spec.kind == "perplexity"
@@ -167,7 +167,7 @@ def resolve_evaluation(config: RunConfig, entry: BenchmarkEntry, store: Store) -
 
 
 def _dataset_of(config: RunConfig, entry: BenchmarkEntry) -> DatasetConfig:
-    """The rows of a benchmark and how they are read: the task's, with what the entry states over them."""
+    """Return the benchmark's dataset config: the task's, overridden by the entry."""
     stated = entry.dataset
     if stated is None:
         return config.dataset.model_copy(update={"held_out": None})

@@ -264,7 +264,7 @@ class _Pauses(TrainerCallback):
             control.should_save = False  # the adapter itself is saved next
 
     def _agreed(self, due: bool, told: bool) -> tuple[bool, bool]:
-        """The same decision on every process: the first one's clock counts, and a signal to any of them."""
+        """Return the same decision on every process.  The first process's clock decides, or a signal to any process."""
         if self.trainer.args.world_size == 1:
             return due, told
         import torch.distributed as group

@@ -1,10 +1,10 @@
 """Input functions of the workflow's rules: which artefacts an experiment needs, and what each is made from.
 
-An input is asked for only while the output that needs it is missing.  So a finished adapter does not bring back its
-tokens, and neither a fresh clone's clocks nor lost intermediate files start any work.
+A rule has inputs only while its output is missing.  A finished adapter therefore needs no tokens, and neither file times in
+a fresh clone nor lost intermediate files start any work.
 
-Where the experiment searches for settings, the runs that are compared are known once the checkpoint `choose` has
-written the choice; until then whoever asks for them is sent to wait for it.
+If the experiment searches for settings, the compared runs are known only after the checkpoint `choose` has written the
+selection.  Until then Snakemake waits for that checkpoint.
 """
 
 import os
@@ -143,10 +143,10 @@ class Dag(DagIndex):
 
 
 def missing_inputs(inputs: Lookup) -> Lookup:
-    """The inputs without those that are there: a job has to wait for the others alone.
+    """Return the inputs that do not exist yet, which are all that a job has to wait for.
 
-    After a job Snakemake dates its outputs to now, and removes them where an input is newer (its dag.py, check_output_mtime),
-    whatever `ancient` says: a clock that ran ahead when an input was made would cost what was just finished.
+    After a job Snakemake sets its outputs' times to now, and removes outputs that are older than an input (its dag.py,
+    check_output_mtime), also with `ancient`.  An input with a time in the future would cost a finished output.
     """
     return lambda wildcards: [path for path in inputs(wildcards) if not Path(path).exists()]
 

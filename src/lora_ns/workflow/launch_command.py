@@ -1,4 +1,4 @@
-"""What a run's `launch:` comes to: the command line that its processes start with, and what a cluster is asked for.
+"""The command line that starts the processes of a run, from its `launch:` section.
 
 one process                  python -m lora_ns
 several, on one machine      accelerate launch … -m lora_ns

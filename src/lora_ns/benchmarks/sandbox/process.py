@@ -212,7 +212,7 @@ def _framed(message: Any) -> bytes:
 
 
 def _take_frame(received: bytearray) -> bytes | None:
-    """The first whole message, taken off the buffer; None if there is none yet."""
+    """Remove the first complete message from the buffer and return it.  None if none is complete."""
     if len(received) < 4:
         return None
     end = 4 + int.from_bytes(received[:4], "big")

@@ -4,10 +4,10 @@ import torch
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made nearly orthogonal (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+    """Muon: momentum with nearly orthogonal updates (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
 
-    torch.optim.Muon does the same in bfloat16, which processors without AVX-512 do twenty times slower; this one
-    stays in float32 and takes all matrices of one shape at once.
+    torch.optim.Muon computes in bfloat16, which is twenty times slower on CPUs without AVX-512.  This version computes in
+    float32, and batches all matrices of one shape.
     """
 
     MOMENTUM = 0.95
@@ -32,7 +32,7 @@ class Muon(torch.optim.Optimizer):
                     parameter.add_(direction, alpha=-group["lr"] * max(1.0, rows / columns) ** 0.5)
 
     def _orthogonal(self, matrices: torch.Tensor) -> torch.Tensor:
-        """Newton-Schulz iteration towards the nearest orthogonal matrices; [n, rows, columns]."""
+        """Return the nearest orthogonal matrices [n, rows, columns], by Newton-Schulz iteration."""
         a, b, c = self.COEFFICIENTS
         x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
         tall = x.size(1) > x.size(2)
