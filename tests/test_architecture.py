@@ -38,7 +38,7 @@ def test_a_module_imports_only_from_its_own_room_and_those_before_it(path: Path)
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_no_module_starts_the_command_line_again(path: Path) -> None:
-    """Snakemake's rules and a launcher do, by the words of launch.py."""
+    """Snakemake's rules and a launcher do, by the words of launch_command.py."""
     lists = [node.elts for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.List | ast.Tuple)]
     said = [[getattr(item, "value", None) for item in items] for items in lists]
     starts = any(one == "-m" and other == "lora_ns" for items in said for one, other in pairwise(items))

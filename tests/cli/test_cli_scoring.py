@@ -11,7 +11,7 @@ import pytest
 from support import causal_task, lora_ns, write_config
 
 from lora_ns.benchmarks.sandbox.tiers import unavailable
-from lora_ns.store.digests import sha256_file
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.record import sealed
 
 needs_sandbox = pytest.mark.skipif(

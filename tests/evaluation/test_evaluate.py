@@ -13,7 +13,7 @@ from support import causal_task, evaluate, sums
 from lora_ns.config import BenchmarkEntry, RunConfig, check, merge
 from lora_ns.data.fetch import fetch
 from lora_ns.errors import ConfigError, DamagedError, DataError, EvaluationError
-from lora_ns.store.digests import sha256_file
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.record import sealed
 from lora_ns.store.run import Run

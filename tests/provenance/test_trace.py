@@ -17,8 +17,8 @@ from lora_ns.provenance import as_text, trace
 from lora_ns.provenance.cell_address import find_cell
 from lora_ns.reporting.tables.table import Cell, Column, Section, Table, to_json
 from lora_ns.store import record
-from lora_ns.store.digests import sha256_file
 from lora_ns.store.environment import code_state, package_versions
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 

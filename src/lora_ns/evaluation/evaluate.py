@@ -29,10 +29,10 @@ from lora_ns.models.adapter import without_adapter
 from lora_ns.models.base_model import best_device, load_base, make_deterministic
 from lora_ns.store import record
 from lora_ns.store.artifact import read_record
-from lora_ns.store.digests import sha256_file
 from lora_ns.store.evaluation_file import EvaluationRequest
 from lora_ns.store.failures import record_failure
 from lora_ns.store.history import thinned_history
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.processes import Processes
 from lora_ns.store.progress import report_progress

@@ -13,6 +13,7 @@ from lora_ns.evaluation.engines.continuous import ContinuousEngine
 from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.hf_generate import HFGenerateEngine
 from lora_ns.evaluation.engines.vllm import ServedModel, VLLMEngine
+from lora_ns.models.base_model import without_peft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -47,7 +48,7 @@ class Generator:
         self._size = size
         self._streamer = streamer
         self._served = served
-        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        plain = without_peft(model)
         ends = {tokenizer.eos_token_id, *_as_list(plain.config.eos_token_id), *stop_ids} - {None}
         self.decoder = Decoder(tokenizer, config, frozenset(ends))
         self.facts: dict[str, Any] = {}

@@ -25,8 +25,9 @@ from lora_ns.models.adapter import load_adapter, load_trained
 from lora_ns.models.base_model import best_device, load_base, make_deterministic
 from lora_ns.models.machine import check_machine
 from lora_ns.store.artifact import is_finished
-from lora_ns.store.digests import digest_of, reading_settings, sha256_file
+from lora_ns.store.digests import digest_of, reading_settings
 from lora_ns.store.integrity import load_verified
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 

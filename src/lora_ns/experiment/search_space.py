@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_ns.config import DatasetConfig
 from lora_ns.config.builtin import DATASET_DEFAULTS
-from lora_ns.store.local_files import files_by_split, sha256
+from lora_ns.store.local_files import files_by_split, remembered_sha256
 
 Setting = dict[str, Any]
 """Dotted key -> value, as in `{"training.learning_rate": 1e-4}`."""
@@ -38,8 +38,8 @@ def without_validation_rows(data: DatasetConfig, remembered: Mapping[str, str]) 
         return f"dataset.validation_split is {data.eval_split!r}, the split that is tested on. {hint}"
     files = {} if data.is_builtin or data.is_hub else files_by_split(data, remembered)
     validation = files.get(data.validation_split or "validation", [])
-    contents = {sha256(path, remembered) for _, path in files.get(data.eval_split, [])}
-    same = [path for _, path in validation if sha256(path, remembered) in contents]
+    contents = {remembered_sha256(path, remembered) for _, path in files.get(data.eval_split, [])}
+    same = [path for _, path in validation if remembered_sha256(path, remembered) in contents]
     if same and data.eval_split != "validation":
         return f"dataset.name: {same[0]}, to choose on, is the same file, to the byte, as one that is tested on. {hint}"
     if data.validation_size is not None or data.validation_split is not None:

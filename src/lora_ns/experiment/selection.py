@@ -15,9 +15,9 @@ from lora_ns.errors import LoraNsError, TrainingError
 from lora_ns.experiment.study import Study, chosen_of
 from lora_ns.experiment.task_method import Trial
 from lora_ns.store import record
-from lora_ns.store.digests import sha256_file
 from lora_ns.store.evaluation_file import write_evaluation_file
 from lora_ns.store.integrity import load_verified_score
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 
 

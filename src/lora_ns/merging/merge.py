@@ -23,9 +23,9 @@ from lora_ns.models.machine import check_machine
 from lora_ns.models.peft_config import reason_of
 from lora_ns.store import record
 from lora_ns.store.artifact import atomic_artifact, is_finished, read_record
-from lora_ns.store.digests import sha256_file
 from lora_ns.store.environment import code_state, package_versions
 from lora_ns.store.integrity import load_verified
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def without_peft(model: Any) -> Any:
+    """Return the transformers model inside a PEFT model, with the adapter's layers.  Any other model is returned as it is."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def load_base(run: Run, *, place: str | None = None) -> PreTrainedModel:
     """Return the base model with the task's head, in the configured precision.
 

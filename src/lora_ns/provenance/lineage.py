@@ -9,9 +9,10 @@ from typing import Any
 from lora_ns.config import DatasetConfig, RunConfig, load_config
 from lora_ns.errors import ConfigError, DamagedError, InputError
 from lora_ns.store.artifact import is_finished
-from lora_ns.store.digests import rows_identity, sha256_file
+from lora_ns.store.digests import rows_identity
 from lora_ns.store.evaluation_file import EvaluationRequest, read_checked_evaluation, read_evaluation
 from lora_ns.store.integrity import faults, load_verified, load_verified_score, score_faults
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 

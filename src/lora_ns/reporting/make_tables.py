@@ -20,9 +20,10 @@ from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Study, read_trials
 from lora_ns.reporting.tables.table import Table, from_json
 from lora_ns.store import record
-from lora_ns.store.digests import PROTOCOL, sha256_file
+from lora_ns.store.digests import PROTOCOL
 from lora_ns.store.failures import failure_of
 from lora_ns.store.integrity import load_verified_score
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 
 if TYPE_CHECKING:

@@ -3,13 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from lora_ns.config import OUTSIDE_DIGEST, DatasetConfig, RunConfig, nearest
 from lora_ns.config.builtin import DATASET_VERSIONS
 from lora_ns.errors import ConfigError
-from lora_ns.store.local_files import files_by_split, sha256
+from lora_ns.store.local_files import files_by_split, remembered_sha256
 
 PROTOCOL = {"fetch": 1, "pretrain": 2, "tokenize": 3, "train": 2, "evaluate": 2, "merge": 1, "choose": 1, "tables": 1}
 """Stage -> version, raised by hand when a code change alters a stage's results.  Part of every digest."""
@@ -20,12 +19,6 @@ READING = {"hub": 2, "files": 2}
 _VIEW = """columns format chat_template chat_template_options prompt_template response_template text_columns label_column labels
     max_length""".split()
 """Data set settings that affect how rows are read, not which rows."""
-
-
-def sha256_file(path: Path) -> str:
-    """The sha256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def reading_settings(dataset: DatasetConfig) -> dict[str, Any]:
@@ -55,7 +48,8 @@ def rows_identity(dataset: DatasetConfig, remembered: Mapping[str, str] | None =
         files = files_by_split(dataset, remembered or {})
         source = {
             "files": {
-                split: [[kind, sha256(path, remembered or {})] for kind, path in entries] for split, entries in files.items()
+                split: [[kind, remembered_sha256(path, remembered or {})] for kind, path in entries]
+                for split, entries in files.items()
             },
             "column_names": dataset.column_names,
             "reading": READING["files"],

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lora_ns.store.digests import sha256_file
+from lora_ns.store.local_files import sha256_file
 
 PACKAGES = (
     "lora-ns torch transformers trl peft datasets accelerate deepspeed bitsandbytes tokenizers safetensors numpy scipy "

@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_ns.errors import DamagedError
 from lora_ns.store import record
-from lora_ns.store.digests import sha256_file
+from lora_ns.store.local_files import sha256_file
 
 REMEDY = "It is not used. Bring it back (`git checkout`, `dvc checkout --force`), or remove it and it is made again."
 

@@ -82,18 +82,23 @@ def _folder(folder: Path, listed: list[Path], dataset: DatasetConfig) -> dict[st
     return found
 
 
-@cache
-def _sha256_at(path: str, size: int, mtime_ns: int) -> str:
-    with Path(path).open("rb") as file:
+def sha256_file(path: Path) -> str:
+    """The sha256 of a file's bytes."""
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256(path: Path, remembered: Mapping[str, str]) -> str:
+@cache
+def _sha256_at(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256_file(path)
+
+
+def remembered_sha256(path: Path, remembered: Mapping[str, str]) -> str:
     """The sha256 of a file.  If the file is not on this machine, the remembered one."""
     if not path.is_file():
         return remembered[str(path)]
     status = path.stat()
-    return _sha256_at(str(path), status.st_size, status.st_mtime_ns)
+    return _sha256_at(path, status.st_size, status.st_mtime_ns)
 
 
 class LocalFiles:
@@ -129,7 +134,7 @@ class LocalFiles:
         return listed and [path for path in listed if not path.is_dir() and path.suffix != ".md"]
 
     def _add(self, files: Sequence[Path]) -> None:
-        seen = {str(path): sha256(path, self.checksums) for path in files}
+        seen = {str(path): remembered_sha256(path, self.checksums) for path in files}
         if not seen.items() <= self.checksums.items():
             self._checksums = None  # another stage may have added its own files meanwhile
             self._checksums = dict(sorted({**self.checksums, **seen}.items()))

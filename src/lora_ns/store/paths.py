@@ -14,7 +14,7 @@ from lora_ns.config.builtin import base_model_spec
 from lora_ns.config.naming import slug
 from lora_ns.errors import ConfigError
 from lora_ns.store.digests import PROTOCOL, digest_of, rows_identity
-from lora_ns.store.local_files import LocalFiles, sha256
+from lora_ns.store.local_files import LocalFiles, remembered_sha256
 
 
 class Store:
@@ -54,7 +54,7 @@ class Store:
         if name.startswith("builtin:"):
             return {"builtin": self.base_model(name).name}
         if (files := self.local_files.of_model(model)) is not None:
-            return {"files": {path.name: sha256(path, self.remembered) for path in files}}
+            return {"files": {path.name: remembered_sha256(path, self.remembered) for path in files}}
         if name.startswith((".", "/", "~")):
             raise ConfigError(f"model.name_or_path: there is no folder {name}.")
         return {"hub": name, "revision": model.revision}

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from lora_ns.config.text_files import write_text
-from lora_ns.store.digests import PROTOCOL, sha256_file
+from lora_ns.store.digests import PROTOCOL
 from lora_ns.store.environment import code_state, hardware, package_versions, peak_gpu, peak_resident, reset_peak
+from lora_ns.store.local_files import sha256_file
 
 SCHEMA = 1
 

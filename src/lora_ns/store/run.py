@@ -28,15 +28,9 @@ class Run:
 
     @cached_property
     def tokens_digest(self) -> str:
+        held_out = {} if self.config.dataset.overlap == "report" else held_out_identity(self.held_out, self.store)
         rows = self.store.rows_digest(self.config.dataset)
-        return digest_of(
-            tokens_identity(
-                self.config,
-                rows,
-                self.model_identity,
-                held_out_identity(self.held_out, self.store) if self.config.dataset.overlap != "report" else {},
-            )
-        )
+        return digest_of(tokens_identity(self.config, rows, self.model_identity, held_out))
 
     @cached_property
     def tokens(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lora_ns.config import RunConfig
 from lora_ns.data.collator import IGNORED
+from lora_ns.models.base_model import without_peft
 from lora_ns.training.padding_free import read_flat
 from lora_ns.training.token_entropy import token_entropy
 
@@ -36,7 +37,7 @@ class CausalLoss:
 
         flat: whether batches are padding-free (see `reads_flat`).
         """
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = without_peft(model)
         self.rows = "flat" if flat else "padded"
         if flat:
             read_flat(base)

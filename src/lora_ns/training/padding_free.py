@@ -12,6 +12,7 @@ import torch
 
 from lora_ns.config import RunConfig
 from lora_ns.data.collator import IGNORED, Batch, Collate
+from lora_ns.models.base_model import without_peft
 
 MODEL_TYPES = frozenset(
     """
@@ -38,7 +39,7 @@ def reads_flat(model: Any, config: RunConfig) -> bool:
     # NEFTune's noise depends on the padded length (Jain et al. 2023, arXiv 2310.05914, section 2)
     if config.task_type != "causal_lm" or told.get("neftune_noise_alpha") or any(told.get(key) for key in COMPILED):
         return False
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_peft(model)
     if hasattr(model, "peft_config") and any(peft.is_prompt_learning for peft in model.peft_config.values()):
         return False
     settings = base.config.get_text_config()

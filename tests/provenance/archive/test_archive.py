@@ -13,7 +13,7 @@ from support import lora_ns
 from lora_ns.errors import ConfigError, DamagedError, LoraNsError
 from lora_ns.experiment.study import load_experiment
 from lora_ns.provenance.archive import archive
-from lora_ns.store.digests import sha256_file
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 
 EXPERIMENT = Path("experiment.yaml")

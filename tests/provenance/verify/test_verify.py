@@ -20,7 +20,7 @@ from lora_ns.reporting.make_tables import tables
 from lora_ns.store import paths as store_module
 from lora_ns.store import record
 from lora_ns.store.artifact import read_record
-from lora_ns.store.digests import sha256_file
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 from lora_ns.store.run import Run
 from lora_ns.workflow.pipeline import make_adapters, make_score

@@ -14,6 +14,7 @@ from typing import Any
 
 from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence
 from lora_ns.evaluation.engines.kv_cache import SlottedKVCache
+from lora_ns.models.base_model import without_peft
 
 ENTRY_TOKENS = 4096
 """Largest number of prompt tokens in one forward pass.  More would cost memory and save no time."""
@@ -40,7 +41,7 @@ class ContinuousEngine:
     def __init__(self, model: Any, decoder: Decoder):
         self._model = model
         self._decoder = decoder
-        self._plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._plain = without_peft(model)
         self._trains_prompt = hasattr(model, "peft_config") and model.active_peft_config.is_prompt_learning
         # virtual tokens are in the common prefix, so PEFT must not add them again
         self._forward = self._plain if self._trains_prompt else model

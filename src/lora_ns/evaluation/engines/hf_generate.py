@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from lora_ns.evaluation.engines.decoding import Decoder, TokenSequence, until
+from lora_ns.models.base_model import without_peft
 
 
 class HFGenerateEngine:
@@ -81,7 +82,7 @@ def _settings(model: Any, decoder: Decoder) -> Any:
     from transformers import GenerationConfig as Settings
 
     config, tokenizer = decoder.config, decoder.tokenizer
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = without_peft(model)
     by_beams: dict[str, Any] = {}
     if config.num_beams > 1:
         drawn = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}

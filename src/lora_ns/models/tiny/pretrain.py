@@ -22,9 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lora_ns.config import nearest
-from lora_ns.config.builtin import BASE_MODELS
-from lora_ns.errors import ConfigError, TrainingError
+from lora_ns.config.builtin import base_model_spec
+from lora_ns.errors import TrainingError
 from lora_ns.models.tiny import corpus
 from lora_ns.models.tiny.muon import Muon
 from lora_ns.store.environment import hardware
@@ -42,11 +41,7 @@ def pretrain(name: str, out: Path, *, threads: int = 1, progress: Progress | Non
     Returns facts: parameters, steps, tokens (with padding), loss (mean of the last tenth of the steps), seconds, hardware.
     Raises ConfigError for an unknown name, TrainingError for a loss that is not finite.
     """
-    if name not in BASE_MODELS:
-        known = ", ".join(f"builtin:{known}" for known in BASE_MODELS)
-        hint = nearest(name, BASE_MODELS)
-        raise ConfigError(f"there is no base model 'builtin:{name}'.{hint} Known: {known}.")
-    return pretrain_spec(BASE_MODELS[name], out, threads=threads, progress=progress)
+    return pretrain_spec(base_model_spec(name), out, threads=threads, progress=progress)
 
 
 def pretrain_spec(spec: Mapping[str, Any], out: Path, *, threads: int = 1, progress: Progress | None = None) -> dict[str, Any]:

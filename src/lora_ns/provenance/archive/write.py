@@ -11,8 +11,8 @@ from lora_ns.errors import LoraNsError
 from lora_ns.experiment.study import Study, load_experiment
 from lora_ns.provenance.archive.collect import files_of
 from lora_ns.provenance.archive.readme import readme
-from lora_ns.store.digests import sha256_file
 from lora_ns.store.integrity import load_verified_score
+from lora_ns.store.local_files import sha256_file
 from lora_ns.store.paths import Store
 
 
